@@ -1,0 +1,95 @@
+"""The caller's side of rpc/server.py: one kept-open stream a verb, deadlines, errors by code."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.flight as flight
+
+from headrace.rpc.errors import BY_CODE, Internal, Unavailable
+from headrace.rpc.message import SCHEMA, Arrays, Header, header_bytes, header_of, pack, unpack
+
+_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.min_reconnect_backoff_ms", 50)]
+
+
+class Client:
+    """Calls verbs at `address` ("host:port"). Safe to share between threads (calls are serialised); not across a fork.
+
+    A gRPC deadline covers a whole stream, so a stream is opened with twice `timeout_s` and replaced after `timeout_s`: each call has at
+    least `timeout_s` seconds. Raises Unavailable when nobody answers, and the error of rpc/errors.py that the server named.
+    """
+
+    def __init__(self, address: str, timeout_s: float = 30.0) -> None:
+        self.address = address
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._flight: flight.FlightClient | None = None
+        self._streams: dict[str, tuple[Any, Any, float]] = {}
+
+    def call(self, verb: str, header: Mapping[str, Any] | None = None, arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:
+        """One call. Not retried here: whether a retry is safe is the room's knowledge (reads are, pushes with causes are)."""
+        batch = pack(arrays or {})
+        with self._lock:
+            try:
+                writer, reader = self._stream(verb)
+                writer.write_with_metadata(batch, header_bytes(header or {}))
+                chunk = reader.read_chunk()
+            except (flight.FlightError, pa.ArrowException, StopIteration, OSError) as error:
+                self._forget()
+                raise Unavailable(f"{self.address} ({verb}): {str(error).splitlines()[0][:200] or type(error).__name__}") from None
+        answer = header_of(chunk.app_metadata)
+        if "error" in answer:
+            raise BY_CODE.get(answer["error"]["code"], Internal)(answer["error"]["message"])
+        return answer, unpack(chunk.data)
+
+    def call_until(self, deadline_s: float, verb: str, header: Mapping[str, Any] | None = None,
+                   arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:
+        """`call`, tried again while the server is unavailable, for `deadline_s` seconds. For verbs that may be repeated."""
+        until = time.monotonic() + deadline_s
+        while True:
+            try:
+                return self.call(verb, header, arrays)
+            except Unavailable:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.1)
+
+    def close(self) -> None:
+        with self._lock:
+            self._forget()
+
+    def _stream(self, verb: str) -> tuple[Any, Any]:
+        now = time.monotonic()
+        held = self._streams.get(verb)
+        if held is not None and now - held[2] < self._timeout_s:
+            return held[0], held[1]
+        if held is not None:
+            _close(held[0])
+        if self._flight is None:
+            self._flight = flight.FlightClient(f"grpc://{self.address}", generic_options=_OPTIONS)
+        writer, reader = self._flight.do_exchange(flight.FlightDescriptor.for_command(verb.encode()),
+                                                  flight.FlightCallOptions(timeout=2 * self._timeout_s))
+        writer.begin(SCHEMA)
+        self._streams[verb] = (writer, reader, now)
+        return writer, reader
+
+    def _forget(self) -> None:
+        for writer, _, _ in self._streams.values():
+            _close(writer)
+        self._streams.clear()
+        if self._flight is not None:
+            self._flight.close()
+            self._flight = None
+
+
+def _close(writer) -> None:
+    try:
+        writer.close()
+    except (flight.FlightError, pa.ArrowException, OSError):
+        pass

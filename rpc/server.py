@@ -1,0 +1,69 @@
+"""The shell around Arrow Flight: verbs, one owner thread, error codes instead of tracebacks.
+
+A verb is a callable (header, arrays) -> (header, arrays). A client opens one DoExchange stream a verb and keeps it; each message on it
+is one call. An error answers on the same stream as {"error": {"code", "message"}} and the stream goes on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+
+import pyarrow.flight as flight
+
+from headrace.rpc.errors import Internal, RpcError, UnknownVerb
+from headrace.rpc.message import SCHEMA, Arrays, Header, header_bytes, header_of, pack, unpack
+from headrace.rpc.owner import Owner
+
+log = logging.getLogger(__name__)
+Verb = Callable[[Header, Arrays], tuple[Header, Arrays]]
+
+
+class Server(flight.FlightServerBase):
+    """Serves `verbs` at host:port; `port` 0 takes a free one (read `port` after). Every verb runs on `owner`, which the caller starts and stops.
+
+    Raises ValueError for a host that is not loopback: tokens and TLS between hosts are not built yet.
+    """
+
+    def __init__(self, host: str, port: int, verbs: Mapping[str, Verb], owner: Owner) -> None:
+        if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+            raise ValueError(f"refusing to serve on {host}: tokens and TLS are not built yet, use 127.0.0.1")
+        super().__init__(f"grpc://{host}:{port}")
+        self.host = host
+        self._verbs = dict(verbs)
+        self._owner = owner
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def do_exchange(self, context, descriptor, reader, writer) -> None:
+        name = (descriptor.command or b"").decode("utf-8", "replace")
+        writer.begin(SCHEMA)
+        for chunk in _chunks(reader):
+            header, arrays = self._answer(name, chunk)
+            writer.write_with_metadata(pack(arrays), header_bytes(header))
+
+    def _answer(self, name: str, chunk: flight.FlightStreamChunk) -> tuple[Header, Arrays]:
+        try:
+            verb = self._verbs.get(name)
+            if verb is None:
+                raise UnknownVerb(f"{name!r}; known: {', '.join(sorted(self._verbs))}")
+            header = header_of(chunk.app_metadata)
+            arrays = unpack(chunk.data) if chunk.data is not None else {}
+            return self._owner.call(lambda: verb(header, arrays))
+        except RpcError as error:
+            return {"error": {"code": error.code, "message": str(error)}}, {}
+        except Exception:
+            number = uuid.uuid4().hex[:8]
+            log.exception("verb %s failed, number %s", name, number)
+            return {"error": {"code": Internal.code, "message": f"{name} failed; the server's log has the cause under {number}"}}, {}
+
+
+def _chunks(reader):
+    try:
+        yield from reader
+    except flight.FlightError:
+        return  # the client went away
