@@ -1,0 +1,232 @@
+"""One typed configuration: defaults, then headrace.toml, then the running stack's addresses, then HEADRACE_SECTION__KEY from the environment.
+
+Read once at an entry point (`load`) and passed down. The only file that reads environment variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # CPython 3.10
+    import tomli as tomllib
+
+PREFIX = "HEADRACE_"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says which key of which file, and what to write instead."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class Stack(_Section):
+    """The local stack."""
+
+    data_dir: Path = Field(Path(".headrace"), description="Logs, Kafka's data, shards and snapshots of the local stack.")
+    restarts_max: int = Field(20, description="Restarts of one role within ten minutes before the supervisor gives up on it.")
+
+
+class Kafka(_Section):
+    """Kafka; `external` true: an existing cluster at `bootstrap`, the stack starts none."""
+
+    bootstrap: str = "127.0.0.1:19092"
+    controller_port: int = 19093
+    external: bool = False
+    partitions: int = Field(4, ge=1, description="Partitions of topics that headrace creates.")
+    heap_mb: int = 512
+
+
+class Registry(_Section):
+    """Schema registry; `external` true: an existing Confluent-compatible one at `url`."""
+
+    url: str = "http://127.0.0.1:19081"
+    external: bool = False
+
+
+class Flink(_Section):
+    """Flink; `external` true: an existing session cluster at `url`."""
+
+    url: str = "http://127.0.0.1:19088"
+    external: bool = False
+    parallelism: int = 1
+    slots: int = 8
+    taskmanager_mb: int = 1600
+    jobmanager_mb: int = 768
+    bundle_time_ms: int = Field(20, description="python.fn-execution.bundle.time: the latency of a Python stage.")
+    batch_rows: int = Field(1024, description="python.fn-execution.arrow.batch.size.")
+    train_batch_rows: int = Field(256, description="Rows of one push; smaller learns fresher, larger faster.")
+    checkpoint_ms: int = 5000
+
+
+class Features(_Section):
+    """The feature service (one shard for now)."""
+
+    address: str = "127.0.0.1:19120"
+    http_port: int = 19170
+    ring_length: int = Field(1 << 22, description="Offsets a source partition that the applied ring remembers; a multiple of 4096.")
+    half_life_s: float = Field(86400.0 * 7, description="Half-life of decayed counts.")
+
+
+class Ps(_Section):
+    """Training shards of the parameter server, one process an address."""
+
+    addresses: list[str] = ["127.0.0.1:19100", "127.0.0.1:19101"]
+    http_ports: list[int] = [19150, 19151]
+    ring_length: int = Field(1 << 22, description="Offsets a source partition that the applied ring remembers; a multiple of 4096.")
+    rows_max: int = Field(20_000_000, description="Rows a table that address space is reserved for; memory is used as rows come.")
+    publish_ms: int = Field(50, description="How often changed rows go to weights.MODEL.")
+    snapshot_s: float = Field(60.0, description="How often a snapshot is taken and the log cut.")
+
+
+class Replica(_Section):
+    """A serving replica: folds weights.MODEL, weights only."""
+
+    address: str = "127.0.0.1:19110"
+    http_port: int = 19160
+
+
+class Ann(_Section):
+    """Vectors by nearness."""
+
+    address: str = "127.0.0.1:19130"
+    http_port: int = 19180
+
+
+class Engine(_Section):
+    """The HTTP front: events, recall, recommendations."""
+
+    url: str = "http://127.0.0.1:19080"
+    candidates: int = Field(200, description="Candidates that recall hands to ranking.")
+    heartbeat_ms: int = Field(100, description="How often event time is moved on in every partition of interactions.")
+    event_bytes_max: int = Field(65536, description="Largest event accepted.")
+
+
+class Samples(_Section):
+    """How exposures and actions become samples."""
+
+    strategy: Literal["wait"] = "wait"
+    window_ms: int = Field(1000, ge=1, description="Attribution window: an action labels an exposure at most this much earlier.")
+    out_of_orderness_ms: int = Field(200, ge=0, description="How far behind the newest event of its partition an event may lie.")
+    target: str = Field("click", description="Action that is learnt.")
+
+
+class Model(_Section):
+    """The model that is trained and served."""
+
+    name: Literal["fm", "lr"] = "fm"
+    version: int = 1
+    factors: int = 8
+    optimizer: Literal["adagrad", "sgd", "ftrl"] = "adagrad"
+    learning_rate: float = 0.05
+    l2: float = Field(1e-4, description="L2 on the factors of the features present in a sample.")
+    init_scale: float = Field(0.01, description="Standard deviation of a new row's factors.")
+
+
+class Config(_Section):
+    stack: Stack = Stack()
+    kafka: Kafka = Kafka()
+    registry: Registry = Registry()
+    flink: Flink = Flink()
+    features: Features = Features()
+    ps: Ps = Ps()
+    replica: Replica = Replica()
+    ann: Ann = Ann()
+    engine: Engine = Engine()
+    samples: Samples = Samples()
+    model: Model = Model()
+
+
+def load(path: str | Path | None = None, *, environ: dict[str, str] | None = None, stack: bool = True) -> Config:
+    """The configuration of this process. `path` None: headrace.toml of the working directory, when there is one.
+
+    `stack`: also take the addresses that a running local stack wrote to DATA_DIR/stack.json. Raises ConfigError.
+    """
+    environ = dict(os.environ) if environ is None else environ
+    file = Path(path) if path else Path("headrace.toml")
+    if path and not file.exists():
+        raise ConfigError(f"{file} does not exist; `headrace config show` prints one to start from")
+    values = _toml(file) if file.exists() else {}
+    over = _environment(environ)
+    config = _build(_merge(values, over), str(file))
+    running = config.stack.data_dir / "stack.json"
+    if stack and running.exists():
+        addresses = json.loads(running.read_text()).get("config", {})
+        config = _build(_merge(_merge(values, addresses), over), str(running))
+    return config
+
+
+def show(config: Config) -> str:
+    """`config` as a headrace.toml with a comment above each key."""
+    lines: list[str] = []
+    for section, model in config:
+        lines += ["", f"# {(type(model).__doc__ or '').strip()}", f"[{section}]"]
+        for key, value in model:
+            note = type(model).model_fields[key].description
+            lines += [f"# {note}"] if note else []
+            lines.append(f"{key} = {_literal(value)}")
+    return "\n".join(lines).strip() + "\n"
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(str(value) if isinstance(value, Path) else value)
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _environment(environ: dict[str, str]) -> dict[str, Any]:
+    """HEADRACE_PS__ADDRESSES='["..."]' -> {"ps": {"addresses": [...]}}."""
+    values: dict[str, Any] = {}
+    for name, text in environ.items():
+        if name.startswith(PREFIX) and "__" in name:
+            section, key = name[len(PREFIX) :].lower().split("__", 1)
+            try:
+                value = json.loads(text)
+            except json.JSONDecodeError:
+                value = text
+            values.setdefault(section, {})[key] = value
+    return values
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _build(values: dict[str, Any], where: str) -> Config:
+    for section, body in values.items():
+        _known(section, list(Config.model_fields), where, "section")
+        if not isinstance(body, dict):
+            raise ConfigError(f"{where}: {section} is a section, write [{section}]")
+        kind = type(getattr(Config(), section))
+        for key in body:
+            _known(f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields], where, "key")
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _known(name: str, known: list[str], where: str, kind: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0)
+        raise ConfigError(f"{where}: unknown {kind} {name!r}; the nearest is {near[0]!r}" if near else f"{where}: unknown {kind} {name!r}")
