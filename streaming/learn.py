@@ -1,0 +1,79 @@
+"""The training job's Python stage: samples -> pull, predict, gradient, push, in one Arrow crossing.
+
+The push returns before the function does, and Flink ends the bundle before its barrier passes: no unacknowledged row waits in Python
+behind a checkpoint. What leaves is which users and items were touched, after the acknowledgement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from pyflink.table import DataTypes
+from pyflink.table.udf import FunctionContext, ScalarFunction, udf
+
+from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS, F, K
+from headrace.models.batch import Batch
+from headrace.models.catalog import MODELS
+from headrace.models.train import Trainer
+from headrace.ps.client import ParameterClient
+from headrace.rpc.causes import Causes
+from headrace.streaming.featurize import Addresses
+
+RESULT = DataTypes.ROW([DataTypes.FIELD("user", DataTypes.BOOLEAN()), DataTypes.FIELD("item", DataTypes.BOOLEAN())])
+_USER, _ITEM, _CTR = SLOTS.index("user_id"), SLOTS.index("item_id"), NUMBERS.index("item_ctr")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window."""
+
+    model: str
+    target: str
+    l2: float
+    window_offsets: int
+
+
+class Learn(ScalarFunction):
+    """(source, partition, offset, label, weight, feature_set, feature_keys, feature_values, numbers) -> ROW(user, item): first of the batch."""
+
+    def __init__(self, addresses: Addresses, lesson: Lesson) -> None:
+        self.addresses = addresses
+        self.lesson = lesson
+
+    def open(self, function_context: FunctionContext) -> None:
+        client = ParameterClient(self.addresses.parameters)
+        lesson = self.lesson
+        self.trainer = Trainer(MODELS[lesson.model], client.pull, client.push, l2=lesson.l2, window_offsets=lesson.window_offsets,
+                               effect=lesson.target)
+
+    def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
+             feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series) -> pd.DataFrame:
+        foreign = feature_set[feature_set != FEATURE_SET]
+        if len(foreign):
+            raise ValueError(f"a sample carries feature set {foreign.iloc[0]!r}, this job learns on {FEATURE_SET!r}: submit a job of that version")
+        causes = Causes(source.to_numpy(np.int32), partition.to_numpy(np.int32), offset.to_numpy(np.int64))
+        first = _first(causes)
+        batch = Batch.from_bytes(feature_keys.tolist(), feature_values.tolist(), F, label.to_numpy(np.float32), weight.to_numpy(np.float32))
+        popularity = np.frombuffer(b"".join(numbers.tolist()), np.float32).reshape(-1, K)[:, _CTR]
+        self.trainer.learn(batch.take(first), causes.take(first), popularity[first])
+        return pd.DataFrame({"user": _first_of(batch.keys[:, _USER]), "item": _first_of(batch.keys[:, _ITEM])})
+
+
+def _first(causes: Causes) -> np.ndarray:
+    """Row numbers of distinct causes, in order: upstream may repeat a cause within a batch, and a push names each once."""
+    table = np.stack([causes.source.astype(np.int64), causes.partition.astype(np.int64), causes.offset], axis=1)
+    return np.sort(np.unique(table, axis=0, return_index=True)[1])
+
+
+def _first_of(keys: np.ndarray) -> np.ndarray:
+    """bool[n], True at the first row of each distinct key."""
+    marks = np.zeros(len(keys), bool)
+    marks[np.unique(keys, return_index=True)[1]] = True
+    return marks
+
+
+def learn(addresses: Addresses, lesson: Lesson):
+    """The vectorised, non-deterministic UDF `learn`."""
+    return udf(Learn(addresses, lesson), result_type=RESULT, func_type="pandas", deterministic=False)

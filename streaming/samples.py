@@ -1,0 +1,78 @@
+"""Exposures joined with actions on event time, in Flink SQL alone: `enriched` -> `samples`, strategy `wait`.
+
+One topic is both sides, so there is one watermark, and a stalled features job stalls both. Each step is insert-only:
+
+1. late records (behind the watermark) leave for dead-letters, so that a late exposure never becomes a negative;
+2. each action finds its exposure: the latest of its (user, item) in the window before it, or the one of its request when it names one.
+   An OVER window gives every action at most one exposure, without waiting for the window;
+3. exposures LEFT JOIN attributed actions in [exposure, exposure + window] on the exposure's cause;
+4. a tumbling window on the exposure's time gathers all actions of an exposure into one sample and collapses duplicates of a cause;
+   it closes `window` after the exposure, in event-time order whatever the label, so a score on arrival tells nothing of the label.
+"""
+
+from __future__ import annotations
+
+from headrace.streaming.columns import names
+from headrace.streaming.tables import Connection, avro_sink, avro_source
+
+_CARRIED = [name for name in names("enriched") if name not in ("action", "value", "ts_ms")]
+_CAUSE = ("source", "partition", "offset")
+
+
+def _list(columns: list[str] | tuple[str, ...], alias: str = "") -> str:
+    return ", ".join(f"{alias}`{name}`" for name in columns)
+
+
+def tables(connection: Connection, out_of_orderness_ms: int) -> list[str]:
+    """DDL of the job's source and sinks."""
+    return [avro_source(connection, "enriched", "enriched", "enriched", "samples", event_time="ts_ms", out_of_orderness_ms=out_of_orderness_ms),
+            avro_sink(connection, "samples", "samples", "samples"),
+            avro_sink(connection, "dead_letters", "dead-letters", "dead-letters", keyed=False)]
+
+
+def views(window_ms: int, target: str) -> list[str]:
+    """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt."""
+    window = f"INTERVAL '{window_ms / 1000:.3f}' SECOND"
+    found = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `i_{name}`" for name in _CAUSE)
+    action_columns = f"{_list((*_CAUSE, 'action', 'ts_ms', 'request_id', 'user_id', 'item_id'))}, `ts`"
+    windowed = f"WINDOW w AS (PARTITION BY {{by}} ORDER BY `ts` RANGE BETWEEN {window} PRECEDING AND CURRENT ROW)"
+    attribute = f"SELECT {action_columns}, {found} FROM interactions WHERE {{where}} " + windowed
+    return [
+        "CREATE TEMPORARY VIEW in_time AS SELECT * FROM enriched WHERE CURRENT_WATERMARK(`ts`) IS NULL OR `ts` > CURRENT_WATERMARK(`ts`)",
+        "CREATE TEMPORARY VIEW late AS SELECT * FROM enriched WHERE `action` <> 'heartbeat' AND `ts` <= CURRENT_WATERMARK(`ts`)",
+        "CREATE TEMPORARY VIEW interactions AS SELECT * FROM in_time WHERE `action` <> 'heartbeat'",
+        "CREATE TEMPORARY VIEW exposures AS SELECT * FROM interactions WHERE `action` = 'impression'",
+        "CREATE TEMPORARY VIEW attributed AS SELECT * FROM ("
+        + attribute.format(where="`action` = 'impression' OR `request_id` IS NULL", by="`user_id`, `item_id`")
+        + ") WHERE `action` <> 'impression' UNION ALL SELECT * FROM ("
+        + attribute.format(where="`request_id` IS NOT NULL", by="`user_id`, `item_id`, `request_id`")
+        + ") WHERE `action` <> 'impression'",
+        "CREATE TEMPORARY VIEW matched AS SELECT * FROM attributed WHERE `i_offset` IS NOT NULL",
+        "CREATE TEMPORARY VIEW orphans AS SELECT * FROM attributed WHERE `i_offset` IS NULL",
+        f"""CREATE TEMPORARY VIEW joined AS SELECT {_list(_CARRIED, 'e.')}, e.`ts_ms`, e.`ts`, a.`action`, a.`ts_ms` AS `a_ts_ms`
+FROM exposures AS e LEFT JOIN matched AS a
+ON e.`source` = a.`i_source` AND e.`partition` = a.`i_partition` AND e.`offset` = a.`i_offset`
+AND a.`ts` BETWEEN e.`ts` AND e.`ts` + {window}""",
+        f"""CREATE TEMPORARY VIEW closed AS SELECT {_list([*_CARRIED, 'ts_ms'])},
+  MAX(CASE WHEN `action` = '{target}' THEN 1.0E0 ELSE 0.0E0 END) AS `label`,
+  COALESCE(LISTAGG(DISTINCT `action`), '') AS `actions`,
+  MIN(CASE WHEN `action` = '{target}' THEN `a_ts_ms` END) AS `action_ts_ms`
+FROM TABLE(TUMBLE(TABLE joined, DESCRIPTOR(`ts`), INTERVAL '0.010' SECOND))
+GROUP BY window_start, window_end, {_list([*_CARRIED, 'ts_ms'])}""",
+    ]
+
+
+def inserts(target: str) -> list[str]:
+    """The three INSERTs of the job's statement set."""
+    made = {"strategy": "'wait'", "target": f"'{target}'", "weight": "1.0E0"}
+    sample = ", ".join(made.get(name, f"`{name}`") for name in names("samples"))
+    now = "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), CURRENT_TIMESTAMP) * CAST(1000 AS BIGINT)"
+
+    def refused(view: str, reason: str, detail: str) -> str:
+        return (f"INSERT INTO dead_letters SELECT 'interactions', `partition`, `offset`, '{reason}', {detail}, x'', {now} FROM {view}")
+
+    return [
+        f"INSERT INTO samples SELECT `user_id`, {sample} FROM closed",
+        refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came behind the watermark')"),
+        refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of item ', `item_id`, ' in its window')"),
+    ]

@@ -1,0 +1,75 @@
+"""DDL of the Kafka tables that the jobs read and write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrace.schemas.codec import schema_text
+from headrace.streaming.columns import columns
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where Kafka and the registry are; `properties` go to every Kafka client of Flink unchanged."""
+
+    bootstrap: str
+    registry: str
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+def _with(options: dict[str, str]) -> str:
+    return ",\n  ".join(f"'{key}' = '{value.replace(chr(39), chr(39) * 2)}'" for key, value in options.items())
+
+
+def _kafka(connection: Connection, topic: str) -> dict[str, str]:
+    return {"connector": "kafka", "topic": topic, "properties.bootstrap.servers": connection.bootstrap,
+            **{f"properties.{key}": value for key, value in connection.properties.items()}}
+
+
+def _scan(group: str) -> dict[str, str]:
+    """Start at the group's committed offsets, else at the earliest; checkpoints override both. No idle time-out: a stall may be a dead upstream."""
+    return {"properties.group.id": f"headrace-{group}", "scan.startup.mode": "group-offsets", "properties.auto.offset.reset": "earliest",
+            "scan.watermark.emit.strategy": "on-event", "scan.topic-partition-discovery.interval": "0"}
+
+
+def raw_source(connection: Connection, name: str, topic: str, group: str) -> str:
+    """A table of undecoded records: key, value, partition, offset, timestamp. No record can fail here, whatever its bytes."""
+    return f"""CREATE TEMPORARY TABLE {name} (
+  `key` BYTES, `value` BYTES,
+  `partition` INT METADATA VIRTUAL, `offset` BIGINT METADATA VIRTUAL, `timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL
+) WITH (
+  {_with({**_kafka(connection, topic), **_scan(group), 'key.format': 'raw', 'key.fields': 'key', 'value.format': 'raw', 'value.fields-include': 'EXCEPT_KEY'})}
+)"""
+
+
+def raw_sink(connection: Connection, name: str, topic: str) -> str:
+    """A sink of encoded records under a key; the key's murmur2 chooses the partition."""
+    return f"""CREATE TEMPORARY TABLE {name} (`key` BYTES, `value` BYTES) WITH (
+  {_with({**_kafka(connection, topic), 'key.format': 'raw', 'key.fields': 'key', 'value.format': 'raw', 'value.fields-include': 'EXCEPT_KEY', **_DELIVERY})}
+)"""
+
+
+def avro_source(connection: Connection, name: str, topic: str, schema: str, group: str, *, only: list[str] | None = None,
+                event_time: str = "", out_of_orderness_ms: int = 0) -> str:
+    """A table decoded in the JVM; `event_time` names the ms column behind the watermark of column `ts`."""
+    lines = [f"`{name_}` {type_}" for name_, type_ in columns(schema, only)]
+    if event_time:
+        lines += [f"`ts` AS TO_TIMESTAMP_LTZ(`{event_time}`, 3)",
+                  f"WATERMARK FOR `ts` AS `ts` - INTERVAL '{out_of_orderness_ms / 1000:.3f}' SECOND"]
+    body = ",\n  ".join(lines)
+    options = {**_kafka(connection, topic), **_scan(group), "value.format": "avro-confluent", "value.avro-confluent.url": connection.registry}
+    return f"CREATE TEMPORARY TABLE {name} (\n  {body}\n) WITH (\n  {_with(options)}\n)"
+
+
+def avro_sink(connection: Connection, name: str, topic: str, schema: str, *, keyed: bool = True) -> str:
+    """A sink encoded in the JVM under our own schema text; with `keyed` its first column, `key`, is the record's raw key."""
+    body = ",\n  ".join((["`key` STRING"] if keyed else []) + [f"`{name_}` {type_}" for name_, type_ in columns(schema)])
+    options = {**_kafka(connection, topic), "value.format": "avro-confluent", "value.avro-confluent.url": connection.registry,
+               "value.avro-confluent.subject": f"{topic}-value", "value.avro-confluent.schema": schema_text(schema), **_DELIVERY}
+    if keyed:
+        options |= {"key.format": "raw", "key.fields": "key", "value.fields-include": "EXCEPT_KEY"}
+    return f"CREATE TEMPORARY TABLE {name} (\n  {body}\n) WITH (\n  {_with(options)}\n)"
+
+
+_DELIVERY = {"sink.delivery-guarantee": "at-least-once", "properties.acks": "all", "properties.compression.type": "lz4",
+             "properties.linger.ms": "2"}

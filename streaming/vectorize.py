@@ -1,0 +1,68 @@
+"""The vectors job's Python stage: touched ids -> pull -> vectors, in one Arrow crossing.
+
+It is triggered by training's acknowledgement, so no vector from before the push is published. Features as they are now come from the
+feature service, parameters from the training shards.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pandas as pd
+from pyflink.table import DataTypes
+from pyflink.table.udf import FunctionContext, ScalarFunction, udf
+
+from headrace.features.client import FeatureClient
+from headrace.features.layout import SIDE
+from headrace.models.batch import unique
+from headrace.models.vectors import item_vectors, user_vectors
+from headrace.ps.client import ParameterClient
+from headrace.schemas.hashing import feature_key
+from headrace.streaming.featurize import Addresses
+
+RESULT = DataTypes.ROW([DataTypes.FIELD("vector", DataTypes.BYTES()), DataTypes.FIELD("sequence", DataTypes.BIGINT()),
+                        DataTypes.FIELD("ts_ms", DataTypes.BIGINT())])
+_SIDES = {"user": (1, user_vectors), "item": (2, item_vectors)}
+
+
+class Vectorize(ScalarFunction):
+    """(space, id, ts_ms) -> ROW(vector float32 bytes, sequence, ts_ms); null vector for an id that comes again later in the batch."""
+
+    def __init__(self, addresses: Addresses, model: str) -> None:
+        self.addresses = addresses
+        self.model = model
+
+    def open(self, function_context: FunctionContext) -> None:
+        self.features = FeatureClient(self.addresses.features)
+        self.parameters = ParameterClient(self.addresses.parameters)
+
+    def eval(self, space: pd.Series, ids: pd.Series, touched_ms: pd.Series) -> pd.DataFrame:
+        vectors: list[bytes | None] = [None] * len(ids)
+        sequences = np.zeros(len(ids), np.int64)
+        now_ms = int(time.time() * 1000)
+        for name in _SIDES:
+            last = {one: row for row, (one, where) in enumerate(zip(ids, space, strict=True)) if where == name}
+            if last:
+                made, sequence = self._vectors(name, list(last), touched_ms.to_numpy(np.int64)[list(last.values())])
+                for vector, row in zip(made, last.values(), strict=True):
+                    vectors[row] = vector.tobytes()
+                    sequences[row] = sequence
+        return pd.DataFrame({"vector": pd.Series(vectors, dtype=object), "sequence": sequences, "ts_ms": np.full(len(ids), now_ms, np.int64)})
+
+    def _vectors(self, space: str, ids: list[str], as_of_ms: np.ndarray) -> tuple[np.ndarray, int]:
+        """float32[n,d] of `ids` and the parameters' sequence, read before the rows so that a vector is never called newer than it is."""
+        side, make = _SIDES[space]
+        keys = np.array([feature_key(f"{space}_id", one) for one in ids], np.uint64)
+        none = np.zeros(len(ids), np.uint64)
+        users, items = (keys, none) if space == "user" else (none, keys)
+        answer = self.features.assemble(users, items, np.zeros((len(ids), 4), np.uint64), as_of_ms)
+        slots = side == SIDE
+        wanted, index = unique(np.ascontiguousarray(answer.keys[:, slots]))
+        rows, sequence = self.parameters.pull(self.model, "weights", wanted)
+        return make(rows, index, np.ascontiguousarray(answer.values[:, slots])), sequence
+
+
+def vectorize(addresses: Addresses, model: str):
+    """The vectorised, non-deterministic UDF `vectorize`."""
+    return udf(Vectorize(addresses, model), result_type=RESULT, func_type="pandas", deterministic=False)

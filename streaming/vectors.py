@@ -1,0 +1,17 @@
+"""Tables and the INSERT of a model's vectors job: `touched.MODEL` -> vectorize -> `vectors`."""
+
+from __future__ import annotations
+
+from headrace.schemas.topics import touched_topic
+from headrace.streaming.tables import Connection, avro_sink, avro_source
+
+
+def tables(connection: Connection, model: str) -> list[str]:
+    return [avro_source(connection, "touched", touched_topic(model), "touched", f"vectors-{model}", only=["space", "id", "ts_ms"]),
+            avro_sink(connection, "vectors", "vectors", "vectors")]
+
+
+def insert(model: str) -> str:
+    """The key holds the space too: the topic is compacted, and a user and an item may share an id."""
+    return (f"INSERT INTO vectors SELECT CONCAT(`space`, ':', `id`), `space`, `id`, v.`vector`, FALSE, '{model}', v.`sequence`, v.`ts_ms`"
+            " FROM (SELECT `space`, `id`, vectorize(`space`, `id`, `ts_ms`) AS v FROM touched) WHERE v.`vector` IS NOT NULL")
