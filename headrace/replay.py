@@ -1,0 +1,165 @@
+"""A file of rows as a stream of interactions: an impression a row, an action right after it where the label is true.
+
+`send(key, record)` takes them in time order. The end of the stream is closed by heartbeats to every partition: event time moves on
+past the attribution window without an event, and under the clock `now` never ahead of the wall.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headrace.rows import Rows
+from headrace.schemas.hashing import heartbeat_keys
+
+Clock = Literal["log", "now"]
+Record = dict[str, Any]
+Send = Callable[[bytes, Record], Any]
+LOG_TS = "_log_ts_ms"  # context keys that start with _ are no features
+BATCH_ROWS = 2048
+HEARTBEATS_LOG = 3
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was sent: counts without heartbeats, event times in ms, wall seconds."""
+
+    rows: int = 0
+    impressions: int = 0
+    actions: int = 0
+    first_ts_ms: int = 0
+    last_ts_ms: int = 0
+    seconds: float = 0.0
+    digest: str = ""
+
+    @property
+    def interactions(self) -> int:
+        return self.impressions + self.actions
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast: `factor` times the file's own speed, None as fast as `send` takes them."""
+
+    factor: float | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Pace:
+        """max, or a number and x as in 10x. Raises ValueError."""
+        if text == "max":
+            return cls()
+        try:
+            factor = float(text.removesuffix("x")) if text.endswith("x") else 0.0
+        except ValueError:
+            factor = 0.0
+        if not 0 < factor < float("inf"):
+            raise ValueError(f"speed is {text!r}; write max, 1x, 10x or another number and x")
+        return cls(factor)
+
+
+def now_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+def replay(rows: Rows, send: Send, *, clock: Clock = "log", pace: Pace = Pace(), wall_ms: Callable[[], int] = now_ms,
+           sleep: Callable[[float], Any] = time.sleep, moved: Callable[[Sent], Any] = lambda sent: None) -> Sent:
+    """Send all of `rows`; `moved` is called after each batch of rows, and often while waiting for a paced row."""
+    started = time.monotonic()
+    done = positives = 0
+    first = last = int(rows.ts_ms[0]) if clock == "log" else wall_ms()
+    for batch in (_paced(rows, pace, sleep) if pace.factor else _slices(len(rows))):
+        if batch.stop > batch.start:
+            last = _send_batch(rows, batch, send, clock, wall_ms)
+            positives += int(rows.label[batch].sum())
+            done = batch.stop
+        moved(Sent(done, done, positives, first, last, time.monotonic() - started, rows.digest))
+    return Sent(done, done, positives, first, last, time.monotonic() - started, rows.digest)
+
+
+def interactions(rows: Rows, batch: slice) -> Iterator[tuple[bytes, Record, Record | None]]:
+    """Of each row of `batch`: the key, the impression, and the action or None. Both share one context: a sink must not change it."""
+    part = slice(batch.start, batch.stop)
+    users, items = rows.user[part].to_pylist(), rows.item[part].to_pylist()
+    prefix = rows.digest + "-"
+    numbers = zip(rows.row[part].tolist(), rows.ts_ms[part].tolist(), rows.label[part].tolist(), strict=True)
+    for (row, ts_ms, label), user, item, context in zip(numbers, users, items, _contexts(rows, part), strict=True):
+        key = user.encode()
+        impression = _record(f"{prefix}{row}-i", user, item, "impression", ts_ms, context)
+        yield key, impression, _record(f"{prefix}{row}-a", user, item, rows.action, ts_ms, context) if label else None
+
+
+def heartbeat(ts_ms: int) -> Record:
+    """The record that moves event time to `ts_ms` and is nothing else."""
+    return _record("heartbeat", "", "", "heartbeat", ts_ms, {})
+
+
+def close(sent: Sent, send: Send, partitions: int, window_ms: int, out_of_orderness_ms: int, *, clock: Clock = "log",
+          wall_ms: Callable[[], int] = now_ms, sleep: Callable[[float], Any] = time.sleep) -> int:
+    """End the stream: heartbeats to all `partitions` until the window of the last event is over. Returns the last heartbeat's ts_ms."""
+    keys = heartbeat_keys(partitions)
+    over = sent.last_ts_ms + window_ms + out_of_orderness_ms + 1
+    beats = 0
+    while True:
+        ts_ms = over if clock == "log" else wall_ms()
+        for key in keys:
+            send(key, heartbeat(ts_ms))
+        beats += 1
+        if ts_ms >= over and (clock == "now" or beats >= HEARTBEATS_LOG):
+            return ts_ms
+        sleep(0.1)
+
+
+def _record(event_id: str, user: str, item: str, action: str, ts_ms: int, context: dict[str, str]) -> Record:
+    return {"event_id": event_id, "request_id": None, "scene": "", "user_id": user, "item_id": item, "action": action, "value": 1.0,
+            "position": None, "ts_ms": ts_ms, "context": context, "exposure": None}
+
+
+def _contexts(rows: Rows, part: slice) -> Iterator[dict[str, str]]:
+    """One dict a row; a null value leaves its key out."""
+    if not rows.features:
+        return ({} for _ in range(part.stop - part.start))
+    names = tuple(rows.features)
+    columns = [column[part] for column in rows.features.values()]
+    values = zip(*(column.to_pylist() for column in columns), strict=True)
+    if any(column.null_count for column in columns):
+        return ({name: value for name, value in zip(names, row, strict=True) if value is not None} for row in values)
+    return (dict(zip(names, row, strict=True)) for row in values)
+
+
+def _send_batch(rows: Rows, batch: slice, send: Send, clock: Clock, wall_ms: Callable[[], int]) -> int:
+    """Send one batch; returns the event time of its last row."""
+    ts_ms = 0
+    for key, impression, action in interactions(rows, batch):
+        if clock == "now":
+            impression["context"][LOG_TS] = str(impression["ts_ms"])
+            impression["ts_ms"] = wall_ms()
+        ts_ms = impression["ts_ms"]
+        send(key, impression)
+        if action is not None:
+            action["ts_ms"] = ts_ms
+            send(key, action)
+    return ts_ms
+
+
+def _slices(count: int) -> Iterator[slice]:
+    for start in range(0, count, BATCH_ROWS):
+        yield slice(start, min(start + BATCH_ROWS, count))
+
+
+def _paced(rows: Rows, pace: Pace, sleep: Callable[[float], Any]) -> Iterator[slice]:
+    """Slices of rows as they fall due; an empty one about each 0.2 s of waiting, so that a bar can move."""
+    started = time.monotonic()
+    due_s = (rows.ts_ms - rows.ts_ms[0]) / (1000.0 * (pace.factor or 1.0))
+    start, count = 0, len(rows)
+    while start < count:
+        passed = time.monotonic() - started
+        stop = min(int(due_s.searchsorted(passed, side="right")), start + BATCH_ROWS)
+        if stop > start:
+            yield slice(start, stop)
+            start = stop
+        else:
+            sleep(min(due_s[start] - passed, 0.2))
+            yield slice(start, start)
