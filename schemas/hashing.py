@@ -7,17 +7,17 @@ import xxhash
 
 def feature_key(field: str, value: str) -> int:
     """uint64 key of a categorical value: xxh64 of "field=value". A user's row key is feature_key("user_id", id), an item's likewise."""
-    return xxhash.xxh64_intdigest(f"{field}={value}")
+    return xxhash.xxh64_intdigest(f"{field}={value}".encode())
 
 
 def event_key(event_id: str) -> int:
     """uint64 of an event_id, for the retry window in a user's row."""
-    return xxhash.xxh64_intdigest(event_id)
+    return xxhash.xxh64_intdigest(event_id.encode())
 
 
 def source_number(name: str) -> int:
     """31-bit number of a topic's uuid or a backfill file's digest: the `source` of a cause. Stateless, so that every process agrees."""
-    return xxhash.xxh64_intdigest(name) & 0x7FFFFFFF
+    return xxhash.xxh64_intdigest(name.encode()) & 0x7FFFFFFF
 
 
 def murmur2(data: bytes) -> int:
