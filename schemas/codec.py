@@ -1,0 +1,183 @@
+"""Records to bytes and back in Confluent's wire format: 0x00, schema id (4 bytes, big-endian), Avro datum."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import fastavro
+
+from headrace.schemas.errors import Malformed, RegistryUnavailable, UnknownSchema
+from headrace.schemas.interaction import check_interaction
+from headrace.schemas.walk import PRIMITIVES, Walker, walker
+
+__all__ = ["SCHEMAS", "Codec", "Malformed", "Registry", "RegistryUnavailable", "check_interaction", "schema_name", "schema_text"]
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    file.stem: json.loads(file.read_text()) for file in sorted(Path(__file__).parent.glob("*.avsc"))}
+_PER_MODEL = ("touched", "weights")
+BYTES_MAX = 1 << 20
+SCHEMA_BYTES_MAX = 256 << 10
+_NESTING_MAX = 200  # JSON levels: above what 32 levels of Avro need; the parser recurses in C without a limit
+_UNKNOWN_S = 10.0
+_UNKNOWN_MAX = 1024
+
+
+class Registry(Protocol):
+    """What a codec asks for: schemas.registry.RegistryClient, or schemas.registry_store.SchemaStore in one process."""
+
+    def register(self, subject: str, text: str) -> int: ...
+
+    def schema(self, schema_id: int) -> str: ...
+
+
+def schema_name(topic: str) -> str:
+    """Name in SCHEMAS of a topic's schema: `touched.fm` and `weights.fm` drop the model. Raises KeyError for an unknown topic."""
+    head = topic.split(".", 1)[0]
+    name = head if head in _PER_MODEL else topic
+    if name not in SCHEMAS:
+        raise KeyError(f"no schema for topic {topic!r}; known: {', '.join(SCHEMAS)}")
+    return name
+
+
+def schema_text(name: str) -> str:
+    """The schema of a topic as JSON in one line, docs included: what is registered, and what Flink's tables are given."""
+    return json.dumps(SCHEMAS[schema_name(name)], separators=(",", ":"))
+
+
+class Codec:
+    """Encodes and decodes the records of one topic. Registers its schema under `<topic>-value` at the first encode.
+
+    One codec is used by one thread at a time. `bytes_max` bounds a message with its 5 bytes of header.
+    """
+
+    def __init__(self, name: str, registry: Registry, *, bytes_max: int = BYTES_MAX) -> None:
+        self.name = name
+        self.subject = f"{name}-value"
+        self._registry = registry
+        self._bytes_max = bytes_max
+        self._text = schema_text(name)
+        self._schema = _parse(json.loads(self._text))
+        self._header: bytes | None = None
+        self._writers: dict[int, tuple[Any, Any, Walker]] = {}  # by id: writer schema, reader schema or None when equal, walker
+        self._unknown: dict[int, tuple[float, str, str]] = {}  # by id: until when, reason, detail
+
+    def encode(self, record: dict[str, Any]) -> bytes:
+        """The message of `record`; absent fields take their defaults. Raises ValueError or TypeError for a record that does not fit
+        the schema (a defect of the caller), RegistryUnavailable before the first answer of the registry."""
+        if self._header is None:
+            self._header = struct.pack(">bI", 0, self._registry.register(self.subject, self._text))
+        out = io.BytesIO()
+        out.write(self._header)
+        fastavro.schemaless_writer(out, self._schema, record)
+        return out.getvalue()
+
+    def decode(self, data: bytes) -> dict[str, Any]:
+        """The record of a message, resolved to our schema. Raises Malformed with a reason code; RegistryUnavailable: try again later."""
+        if len(data) > self._bytes_max:
+            raise Malformed("oversized", f"{len(data)} bytes; the limit is {self._bytes_max}")
+        if len(data) < 6 or data[0] != 0:
+            if not data or data[0] != 0:
+                raise Malformed("bad_magic", f"the first byte is {data[:1].hex() or 'missing'}, expected 00")
+            raise Malformed("truncated", f"{len(data)} bytes; a message has 5 of header and a datum")
+        schema_id = int.from_bytes(data[1:5], "big")
+        known = self._writers.get(schema_id)
+        writer, reader, walk = known if known is not None else self._writer(schema_id)
+        walk(data, 5)
+        source = io.BytesIO(data)
+        source.seek(5)
+        try:
+            record = fastavro.schemaless_reader(source, writer, reader)
+        except UnicodeDecodeError as error:
+            raise Malformed("bad_utf8", f"a string is not UTF-8: {error}") from None
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"[:200]
+            raise Malformed("unresolvable", f"schema {schema_id} cannot be read as {self.name}: {fault}") from None
+        if source.tell() != len(data):
+            raise Malformed("trailing_bytes", f"{len(data) - source.tell()} bytes after the datum")
+        return record
+
+    def _writer(self, schema_id: int) -> tuple[Any, Any, Walker]:
+        now = time.monotonic()
+        until, reason, detail = self._unknown.get(schema_id, (0.0, "", ""))
+        if now < until:
+            raise Malformed(reason, detail)
+        try:
+            try:
+                text = self._registry.schema(schema_id)
+            except UnknownSchema as error:
+                raise Malformed("unknown_schema", f"the registry has no schema {schema_id}: {error}") from None
+            known = self._writers[schema_id] = self._prepare(text)
+        except Malformed as error:
+            if len(self._unknown) >= _UNKNOWN_MAX:
+                self._unknown.clear()
+            self._unknown[schema_id] = (now + _UNKNOWN_S, error.reason, error.detail)
+            raise
+        return known
+
+    def _prepare(self, text: str) -> tuple[Any, Any, Walker]:
+        """Guards of a writer schema, then what decoding needs of it."""
+        if len(text) > SCHEMA_BYTES_MAX:
+            raise Malformed("bad_schema", f"the writer schema has {len(text)} bytes; the limit is {SCHEMA_BYTES_MAX}")
+        try:
+            raw = json.loads(text)
+            if _nesting(raw) > _NESTING_MAX:
+                raise Malformed("bad_schema", f"the writer schema nests deeper than {_NESTING_MAX} levels of JSON")
+            writer = _parse(raw)
+        except Malformed:
+            raise
+        except Exception as error:
+            raise Malformed("bad_schema", f"the writer schema is no Avro: {type(error).__name__}: {error}"[:300]) from None
+        name = writer.get("name") if isinstance(writer, dict) else None
+        if name != self._schema["name"]:
+            raise Malformed("wrong_record", f"the writer's record is {name}, topic {self.name} holds {self._schema['name']}")
+        walk = walker(writer)
+        same = json.loads(text) == json.loads(self._text)
+        return (self._schema if same else writer), (None if same else self._schema), walk
+
+
+def _parse(raw: Any) -> Any:
+    """fastavro's form of a schema, without logical types (a long stays a long), defaults of bytes as bytes (fastavro leaves str)."""
+    _strip_logical(raw)
+    parsed = fastavro.parse_schema(raw)
+    _defaults_to_bytes(parsed)
+    return parsed
+
+
+def _nesting(value: Any) -> int:
+    """Levels of lists and dicts, without recursion."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [child for node in level if isinstance(node, (dict, list))
+                 for child in (node.values() if isinstance(node, dict) else node)]
+    return depth
+
+
+def _strip_logical(node: Any) -> None:
+    if isinstance(node, dict):
+        if isinstance(node.get("type"), str):
+            node.pop("logicalType", None)
+        for key in ("type", "items", "values", "fields"):
+            _strip_logical(node.get(key))
+    elif isinstance(node, list):
+        for child in node:
+            _strip_logical(child)
+
+
+def _defaults_to_bytes(node: Any) -> None:
+    if isinstance(node, list):
+        for child in node:
+            _defaults_to_bytes(child)
+    elif isinstance(node, dict):
+        kind = node.get("type")
+        if kind == "bytes" and isinstance(node.get("default"), str):
+            node["default"] = node["default"].encode("latin-1")
+        for key in ("type", "items", "values", "fields"):
+            child = node.get(key)
+            if not (isinstance(child, str) and child in PRIMITIVES):
+                _defaults_to_bytes(child)
