@@ -76,10 +76,13 @@ class Codec:
         fastavro.schemaless_writer(out, self._schema, record)
         return out.getvalue()
 
-    def decode(self, data: bytes) -> dict[str, Any]:
-        """The record of a message, resolved to our schema. Raises Malformed with a reason code; RegistryUnavailable: try again later."""
-        if len(data) > self._bytes_max:
-            raise Malformed("oversized", f"{len(data)} bytes; the limit is {self._bytes_max}")
+    def decode(self, data: bytes, *, bytes_max: int | None = None) -> dict[str, Any]:
+        """The record of a message, resolved to our schema. Raises Malformed with a reason code; RegistryUnavailable: try again later.
+
+        `bytes_max` overrides the codec's limit.
+        """
+        if len(data) > (bytes_max or self._bytes_max):
+            raise Malformed("oversized", f"{len(data)} bytes; the limit is {bytes_max or self._bytes_max}")
         if len(data) < 6 or data[0] != 0:
             if not data or data[0] != 0:
                 raise Malformed("bad_magic", f"the first byte is {data[:1].hex() or 'missing'}, expected 00")

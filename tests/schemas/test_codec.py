@@ -77,6 +77,8 @@ def test_header_faults(codec):
     assert reason(codec, good[:5]) == "truncated"
     assert reason(codec, good[:1] + struct.pack(">I", 77) + good[5:]) == "unknown_schema"
     assert reason(Codec("interactions", SchemaStore(), bytes_max=20), good) == "oversized"
+    with pytest.raises(Malformed, match="oversized"):
+        codec.decode(good, bytes_max=20)
 
 
 def test_a_string_that_is_not_utf8(codec):
@@ -130,8 +132,8 @@ def test_guards_by_type(field, datum, expected):
 
 
 def test_an_overlong_zero_count_ends_an_array_for_walk_and_decoder_alike():
-    text = json.dumps({"type": "record", "name": "Touched", "namespace": "org.headrace", "fields": [
-        *SCHEMAS["touched"]["fields"][:6], {"name": "ts_ms", "type": "long"}, {"name": "more", "type": {"type": "array", "items": "long"}}]})
+    more = {"name": "more", "type": {"type": "array", "items": "long"}}
+    text = _record([*SCHEMAS["touched"]["fields"][:6], {"name": "ts_ms", "type": "long"}, more], "Touched")
     codec = Codec("touched.fm", Texts(text))
     head = b"\x02\x02\x02" + b"\x02u" + b"\x02i" + b"\x02m\x02"
     assert codec.decode(message(head + b"\x80\x00"))["id"] == "i"
