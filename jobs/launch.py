@@ -39,8 +39,8 @@ def source(config: Config, topic: str) -> int:
 def settings(name: str, config: Config, *, target: str = "", jars: tuple[Path, ...] = (), savepoint: str = "") -> Settings:
     """How job `name` runs under `config`."""
     rows = config.flink.train_batch_rows if name == "train" else config.flink.batch_rows
-    return Settings(name, sys.executable, target, config.flink.parallelism, jars, config.flink.bundle_time_ms, rows, config.flink.checkpoint_ms,
-                    savepoint)
+    flink = config.flink
+    return Settings(name, sys.executable, target, flink.parallelism, jars, flink.bundle_time_ms, rows, flink.checkpoint_ms, savepoint)
 
 
 def submit(name: str, build: Build, config: Config, **where) -> str:
@@ -48,7 +48,7 @@ def submit(name: str, build: Build, config: Config, **where) -> str:
     env = environment(settings(name, config, **where))
     client = build(env, config).execute().get_job_client()
     assert client is not None, "a streaming INSERT always has a job client"
-    return client.get_job_id().to_string() if hasattr(client.get_job_id(), "to_string") else str(client.get_job_id())
+    return str(client.get_job_id())
 
 
 def run(name: str, build: Build) -> None:

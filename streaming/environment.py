@@ -11,7 +11,7 @@ from pyflink.table import EnvironmentSettings, TableEnvironment
 
 @dataclass(frozen=True)
 class Settings:
-    """How a job runs. `target` "" leaves the target to whoever launches (flink run); else the REST address host:port of a session cluster."""
+    """How a job runs. `target`: REST address host:port of a session cluster; "" leaves the target to whoever launches (flink run)."""
 
     name: str
     python: str

@@ -114,15 +114,16 @@ class Featurize(ScalarFunction):
             if record["action"] == "impression" and exposure:
                 made |= exposure
             elif record["action"] == "impression" and row is not None:
-                made |= {"feature_set": FEATURE_SET, "feature_keys": answer.keys[row].tobytes(), "feature_values": answer.values[row].tobytes(),
-                         "numbers": answer.numbers[row].tobytes(), "features_sequence": int(answer.sequence[row])}
+                made |= {"feature_set": FEATURE_SET, "feature_keys": answer.keys[row].tobytes(),
+                         "feature_values": answer.values[row].tobytes(), "numbers": answer.numbers[row].tobytes(),
+                         "features_sequence": int(answer.sequence[row])}
             encoded.append(self.enriched.encode(_EMPTY | made))
         return encoded
 
 
 _COPIED = ("event_id", "request_id", "scene", "user_id", "item_id", "action", "value", "ts_ms")
-_EMPTY: dict[str, Any] = {"feature_set": "", "feature_keys": b"", "feature_values": b"", "numbers": b"", "features_sequence": 0, "model": None,
-                          "version": None, "score": None, "arms": []}
+_EMPTY: dict[str, Any] = {"feature_set": "", "feature_keys": b"", "feature_values": b"", "numbers": b"", "features_sequence": 0,
+                          "model": None, "version": None, "score": None, "arms": []}
 
 
 def featurize(addresses: Addresses, source: int, event_bytes_max: int):

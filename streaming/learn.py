@@ -14,7 +14,7 @@ from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
 from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS, F, K
-from headrace.models.batch import Batch
+from headrace.models.batch import from_bytes
 from headrace.models.catalog import MODELS
 from headrace.models.train import Trainer
 from headrace.ps.client import ParameterClient
@@ -36,7 +36,7 @@ class Lesson:
 
 
 class Learn(ScalarFunction):
-    """(source, partition, offset, label, weight, feature_set, feature_keys, feature_values, numbers) -> ROW(user, item): first of the batch."""
+    """A sample's cause, label, weight and features (see `eval`) -> ROW(user, item): whether the id comes first in this batch."""
 
     def __init__(self, addresses: Addresses, lesson: Lesson) -> None:
         self.addresses = addresses
@@ -52,10 +52,10 @@ class Learn(ScalarFunction):
              feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series) -> pd.DataFrame:
         foreign = feature_set[feature_set != FEATURE_SET]
         if len(foreign):
-            raise ValueError(f"a sample carries feature set {foreign.iloc[0]!r}, this job learns on {FEATURE_SET!r}: submit a job of that version")
+            raise ValueError(f"a sample carries feature set {foreign.iloc[0]!r}, this job learns on {FEATURE_SET!r}")
         causes = Causes(source.to_numpy(np.int32), partition.to_numpy(np.int32), offset.to_numpy(np.int64))
         first = _first(causes)
-        batch = Batch.from_bytes(feature_keys.tolist(), feature_values.tolist(), F, label.to_numpy(np.float32), weight.to_numpy(np.float32))
+        batch = from_bytes(feature_keys.tolist(), feature_values.tolist(), F, label.to_numpy(np.float32), weight.to_numpy(np.float32))
         popularity = np.frombuffer(b"".join(numbers.tolist()), np.float32).reshape(-1, K)[:, _CTR]
         self.trainer.learn(batch.take(first), causes.take(first), popularity[first])
         return pd.DataFrame({"user": _first_of(batch.keys[:, _USER]), "item": _first_of(batch.keys[:, _ITEM])})

@@ -12,6 +12,8 @@ One topic is both sides, so there is one watermark, and a stalled features job s
 
 from __future__ import annotations
 
+import re
+
 from headrace.streaming.columns import names
 from headrace.streaming.tables import Connection, avro_sink, avro_source
 
@@ -25,13 +27,17 @@ def _list(columns: list[str] | tuple[str, ...], alias: str = "") -> str:
 
 def tables(connection: Connection, out_of_orderness_ms: int) -> list[str]:
     """DDL of the job's source and sinks."""
-    return [avro_source(connection, "enriched", "enriched", "enriched", "samples", event_time="ts_ms", out_of_orderness_ms=out_of_orderness_ms),
+    source = avro_source(connection, "enriched", "enriched", "enriched", "samples", event_time="ts_ms",
+                         out_of_orderness_ms=out_of_orderness_ms)
+    return [source,
             avro_sink(connection, "samples", "samples", "samples"),
             avro_sink(connection, "dead_letters", "dead-letters", "dead-letters", keyed=False)]
 
 
 def views(window_ms: int, target: str) -> list[str]:
-    """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt."""
+    """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt. ValueError for an odd target."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", target):
+        raise ValueError(f"target {target!r} is no action name: letters, digits, _ and - only")
     window = f"INTERVAL '{window_ms / 1000:.3f}' SECOND"
     found = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `i_{name}`" for name in _CAUSE)
     action_columns = f"{_list((*_CAUSE, 'action', 'ts_ms', 'request_id', 'user_id', 'item_id'))}, `ts`"
@@ -74,5 +80,5 @@ def inserts(target: str) -> list[str]:
     return [
         f"INSERT INTO samples SELECT `user_id`, {sample} FROM closed",
         refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came behind the watermark')"),
-        refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of item ', `item_id`, ' in its window')"),
+        refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of ', `item_id`, ' in its window')"),
     ]

@@ -27,7 +27,7 @@ def _kafka(connection: Connection, topic: str) -> dict[str, str]:
 
 
 def _scan(group: str) -> dict[str, str]:
-    """Start at the group's committed offsets, else at the earliest; checkpoints override both. No idle time-out: a stall may be a dead upstream."""
+    """Start at the group's committed offsets, else at the earliest; checkpoints override both. No idle time-out: an upstream may be dead."""
     return {"properties.group.id": f"headrace-{group}", "scan.startup.mode": "group-offsets", "properties.auto.offset.reset": "earliest",
             "scan.watermark.emit.strategy": "on-event", "scan.topic-partition-discovery.interval": "0"}
 
@@ -38,14 +38,14 @@ def raw_source(connection: Connection, name: str, topic: str, group: str) -> str
   `key` BYTES, `value` BYTES,
   `partition` INT METADATA VIRTUAL, `offset` BIGINT METADATA VIRTUAL, `timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL
 ) WITH (
-  {_with({**_kafka(connection, topic), **_scan(group), 'key.format': 'raw', 'key.fields': 'key', 'value.format': 'raw', 'value.fields-include': 'EXCEPT_KEY'})}
+  {_with({**_kafka(connection, topic), **_scan(group), **_RAW})}
 )"""
 
 
 def raw_sink(connection: Connection, name: str, topic: str) -> str:
     """A sink of encoded records under a key; the key's murmur2 chooses the partition."""
     return f"""CREATE TEMPORARY TABLE {name} (`key` BYTES, `value` BYTES) WITH (
-  {_with({**_kafka(connection, topic), 'key.format': 'raw', 'key.fields': 'key', 'value.format': 'raw', 'value.fields-include': 'EXCEPT_KEY', **_DELIVERY})}
+  {_with({**_kafka(connection, topic), **_RAW, **_DELIVERY})}
 )"""
 
 
@@ -57,8 +57,8 @@ def avro_source(connection: Connection, name: str, topic: str, schema: str, grou
         lines += [f"`ts` AS TO_TIMESTAMP_LTZ(`{event_time}`, 3)",
                   f"WATERMARK FOR `ts` AS `ts` - INTERVAL '{out_of_orderness_ms / 1000:.3f}' SECOND"]
     body = ",\n  ".join(lines)
-    options = {**_kafka(connection, topic), **_scan(group), "value.format": "avro-confluent", "value.avro-confluent.url": connection.registry}
-    return f"CREATE TEMPORARY TABLE {name} (\n  {body}\n) WITH (\n  {_with(options)}\n)"
+    avro = {"value.format": "avro-confluent", "value.avro-confluent.url": connection.registry}
+    return f"CREATE TEMPORARY TABLE {name} (\n  {body}\n) WITH (\n  {_with({**_kafka(connection, topic), **_scan(group), **avro})}\n)"
 
 
 def avro_sink(connection: Connection, name: str, topic: str, schema: str, *, keyed: bool = True) -> str:
@@ -71,5 +71,6 @@ def avro_sink(connection: Connection, name: str, topic: str, schema: str, *, key
     return f"CREATE TEMPORARY TABLE {name} (\n  {body}\n) WITH (\n  {_with(options)}\n)"
 
 
+_RAW = {"key.format": "raw", "key.fields": "key", "value.format": "raw", "value.fields-include": "EXCEPT_KEY"}
 _DELIVERY = {"sink.delivery-guarantee": "at-least-once", "properties.acks": "all", "properties.compression.type": "lz4",
              "properties.linger.ms": "2"}

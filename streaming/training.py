@@ -5,20 +5,21 @@ from __future__ import annotations
 from headrace.schemas.topics import touched_topic
 from headrace.streaming.tables import Connection, avro_sink, avro_source
 
-_READ = ["source", "partition", "offset", "user_id", "item_id", "ts_ms", "target", "label", "weight", "feature_set", "feature_keys", "feature_values",
-         "numbers"]
+_FEATURES = ["feature_set", "feature_keys", "feature_values", "numbers"]
+_READ = ["source", "partition", "offset", "user_id", "item_id", "ts_ms", "target", "label", "weight", *_FEATURES]
 
 
 def tables(connection: Connection, model: str) -> list[str]:
     return [avro_source(connection, "samples", "samples", "samples", f"train-{model}", only=_READ),
-            avro_sink(connection, "touched", touched_topic(model), "touched")]
+            avro_sink(connection, "touched", touched_topic(model).name, "touched")]
 
 
 def insert(model: str, target: str) -> str:
     """One evaluation of `learn` a sample; the user and the item leave as two rows, each once a batch."""
     cause = "`source`, `partition`, `offset`"
+    features = ", ".join(f"`{name}`" for name in _FEATURES)
     return (f"INSERT INTO touched SELECT t.id, {cause}, t.space, t.id, '{model}', `ts_ms` FROM ("
-            f"SELECT {cause}, `user_id`, `item_id`, `ts_ms`, learn({cause}, `label`, `weight`, `feature_set`, `feature_keys`, `feature_values`, `numbers`)"
+            f"SELECT {cause}, `user_id`, `item_id`, `ts_ms`, learn({cause}, `label`, `weight`, {features})"
             f" AS e FROM samples WHERE `target` = '{target}'"
             ") CROSS JOIN UNNEST(ARRAY[ROW('user', `user_id`), ROW('item', `item_id`)]) AS t(space, id)"
             " WHERE (t.space = 'user' AND e.`user`) OR (t.space = 'item' AND e.`item`)")

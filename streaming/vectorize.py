@@ -15,7 +15,7 @@ from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 
 from headrace.features.client import FeatureClient
 from headrace.features.layout import SIDE
-from headrace.models.batch import unique
+from headrace.models.batch import unique_keys
 from headrace.models.vectors import item_vectors, user_vectors
 from headrace.ps.client import ParameterClient
 from headrace.schemas.hashing import feature_key
@@ -48,7 +48,8 @@ class Vectorize(ScalarFunction):
                 for vector, row in zip(made, last.values(), strict=True):
                     vectors[row] = vector.tobytes()
                     sequences[row] = sequence
-        return pd.DataFrame({"vector": pd.Series(vectors, dtype=object), "sequence": sequences, "ts_ms": np.full(len(ids), now_ms, np.int64)})
+        made_ms = np.full(len(ids), now_ms, np.int64)
+        return pd.DataFrame({"vector": pd.Series(vectors, dtype=object), "sequence": sequences, "ts_ms": made_ms})
 
     def _vectors(self, space: str, ids: list[str], as_of_ms: np.ndarray) -> tuple[np.ndarray, int]:
         """float32[n,d] of `ids` and the parameters' sequence, read before the rows so that a vector is never called newer than it is."""
@@ -58,9 +59,9 @@ class Vectorize(ScalarFunction):
         users, items = (keys, none) if space == "user" else (none, keys)
         answer = self.features.assemble(users, items, np.zeros((len(ids), 4), np.uint64), as_of_ms)
         slots = side == SIDE
-        wanted, index = unique(np.ascontiguousarray(answer.keys[:, slots]))
+        wanted, index = unique_keys(np.ascontiguousarray(answer.keys[:, slots]))
         rows, sequence = self.parameters.pull(self.model, "weights", wanted)
-        return make(rows, index, np.ascontiguousarray(answer.values[:, slots])), sequence
+        return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), SIDE[slots]), sequence
 
 
 def vectorize(addresses: Addresses, model: str):

@@ -7,7 +7,7 @@ from headrace.streaming.tables import Connection, avro_sink, avro_source
 
 
 def tables(connection: Connection, model: str) -> list[str]:
-    return [avro_source(connection, "touched", touched_topic(model), "touched", f"vectors-{model}", only=["space", "id", "ts_ms"]),
+    return [avro_source(connection, "touched", touched_topic(model).name, "touched", f"vectors-{model}", only=["space", "id", "ts_ms"]),
             avro_sink(connection, "vectors", "vectors", "vectors")]
 
 

@@ -1,0 +1,91 @@
+"""`headrace jobs`: the four Flink jobs of the configured stack."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Submit, list, stop and resume the Flink jobs features, samples, train and vectors.")
+NAMES = ("features", "samples", "train", "vectors")
+Names = Annotated[list[str] | None, typer.Argument(help="Jobs; all four when none is named.")]
+
+
+def _chosen(names: list[str] | None) -> list[str]:
+    for name in names or []:
+        if name not in NAMES:
+            raise typer.BadParameter(f"{name!r} is no job; the jobs are {', '.join(NAMES)}")
+    return list(names or NAMES)
+
+
+@app.command()
+def submit(names: Names = None) -> None:
+    """Submit jobs from one client; a job that runs already is left alone."""
+    from headrace.config import load
+    from headrace.submission import submit as send
+
+    for name, job in send(load(), _chosen(names)).items():
+        typer.echo(f"{name}: {job}")
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Every job that the cluster remembers: name, state, id, since when."""
+    from headrace.config import load
+    from headrace.flink_rest import FlinkRest
+
+    jobs = FlinkRest(load().flink.url).jobs()
+    if as_json:
+        typer.echo(json.dumps([{key: job[key] for key in ("name", "state", "jid", "start-time", "duration")} for job in jobs], indent=2))
+        return
+    for job in sorted(jobs, key=lambda job: job["start-time"]):
+        typer.echo(f"{job['name']:<10} {job['state']:<12} {job['jid']}  {job['duration'] / 1000:.0f} s")
+
+
+@app.command()
+def logs(name: str) -> None:
+    """Why a job failed last: the Python cause here, the whole Java trace in a file."""
+    from headrace.config import load
+    from headrace.flink_rest import FlinkRest
+
+    config = load()
+    rest = FlinkRest(config.flink.url)
+    jobs = sorted((job for job in rest.jobs() if job["name"] == name), key=lambda job: job["start-time"])
+    if not jobs:
+        typer.echo(f"error: no job {name!r} on {config.flink.url}; `headrace jobs list` shows what there is", err=True)
+        raise typer.Exit(1)
+    cause, trace = rest.failure(jobs[-1]["jid"])
+    if not trace:
+        typer.echo(f"{name} is {jobs[-1]['state']} and has not failed")
+        return
+    file = config.stack.data_dir / "logs" / f"job-{name}.trace"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(trace)
+    typer.echo(cause)
+    typer.echo(f"the whole trace: {file}", err=True)
+
+
+@app.command()
+def stop(names: Names = None) -> None:
+    """Stop jobs, each with a savepoint that `resume` starts from."""
+    from headrace.config import load
+    from headrace.submission import stop as end
+
+    ended = end(load(), _chosen(names))
+    for name, savepoint in ended.items():
+        typer.echo(f"{name}: {savepoint}")
+    if not ended:
+        typer.echo("none of these jobs runs", err=True)
+        sys.exit(1)
+
+
+@app.command()
+def resume(names: Names = None) -> None:
+    """Submit jobs from the savepoint of their last `stop`."""
+    from headrace.config import load
+    from headrace.submission import resume as again
+
+    for name, job in again(load(), _chosen(names)).items():
+        typer.echo(f"{name}: {job}")

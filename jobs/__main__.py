@@ -1,0 +1,38 @@
+"""`python -m headrace.jobs NAME...`: submits jobs to the configured session cluster from one client, and prints {name: job id} as JSON.
+
+`headrace jobs submit` runs this with Java's and Flink's folders in the child's environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from urllib.parse import urlsplit
+
+from headrace.config import load
+from headrace.jobs.launch import submit
+
+NAMES = ("features", "samples", "train", "vectors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m headrace.jobs")
+    parser.add_argument("names", nargs="+", choices=NAMES)
+    parser.add_argument("--config", default=None)
+    parser.add_argument("--savepoints", default="{}", help="JSON: job name to savepoint or checkpoint path")
+    given = parser.parse_args()
+    config = load(given.config)
+    savepoints = json.loads(given.savepoints)
+    target = urlsplit(config.flink.url).netloc
+    ids = {}
+    for name in given.names:
+        build = importlib.import_module(f"headrace.jobs.{name}").build
+        ids[name] = submit(name, build, config, target=target, savepoint=savepoints.get(name, ""))
+        print(f"{name}: {ids[name]}", file=sys.stderr, flush=True)
+    print(json.dumps(ids))
+
+
+if __name__ == "__main__":
+    main()
