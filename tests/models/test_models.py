@@ -1,0 +1,74 @@
+"""Every entry of the catalog against the definition, its gradients against finite differences."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace.models.catalog import MODELS
+from headrace.models.spec import model_spec
+from headrace.ps.spec import ModelSpec
+from tests import naive
+
+sizes = st.tuples(st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**31))
+
+
+def problem(model, sizes):
+    u, n, width, factors, seed = sizes
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(u, model.dim(factors))).astype(np.float32)
+    index = rng.integers(0, u, (n, width)).astype(np.int32)
+    values = (rng.normal(size=(n, width)) * (rng.random((n, width)) < 0.8)).astype(np.float32)
+    label = (rng.random(n) < 0.5).astype(np.float32)
+    weight = rng.uniform(0, 2, n).astype(np.float32)
+    for array in (rows, index, values, label, weight):
+        array.setflags(write=False)  # as they come from Flight
+    return rows, index, values, label, weight
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(sizes)
+@settings(deadline=None, max_examples=40)
+def test_logits_are_the_definition(name, sizes):
+    rows, index, values, _, _ = problem(MODELS[name], sizes)
+    np.testing.assert_allclose(MODELS[name].predict(rows, index, values), naive.fm_logit(rows, index, values), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(sizes, st.sampled_from([0.0, 0.3]))
+@settings(deadline=None, max_examples=40)
+def test_gradients_are_the_slope_of_the_objective(name, sizes, l2):
+    model = MODELS[name]
+    rows, index, values, label, weight = problem(model, sizes)
+    logits, grads = model.gradients(rows, index, values, label, weight, l2)
+    regular = slice(1, None) if rows.shape[1] > 1 else slice(0, 1)
+    expected = naive.numeric_gradient(lambda at: naive.objective(at, index, values, label, weight, l2, regular), rows)
+    np.testing.assert_allclose(grads, expected, rtol=2e-3, atol=2e-3)
+    np.testing.assert_array_equal(logits, model.predict(rows, index, values))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(sizes)
+@settings(deadline=None, max_examples=30)
+def test_contributions_add_up_to_the_logit(name, sizes):
+    rows, index, values, _, _ = problem(MODELS[name], sizes)
+    linear, pairs = MODELS[name].contributions(rows, index, values)
+    np.testing.assert_allclose((linear + pairs).sum(axis=1), MODELS[name].predict(rows, index, values), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_bad_index_is_seen_at_the_door(name):
+    rows, index, values = np.zeros((2, MODELS[name].dim(3)), np.float32), np.array([[0, 2]], np.int32), np.ones((1, 2), np.float32)
+    with pytest.raises(AssertionError, match="outside"):
+        MODELS[name].predict(rows, index, values)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_spec_has_the_three_tables(name):
+    spec = model_spec(name, 3, 8, "adagrad", 0.1, 0.01)
+    assert (spec["model"], spec["version"]) == (name, 3)
+    assert ModelSpec.from_json(json.dumps(spec)).scope == f"{name}@3"
+    assert [(t["name"], t["dtype"], t["dim"], t["served"]) for t in spec["tables"]] == [
+        ("weights", "float32", MODELS[name].dim(8), True), ("counts", "int64", 1, False), ("metrics", "int64", 1, False)]

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from headrace.models import progressive
+from headrace.models.batch import Batch
+from headrace.models.catalog import MODELS
+from headrace.models.train import Trainer
+from tests.models.worlds import Shards, causes_of, films
+
+
+def learn_all(trainer, batch, size=256, offset=0):
+    for start in range(0, len(batch), size):
+        at = np.arange(start, min(start + size, len(batch)))
+        trainer.learn(batch.take(at), causes_of(at + offset), np.full(len(at), 0.5, np.float32))
+
+
+def summary(shards, series=progressive.MODEL, window=progressive.TOTAL):
+    sums = shards.sums("metrics")
+    return progressive.summary(np.array([sums.get(key, 0) for key in progressive.keys_of(series, window).tolist()]))
+
+
+def test_fm_learns_interactions_that_lr_cannot():
+    batch, auc = films(), {}
+    for name in MODELS:
+        shards = Shards(learning_rate=0.1)
+        shards.dim = MODELS[name].dim(8)
+        learn_all(Trainer(MODELS[name], shards.pull, shards.push, l2=1e-3), batch)
+        auc[name] = summary(shards, window=11)["auc"]  # the last thousand
+    assert auc["fm"] > 0.75 and auc["lr"] < 0.6, auc
+
+
+def test_counts_and_metrics_are_exact_whatever_is_retried():
+    batch = films(900)
+    shards = Shards()
+    trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=1e-3, window_offsets=100)
+    rng = np.random.default_rng(2)
+    for start in range(0, 900, 100):
+        for _ in range(3):  # a push, and two that overlap with what was pushed before
+            low = max(0, start - int(rng.integers(0, 150)))
+            at = rng.permutation(np.arange(low, start + 100))
+            trainer.learn(batch.take(at), causes_of(at), np.full(len(at), 0.5, np.float32))
+    keys, counts = np.unique(batch.keys, return_counts=True)
+    assert shards.sums("counts") == dict(zip(keys.tolist(), counts.tolist(), strict=True))
+    for series in (progressive.MODEL, progressive.POPULARITY):
+        assert summary(shards, series)["samples"] == 900 and summary(shards, series)["positives"] == int(batch.label.sum())
+        assert [summary(shards, series, window)["samples"] for window in range(9)] == [100] * 9
+
+
+def test_a_retry_after_a_crash_between_two_shards_keeps_the_metrics_exact():
+    """One shard has the push, the other does not, the parameters have moved on: the retry falls into other bins."""
+    batch, shards = films(600), Shards()
+    trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0)
+    at, half = np.arange(300), np.full(300, 0.5, np.float32)
+    shards.down = 1
+    trainer.learn(batch.take(at), causes_of(at), half)
+    shards.down = None
+    learn_all(trainer, batch.take(np.arange(300, 600)), offset=300)
+    trainer.learn(batch.take(at), causes_of(at), half)
+    out = summary(shards)
+    assert (out["samples"], out["positives"]) == (600, int(batch.label.sum()))
+
+
+def test_predictions_are_made_before_learning():
+    batch = films(256)
+    shards = Shards(init_scale=0.0)
+    first = Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0).learn(batch, causes_of(np.arange(256)), np.full(256, 0.5, np.float32))
+    assert first.tolist() == [0.5] * 256
+    assert summary(shards)["auc"] == 0.5
+
+
+def test_shuffled_labels_teach_nothing():
+    batch = films()
+    shuffled = Batch(batch.keys, batch.values, np.random.default_rng(9).permutation(batch.label), batch.weight)
+    shards = Shards()
+    learn_all(Trainer(MODELS["fm"], shards.pull, shards.push, l2=1e-2), shuffled)
+    assert summary(shards)["auc"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_an_empty_batch_calls_nobody():
+    assert len(Trainer(MODELS["fm"], None, None, 0.0).learn(films(0), causes_of([]), np.empty(0, np.float32))) == 0
