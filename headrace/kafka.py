@@ -1,0 +1,246 @@
+"""Kafka for everything that is not a Flink job: produce, create topics, read by assignment, ask for offsets.
+
+The only importer of confluent_kafka here. Nothing joins a consumer group: a reader says where it starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Producer as ConfluentProducer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+
+from headrace.schemas.hashing import source_number
+
+log = logging.getLogger(__name__)
+
+REACH_S = 8.0
+_SET = AlterConfigOpType.SET
+Start = Literal["earliest", "end"] | Mapping[int, int]
+
+
+class KafkaUnavailable(Exception):
+    """No broker answers: `headrace status` shows whether the local one runs; with an external one look at kafka.bootstrap."""
+
+
+class Undelivered(Exception):
+    """The broker did not take records in time, or refused them: nothing may count them as sent; look at the broker's log."""
+
+
+class TopicMismatch(Exception):
+    """A topic exists with another number of partitions. Causes name partitions, so it is left: make it anew or change the setting."""
+
+
+class Record(NamedTuple):
+    """One record as Kafka keeps it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class WantedTopic(Protocol):
+    """What ensure_topics needs of schemas.topics.Topic."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def partitions(self) -> int | None: ...
+    def config(self) -> dict[str, str]: ...
+
+
+def _settings(bootstrap: str, **more: Any) -> dict[str, Any]:
+    # librdkafka writes connection errors to stderr by itself: they go to a logger, and what matters is raised as a sentence.
+    return {"bootstrap.servers": bootstrap, "logger": log, "log_level": 3, "socket.timeout.ms": 10000, "broker.address.family": "v4",
+            "reconnect.backoff.max.ms": 1000, **more}
+
+
+def _admin(bootstrap: str) -> AdminClient:
+    return AdminClient(_settings(bootstrap))
+
+
+def _unavailable(bootstrap: str, error: Exception) -> KafkaUnavailable:
+    return KafkaUnavailable(f"no Kafka broker answers at {bootstrap} ({error}); is the stack up? `headrace status` says")
+
+
+def reach(bootstrap: str, timeout_s: float = REACH_S) -> None:
+    """Return when a broker answers. Raises KafkaUnavailable after `timeout_s`."""
+    try:
+        _admin(bootstrap).list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise _unavailable(bootstrap, _words(error)) from None
+
+
+def _words(error: KafkaException) -> Exception:
+    first = error.args[0] if error.args else error
+    return RuntimeError(first.str()) if isinstance(first, KafkaError) else error
+
+
+class Producer:
+    """Sends with acks=all, idempotence and lz4, partitioned as the Java client does (murmur2). Safe for several threads."""
+
+    def __init__(self, bootstrap: str, **extra: Any) -> None:
+        """`extra`: librdkafka settings with _ for dots, linger_ms=0 for instance."""
+        more = {name.replace("_", "."): value for name, value in extra.items()}
+        self._producer = ConfluentProducer(_settings(bootstrap, **{
+            "acks": "all", "enable.idempotence": True, "compression.type": "lz4", "partitioner": "murmur2_random", "linger.ms": 5,
+            "delivery.timeout.ms": 30000, **more}))
+        self._failed: list[str] = []
+        self._bootstrap = bootstrap
+
+    def send(self, topic: str, key: bytes | str | None, value: bytes | None, on_delivery: Callable[[Any, Any], None] | None = None,
+             deadline_s: float = 30.0) -> None:
+        """Queue one record; `on_delivery(error or None, message)` is called from a later `send`, `poll` or `flush`.
+
+        A full queue waits up to `deadline_s`, then raises Undelivered.
+        """
+        def delivered(error: Any, message: Any) -> None:
+            if error is not None:
+                self._failed.append(f"{topic}: {error}")
+            if on_delivery is not None:
+                on_delivery(error, message)
+
+        ends = time.monotonic() + deadline_s
+        while True:
+            try:
+                self._producer.produce(topic, key=key, value=value, on_delivery=delivered)
+                break
+            except BufferError:
+                if time.monotonic() > ends:
+                    raise Undelivered(f"the queue for {self._bootstrap} stayed full for {deadline_s:.0f} s: {self._failed[:1]}") from None
+                self._producer.poll(0.05)
+        self._producer.poll(0)
+
+    def poll(self, seconds: float = 0.0) -> None:
+        """Serve delivery callbacks for up to `seconds`."""
+        self._producer.poll(seconds)
+
+    def flush(self, deadline_s: float = 30.0) -> None:
+        """Wait until the broker has all that was sent. Raises Undelivered for anything it does not have, then or before."""
+        left = self._producer.flush(deadline_s)
+        failed, self._failed = self._failed, []
+        if left or failed:
+            raise Undelivered(f"{self._bootstrap}: {left} records waiting after {deadline_s:.0f} s, {len(failed)} failed {failed[:1]}")
+
+
+def ensure_topics(bootstrap: str, topics: Iterable[WantedTopic], timeout_s: float = 30.0) -> list[str]:
+    """Create the topics that do not exist, bring the settings of the others to what is wanted, return the names of those created.
+
+    Raises KafkaUnavailable, and TopicMismatch when a topic has another number of partitions.
+    """
+    reach(bootstrap)
+    admin = _admin(bootstrap)
+    wanted = list(topics)
+    present = admin.list_topics(timeout=REACH_S).topics
+    new = [topic for topic in wanted if topic.name not in present]
+    for topic in wanted:
+        found = len(present[topic.name].partitions) if topic.name in present else topic.partitions
+        if topic.partitions and found != topic.partitions:
+            raise TopicMismatch(f"topic {topic.name} has {found} partitions and {topic.partitions} are configured (kafka.partitions)")
+    creating = admin.create_topics([NewTopic(t.name, t.partitions or 1, 1, config=t.config()) for t in new]) if new else {}
+    for name, made in creating.items():
+        try:
+            made.result(timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise KafkaUnavailable(f"topic {name} could not be created: {_words(error)}") from None
+    old = [topic for topic in wanted if topic.name in present]
+    if old:
+        entries = [ConfigResource(ConfigResource.Type.TOPIC, t.name, incremental_configs=[
+            ConfigEntry(k, v, incremental_operation=_SET) for k, v in t.config().items()]) for t in old]
+        for altered in admin.incremental_alter_configs(entries).values():
+            altered.result(timeout_s)
+    _await_leaders(admin, {topic.name for topic in wanted}, timeout_s)
+    return [topic.name for topic in new]
+
+
+def _await_leaders(admin: AdminClient, names: set[str], timeout_s: float) -> None:
+    """A topic just created answers "unknown" until its leaders are elected; wait for that here, once."""
+    ends = time.monotonic() + timeout_s
+    while True:
+        found = admin.list_topics(timeout=REACH_S).topics
+        if all(name in found and found[name].partitions and all(p.leader >= 0 for p in found[name].partitions.values()) for name in names):
+            return
+        if time.monotonic() > ends:
+            raise KafkaUnavailable(f"topics have no leader after {timeout_s:.0f} s: {sorted(names - set(found))}")
+        time.sleep(0.05)
+
+
+def topic_source(bootstrap: str, topic: str) -> int:
+    """The source number of `topic` in causes: a hash of its uuid, so a topic made anew is another source."""
+    reach(bootstrap)
+    found = _admin(bootstrap).describe_topics(TopicCollection([topic]), request_timeout=REACH_S)[topic]
+    try:
+        return source_number(str(found.result(REACH_S).topic_id))
+    except KafkaException as error:
+        raise KafkaUnavailable(f"topic {topic} at {bootstrap}: {_words(error)}") from None
+
+
+def watermarks(bootstrap: str, topic: str) -> dict[int, tuple[int, int]]:
+    """partition -> (first offset kept, offset that the next record gets). Raises KafkaUnavailable."""
+    consumer = _consumer(bootstrap)
+    try:
+        return _watermarks(consumer, bootstrap, topic)
+    finally:
+        consumer.close()
+
+
+def read(bootstrap: str, topic: str, stop: threading.Event, start: Start = "earliest") -> Iterator[Record]:
+    """Records of all partitions, each in its order, until `stop` is set. Raises KafkaUnavailable when no broker answers at the start.
+
+    `start`: "earliest", "end" (what comes after this call) or {partition: offset}, a partition not named there from its beginning.
+    """
+    for batch in read_batches(bootstrap, topic, stop, start, wait_s=0.1):
+        yield from batch
+
+
+def read_batches(bootstrap: str, topic: str, stop: threading.Event, start: Start = "earliest", *, records_max: int = 512,
+                 wait_s: float = 0.005) -> Iterator[list[Record]]:
+    """As `read`, in lists of up to `records_max` or what came within `wait_s`; an empty list when nothing came."""
+    consumer = _consumer(bootstrap)
+    try:
+        marks = _watermarks(consumer, bootstrap, topic)
+        consumer.assign([TopicPartition(topic, p, _first(start, p, high)) for p, (_, high) in sorted(marks.items())])
+        while not stop.is_set():
+            batch = []
+            for message in consumer.consume(records_max, wait_s):
+                error = message.error()
+                if error is None:
+                    batch.append(Record(message.topic(), message.partition(), message.offset(), message.timestamp()[1],
+                                        message.key(), message.value()))
+                elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise KafkaUnavailable(f"topic {topic} is gone from {bootstrap}")
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    log.warning("reading %s: %s", topic, error)  # librdkafka goes on trying
+            yield batch
+    finally:
+        consumer.close()
+
+
+def _consumer(bootstrap: str) -> Consumer:
+    return Consumer(_settings(bootstrap, **{"group.id": "headrace-unused", "enable.auto.commit": False, "auto.offset.reset": "earliest",
+                                            "fetch.wait.max.ms": 100, "isolation.level": "read_committed"}))
+
+
+def _watermarks(consumer: Consumer, bootstrap: str, topic: str) -> dict[int, tuple[int, int]]:
+    try:
+        found = consumer.list_topics(topic, timeout=REACH_S).topics[topic]
+        if found.error is not None:
+            raise KafkaUnavailable(f"topic {topic} at {bootstrap}: {found.error.str()}; `headrace up` creates the topics")
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=REACH_S) for p in sorted(found.partitions)}
+    except KafkaException as error:
+        raise _unavailable(bootstrap, _words(error)) from None
+
+
+def _first(start: Start, partition: int, high: int) -> int:
+    if start == "end":
+        return high
+    return OFFSET_BEGINNING if isinstance(start, str) else start.get(partition, OFFSET_BEGINNING)
