@@ -53,7 +53,7 @@ def resume(config: Config, names: list[str]) -> dict[str, str]:
     known = _remembered(config)
     for name in names:
         if name not in known:
-            raise SubmissionFailed(f"{name} has no savepoint in {_file(config)}: stop it with `headrace jobs stop {name}` first, or submit it")
+            raise SubmissionFailed(f"{name} has no savepoint in {_file(config)}: `headrace jobs stop {name}` makes one; or submit it")
     return submit(config, names, {name: known[name] for name in names})
 
 
@@ -74,7 +74,8 @@ def _client(config: Config, names: list[str], savepoints: dict[str, str]) -> dic
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(done.stderr)
     if done.returncode:
-        raise SubmissionFailed(f"{python_cause(done.stderr).splitlines()[-1:] or root_cause(done.stderr)}; the whole output is in {log}")
+        told = python_cause(done.stderr).splitlines()
+        raise SubmissionFailed(f"{told[-1] if told else root_cause(done.stderr)} (whole output: {log})")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 

@@ -12,7 +12,7 @@ import sys
 from urllib.parse import urlsplit
 
 from headrace.config import load
-from headrace.jobs.launch import submit
+from headrace.jobs.launch import pin, submit
 
 NAMES = ("features", "samples", "train", "vectors")
 
@@ -22,16 +22,21 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=NAMES)
     parser.add_argument("--config", default=None)
     parser.add_argument("--savepoints", default="{}", help="JSON: job name to savepoint or checkpoint path")
+    parser.add_argument("--pin", action="store_true", help="write plans/NAME.json instead of submitting")
     given = parser.parse_args()
     config = load(given.config)
     savepoints = json.loads(given.savepoints)
     target = urlsplit(config.flink.url).netloc
     ids = {}
     for name in given.names:
-        build = importlib.import_module(f"headrace.jobs.{name}").build
-        ids[name] = submit(name, build, config, target=target, savepoint=savepoints.get(name, ""))
+        job = importlib.import_module(f"headrace.jobs.{name}").job(config)
+        if given.pin:
+            print(f"{name}: {pin(job, config)}")
+            continue
+        ids[name] = submit(job, config, target=target, savepoint=savepoints.get(name, ""))
         print(f"{name}: {ids[name]}", file=sys.stderr, flush=True)
-    print(json.dumps(ids))
+    if not given.pin:
+        print(json.dumps(ids))
 
 
 if __name__ == "__main__":

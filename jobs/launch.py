@@ -1,16 +1,25 @@
-"""What the four job files share: configuration to addresses and settings, and how a job is launched.
+"""What the four job files share: configuration to addresses and settings, pinned plans, and how a job is launched.
 
 A file run by `flink run -py` (or plain python) leaves target and jars to its launcher; `headrace jobs submit` sends several jobs to the
 session cluster of the configuration from one client, which saves a JVM's start for each.
+
+SQL operators cannot be given uids, so the plan of each job as it is configured by default is pinned in plans/NAME.json with a digest of
+its statements: a job whose statements have that digest runs the pinned plan, and so restores a savepoint of an earlier release even when
+Flink's planner has changed. Other configurations are planned afresh.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from pyflink.table import StatementSet, TableEnvironment
+from pyflink.table import PlanReference, TableEnvironment
+from pyflink.table.compiled_plan import CompiledPlan
 
 from headrace.config import Config, load
 from headrace.kafka import topic_source
@@ -18,7 +27,28 @@ from headrace.streaming.environment import Settings, environment
 from headrace.streaming.featurize import Addresses
 from headrace.streaming.tables import Connection
 
-Build = Callable[[TableEnvironment, Config], StatementSet]
+PLANS = Path(__file__).parent / "plans"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job not yet planned: DDL by connection, views, INSERTs, and the Python functions that they name."""
+
+    name: str
+    tables: Callable[[Connection], list[str]]
+    inserts: list[str]
+    views: list[str] = field(default_factory=list)
+    functions: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all statements, without addresses."""
+        text = "\n".join([*self.tables(Connection("", "")), *self.views, *self.inserts])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def plan_file(self) -> Path:
+        return PLANS / f"{self.name}.json"
 
 
 def addresses(config: Config) -> Addresses:
@@ -43,15 +73,52 @@ def settings(name: str, config: Config, *, target: str = "", jars: tuple[Path, .
     return Settings(name, sys.executable, target, flink.parallelism, jars, flink.bundle_time_ms, rows, flink.checkpoint_ms, savepoint)
 
 
-def submit(name: str, build: Build, config: Config, **where) -> str:
-    """Submit one job; its Flink job id."""
-    env = environment(settings(name, config, **where))
-    client = build(env, config).execute().get_job_client()
+def declare(env: TableEnvironment, job: Job, where: Connection) -> None:
+    """Functions, tables and views of `job` on `env`."""
+    for name, function in job.functions.items():
+        env.create_temporary_function(name, function)
+    for statement in [*job.tables(where), *job.views]:
+        env.execute_sql(statement)
+
+
+def compiled(env: TableEnvironment, job: Job) -> CompiledPlan:
+    """The pinned plan when it is of these statements, else a fresh one; after `declare`."""
+    if job.plan_file.exists():
+        pinned = json.loads(job.plan_file.read_text())
+        if pinned["statements"] == job.digest:
+            return env.load_plan(PlanReference.from_json_string(json.dumps(pinned["plan"])))
+    return fresh(env, job)
+
+
+def fresh(env: TableEnvironment, job: Job) -> CompiledPlan:
+    """The plan that this Flink makes now."""
+    statements = env.create_statement_set()
+    for insert in job.inserts:
+        statements.add_insert_sql(insert)
+    return statements.compile_plan()
+
+
+def pin(job: Job, config: Config) -> Path:
+    """Write plans/NAME.json anew: when a job's statements were changed on purpose, with a note on what becomes of old savepoints."""
+    env = environment(settings(job.name, config))
+    declare(env, job, connection(config))
+    plan = json.loads(fresh(env, job).as_json_string())
+    PLANS.mkdir(exist_ok=True)
+    job.plan_file.write_text(json.dumps({"statements": job.digest, "plan": plan}, indent=1) + "\n")
+    return job.plan_file
+
+
+def submit(job: Job, config: Config, *, target: str = "", jars: tuple[Path, ...] = (), savepoint: str = "") -> str:
+    """Submit `job`; its Flink job id."""
+    env = environment(settings(job.name, config, target=target, jars=jars, savepoint=savepoint))
+    declare(env, job, connection(config))
+    client = compiled(env, job).execute().get_job_client()
     assert client is not None, "a streaming INSERT always has a job client"
     return str(client.get_job_id())
 
 
-def run(name: str, build: Build) -> None:
+def run(make: Callable[[Config], Job]) -> None:
     """Entry point of a job file."""
     config = load()
-    print(f"{name}: submitted as {submit(name, build, config)}")
+    job = make(config)
+    print(f"{job.name}: submitted as {submit(job, config)}")
