@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -26,8 +26,8 @@ def names() -> None:
 @app.command("get")
 def get(
     name: Annotated[str, typer.Argument(help="movielens-100k or kuairand.")],
-    to: Annotated[Optional[Path], typer.Option("--to", help="Folder for the data; default .headrace/data/NAME.")] = None,  # noqa: UP045
-    source: Annotated[Optional[Path], typer.Option("--from", help="Folder with the source file, for sets that pip does not bring.")] = None,  # noqa: UP045
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for the data; default .headrace/data/NAME.")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="Folder with the source file, for sets that pip does not bring.")] = None,
 ) -> None:
     """Get a data set: one parquet in time order, its mapping and its terms, beside each other."""
     from headrace import kuairand, movielens
@@ -46,7 +46,7 @@ def get(
         else:
             raise movielens.DataError(f"unknown data set {name!r}; known: {', '.join(SETS)}")
     except (movielens.DataError, OSError) as error:
-        errors.print(f"[red]error:[/] {error}", highlight=False)
+        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
     console.print(terms, highlight=False, markup=False)
     console.print(f"{path}{' (already there)' if cached else ''}", highlight=False)

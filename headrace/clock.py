@@ -1,0 +1,74 @@
+"""The stack's one clock: event time of the log, or now. The engine holds it; replay, emit and heartbeats agree with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+import httpx
+
+
+class ClockRefused(Exception):
+    """The file and the stack disagree about time; the message says both and the ways out."""
+
+
+class EngineUnavailable(Exception):
+    """The engine does not answer: `headrace status`, then its log."""
+
+
+@dataclass(frozen=True)
+class State:
+    """mode null: nothing has been sent yet. ts_ms: event time that the stack has reached, None while there is none."""
+
+    mode: Literal["log", "now"] | None = None
+    ts_ms: int | None = None
+
+
+class StackClock:
+    """GET and POST {engine}/clock."""
+
+    def __init__(self, url: str, client: httpx.Client | None = None) -> None:
+        self._url = url.rstrip("/") + "/clock"
+        self._client = client or httpx.Client(timeout=10.0, trust_env=False)  # no proxy to a loopback address
+
+    def state(self) -> State:
+        """Raises EngineUnavailable."""
+        body = self._ask("GET", None)
+        return State(body.get("mode"), body.get("ts_ms"))
+
+    def set(self, mode: Literal["log", "now"], ts_ms: int) -> None:
+        """Claim `mode`, and under `log` move the clock to `ts_ms`. Raises ClockRefused, EngineUnavailable."""
+        self._ask("POST", {"mode": mode, "ts_ms": ts_ms})
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _ask(self, method: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            answer = self._client.request(method, self._url, json=body)
+        except httpx.HTTPError as error:
+            raise EngineUnavailable(f"the engine at {self._url} does not answer ({type(error).__name__}); is the stack up? "
+                                    "`headrace up`, `headrace status`") from None
+        if answer.status_code in (400, 409, 422):
+            raise ClockRefused(f"the engine refuses the clock: {answer.text[:300]}")
+        if answer.status_code != 200:
+            raise EngineUnavailable(f"{self._url} answered {answer.status_code}: {answer.text[:200]}")
+        return answer.json()
+
+
+def agree(state: State, mode: Literal["log", "now"], first_ts_ms: int, last_ts_ms: int, file: str) -> None:
+    """Raise ClockRefused unless a file with these event times can be replayed under `mode` into a stack in `state`."""
+    if state.mode is not None and state.mode != mode:
+        way = "--clock now" if state.mode == "now" else "--clock log"
+        raise ClockRefused(f"this stack runs on the clock {state.mode!r}, and a stack has one clock a run: replay with {way}, "
+                           "or start a stack with a new data dir (`headrace up --data DIR`)")
+    if mode == "log" and state.ts_ms is not None and state.mode == "log" and first_ts_ms < state.ts_ms:
+        raise ClockRefused(f"the stack's event time is {text_of(state.ts_ms)} and {file} runs from {text_of(first_ts_ms)} to "
+                           f"{text_of(last_ts_ms)}: its events would all be late. Replay it into a stack with a new data dir "
+                           "(`headrace up --data DIR`), or with --clock now into a stack that runs on now")
+
+
+def text_of(ts_ms: int) -> str:
+    """UTC, to the second."""
+    return datetime.fromtimestamp(ts_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

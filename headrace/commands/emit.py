@@ -1,0 +1,34 @@
+"""`headrace emit`: events from standard input to the engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    engine: Annotated[str | None, typer.Option(help="Address of the engine; default: the configured one.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="headrace.toml to use.")] = None,
+) -> None:
+    """Send JSON lines from standard input to POST /events; exit code 1 when any line was refused, 2 when the engine does not answer."""
+    import httpx
+
+    from headrace.config import ConfigError, load
+    from headrace.emit import EmitFailed, emit, poster
+
+    def say(line: int, reason: str) -> None:
+        typer.echo(f"line {line}: refused: {reason}", err=True)
+
+    try:
+        url = engine or load(config).engine.url
+        with httpx.Client(timeout=30.0, trust_env=False) as client:
+            verdicts = emit(sys.stdin, poster(url, client), say)
+    except (ConfigError, EmitFailed) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{verdicts.accepted} accepted, {len(verdicts.refused)} refused")
+    if verdicts.refused:
+        raise typer.Exit(1)

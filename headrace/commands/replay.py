@@ -1,0 +1,104 @@
+"""`headrace replay`: a file of rows as a stream of interactions."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+class ClockName(str, Enum):
+    """Whose time events carry."""
+
+    log = "log"
+    now = "now"
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV, JSON lines (both gzip too) or an Avro container.")],
+    mapping: Annotated[Path, typer.Option("--mapping", help="MAPPING.toml: which column is what.")],
+    speed: Annotated[str, typer.Option(help="max, or the file's own speed times a number: 1x, 10x.")] = "max",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows in time order.")] = None,
+    clock: Annotated[ClockName, typer.Option(help="log: the file's times; now: stamped when sent.")] = ClockName.log,
+    shuffle_labels: Annotated[int | None, typer.Option(metavar="SEED", help="Permute the labels: a control, AUC 0.5.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="End when all is sent; do not wait for training.")] = False,
+    config: Annotated[Path | None, typer.Option("--config", help="headrace.toml to use.")] = None,
+) -> None:
+    """Replay FILE: each row an impression, and a true label an action right after it; then wait until training has taken all of it."""
+    from headrace import mapping as mappings
+    from headrace import rows as rows_of
+    from headrace.clock import ClockRefused, EngineUnavailable
+    from headrace.config import ConfigError, load
+    from headrace.drain import Stuck
+    from headrace.kafka import KafkaUnavailable, Undelivered
+    from headrace.readers import ReadError
+    from headrace.replay import Pace
+    from headrace.replay_run import run
+    from headrace.rpc.errors import RpcError
+    from headrace.schemas.errors import RegistryUnavailable
+
+    console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    try:
+        pace = Pace.of(speed)
+        settings = load(config)
+        rows = rows_of.load(file, mappings.load(mapping))
+        if limit is not None:
+            rows = rows.first(limit)
+        if shuffle_labels is not None:
+            rows = rows.shuffled(shuffle_labels)
+        with Bars(errors, len(rows)) as bars:
+            figures = run(settings, rows, str(file), clock=clock.value, pace=pace, wait=not no_wait, watch=bars.watch())
+    except (ValueError, mappings.MappingError, ConfigError, ReadError, ClockRefused, EngineUnavailable, KafkaUnavailable, Undelivered,
+            RegistryUnavailable, RpcError, Stuck) as error:
+        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from None
+    if report is not None:
+        report.write_text(json.dumps(figures, indent=2) + "\n")
+    console.print(table(figures))
+
+
+class Bars:
+    """Two bars: rows sent, samples applied by the slowest shard."""
+
+    def __init__(self, console: Console, rows: int) -> None:
+        self._bars = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+                              TimeElapsedColumn(), console=console)
+        self._sent = self._bars.add_task("rows sent", total=rows, note="")
+        self._applied = self._bars.add_task("samples applied", total=rows, note="", start=False)
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bars.stop()
+
+    def watch(self):
+        """What replay_run.run tells."""
+        from headrace.replay_run import Watch
+
+        return Watch(self._on_sent, self._on_drained)
+
+    def _on_sent(self, sent: Any) -> None:
+        self._bars.update(self._sent, completed=sent.rows, note=f"{sent.interactions / max(sent.seconds, 1e-9):,.0f} interactions/s")
+
+    def _on_drained(self, sent: Any, at: Any) -> None:
+        self._bars.start_task(self._applied)
+        self._bars.update(self._applied, total=sent.impressions, completed=min(at.applied, default=0),
+                          note=f"{at.samples:,} samples, {at.dead_letters:,} dead letters")
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """The report without its windows, for people."""
+    shown = Table(show_header=False)
+    for name, value in figures.items():
+        if name != "windows":
+            shown.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+    return shown
