@@ -51,3 +51,32 @@ def auc(scores, labels):
     negative = [s for s, y in zip(scores, labels, strict=True) if not y]
     right = sum((p > n) + 0.5 * (p == n) for p in positive for n in negative)
     return right / (len(positive) * len(negative))
+
+
+# ann/
+
+
+class NearestByScan:
+    """Vectors by inner product in a dictionary."""
+
+    def __init__(self):
+        self.vectors, self.sequences = {}, {}
+
+    def upsert(self, name, vector, sequence):
+        if sequence < self.sequences.get(name, -1):
+            return False
+        self.sequences[name] = sequence
+        self.vectors[name] = vector
+        return True
+
+    def delete(self, name, sequence):
+        if sequence < self.sequences.get(name, -1):
+            return False
+        self.sequences[name] = sequence
+        self.vectors.pop(name, None)
+        return True
+
+    def search(self, query, k, exclude=()):
+        """[(score, id)], best first."""
+        scores = [(float(np.dot(vector, query)), name) for name, vector in self.vectors.items() if name not in exclude]
+        return sorted(scores, key=lambda pair: -pair[0])[:k]
