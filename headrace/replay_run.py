@@ -38,7 +38,7 @@ def run(config: Config, rows: Rows, file: str, *, clock: Clock = "log", pace: Pa
     `also` adds to what was sent what others sent meanwhile (a demo's clicks). Raises KafkaUnavailable, Undelivered, ClockRefused,
     EngineUnavailable, Stuck, RegistryUnavailable, Unavailable.
     """
-    reach(config.kafka.bootstrap)
+    reach(config.kafka.bootstrap, 5.0)
     stack_clock = StackClock(config.engine.url)
     try:
         agree(stack_clock.state(), clock, int(rows.ts_ms[0]), int(rows.ts_ms[-1]), file)
