@@ -46,6 +46,15 @@ def is_free(port: int) -> bool:
     return True
 
 
+def answers(address: int | str, timeout_s: float = 0.3) -> bool:
+    """Somebody accepts connections there."""
+    try:
+        with socket.create_connection((host_of(address), port_of(address)), timeout_s):
+            return True
+    except OSError:
+        return False
+
+
 def any_free() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as probe:

@@ -1,0 +1,79 @@
+"""The children of the local stack under a configuration: what each runs, how it says that it is ready, which wave it belongs to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import httpx
+
+from headrace import broker, flink, java
+from headrace.config import PREFIX, Config
+from headrace.ports import any_free
+from headrace.processes import Child
+
+PARTS = ("kafka", "registry", "ps", "features", "ann", "replica", "engine", "flink")
+
+
+class UnknownPart(Exception):
+    """--only names a part that the stack does not have."""
+
+
+def chosen(only: str) -> tuple[str, ...]:
+    """The parts named in "a,b", all for "". Raises UnknownPart."""
+    names = tuple(name.strip() for name in only.split(",") if name.strip()) or PARTS
+    for name in names:
+        if name not in PARTS:
+            raise UnknownPart(f"{name!r} is no part of the stack; the parts are {', '.join(PARTS)}")
+    return names
+
+
+def children(config: Config, parts: tuple[str, ...], settings: Path) -> list[Child]:
+    """In the order in which they are stopped from behind: who writes to Kafka goes before it. External parts are left out.
+
+    `settings`: the file with `config` that the roles read. Raises what broker.prepare and flink.prepare raise.
+    """
+    made: list[Child] = []
+    if "kafka" in parts and not config.kafka.external:
+        made.append(Child("kafka", broker.prepare(config), java.environment(), lambda: broker.ready(config), 0, config.kafka.bootstrap))
+    if "registry" in parts and not config.registry.external:
+        made.append(_role(settings, "registry", 0, config.registry.url, config.registry.url, 0))
+    for index, (address, port) in enumerate(zip(config.ps.addresses, config.ps.http_ports, strict=True) if "ps" in parts else ()):
+        made.append(_role(settings, "ps", index, address, _local(port), 1, f"ps-{index}"))
+    for name in ("features", "ann", "replica"):
+        if name in parts:
+            body = getattr(config, name)
+            made.append(_role(settings, name, 0, body.address, _local(body.http_port), 1))
+    if "engine" in parts:
+        made.append(_role(settings, "engine", 0, config.engine.url, config.engine.url, 1))
+    if "flink" in parts and not config.flink.external:
+        manager, task = flink.prepare(config, any_free())
+        env = java.environment(**flink.client_environment(config), OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        made.append(Child("flink-jobmanager", manager, env, lambda: flink.jobmanager_ready(config), 1, config.flink.url))
+        made.append(Child("flink-taskmanager", task, env, lambda: flink.taskmanager_ready(config), 1))
+    return made
+
+
+def _role(settings: Path, role: str, index: int, address: str, health: str, wave: int, name: str = "") -> Child:
+    command = [sys.executable, "-m", "headrace", "serve", role, "--index", str(index), "--config", str(settings)]
+    return Child(name or role, command, _environment(), lambda: _ready(health), wave, address)
+
+
+def _environment() -> dict[str, str]:
+    """Without the caller's HEADRACE_SECTION__KEY: the settings file holds them already, with the addresses that were really taken."""
+    env = {name: value for name, value in java.inherited().items() if not (name.startswith(PREFIX) and "__" in name)}
+    # One thread a kernel: parallelism is processes here, and BLAS threads make small products slower. Fewer arenas: less memory at rest.
+    return {**env, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2", "PYTHONUNBUFFERED": "1"}
+
+
+def _local(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def _ready(health: str) -> str:
+    """"" when HEALTH/ready says yes, else what is missing."""
+    try:
+        answer = httpx.get(f"{health}/ready", timeout=1.0)
+    except httpx.HTTPError:
+        return f"nobody answers at {health}"
+    return "" if answer.status_code == 200 else answer.text[:200]

@@ -1,0 +1,99 @@
+"""The command line: a table of commands, each imported only when it is called, and errors as sentences."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+# name: (module:attribute, help). A Typer app becomes a group, a function a command.
+COMMANDS = {
+    "up": ("headrace.commands.stack:up", "Start the local stack and keep it alive until Ctrl-C."),
+    "status": ("headrace.commands.stack:status", "Show the processes of the running stack."),
+    "down": ("headrace.commands.stack:down", "Stop the running stack."),
+    "url": ("headrace.commands.stack:url", "Print the address of a part of the stack."),
+    "serve": ("headrace.commands.stack:serve", "Run one role in this process."),
+    "jobs": ("headrace.commands.jobs:app", "Submit, list, stop and resume the Flink jobs."),
+    "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
+    "emit": ("headrace.commands.emit:command", "Send a few interactions."),
+    "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),
+    "demo": ("headrace.commands.demo:command", "Show the whole loop."),
+    "bench": ("headrace.commands.bench:command", "Measure."),
+    "verify": ("headrace.commands.verify:command", "Check what a run left behind."),
+    "doctor": ("headrace.commands.doctor:command", "Say what is here, what is not, and what to do."),
+    "jars": ("headrace.commands.jars:app", "Fetch the stack's jars, or lock them anew."),
+    "config": ("headrace.commands.config:app", "Show the configuration."),
+    "version": ("headrace.commands.version:command", "Print the version."),
+}
+# Errors of what was asked for, against errors of the world (1).
+ASKED = {"ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress", "TopicMismatch"}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits with 0, 2 (what was asked for is wrong) or 1 (the world is)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        _app(next((argument for argument in arguments if not argument.startswith("-")), ""))(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(f"error: {sentence(error)}", err=True)
+        sys.exit(2 if type(error).__name__ in ASKED else 1)
+
+
+def sentence(error: Exception) -> str:
+    """What a person reads: our own exceptions speak for themselves, others are named too."""
+    if type(error).__module__.startswith("headrace") or isinstance(error, OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error} (unexpected; --debug shows where)"
+
+
+def _app(called: str) -> typer.Typer:
+    """All commands by name and help, `called` with its code."""
+    app = typer.Typer(name="headrace", help="Streaming online learning for recommendation.", no_args_is_help=True, add_completion=False,
+                      pretty_exceptions_enable=False)
+    app.callback()(_global)
+    for name, (where, text) in COMMANDS.items():
+        made: Any = _load(name, where) if name == called else _named(name)
+        if isinstance(made, typer.Typer):
+            app.add_typer(made, name=name, help=text)
+        else:
+            app.command(name, help=made.__doc__ if name == called else text)(made)
+    return app
+
+
+def _global(debug: bool = typer.Option(False, "--debug", help="Show where an error came from.")) -> None:
+    """Streaming online learning for recommendation."""
+
+
+def _load(name: str, where: str) -> Any:
+    module, attribute = where.split(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        return _absent(f"`headrace {name}` is not built yet" if error.name == module else
+                       f"`headrace {name}` needs the package {error.name}: run `make setup`, or pip install 'headrace[local]'")
+
+
+def _absent(text: str) -> Callable[[], None]:
+    def command() -> None:
+        typer.echo(f"error: {text}", err=True)
+        raise typer.Exit(1)
+
+    return command
+
+
+def _named(name: str) -> Callable[[], None]:
+    """Stands in a help page for a command that is not called."""
+
+    def command() -> None:
+        raise AssertionError(f"{name} was called and not loaded")
+
+    return command

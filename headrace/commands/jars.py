@@ -1,0 +1,49 @@
+"""`headrace jars`: fetch what jars.lock names, or resolve jars.toml and write jars.lock anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Fetch the stack's jars, or lock them anew.")
+
+
+@app.command()
+def fetch() -> None:
+    """Download the jars that are missing, and check the bytes of all of them."""
+    from headrace import jars, java, maven
+
+    where = jars.folder(java.inherited())
+    wanted = jars.locked()
+    absent = {jar.file for jar in jars.missing(where, wanted)}
+    total = sum(jar.size_bytes for jar in wanted if jar.file in absent)
+    if absent:
+        typer.echo(f"{len(absent)} jars, {total / 1e6:.0f} MB, into {where}")
+        with _bars() as bar:
+            jars.fetch(where, wanted, maven.download(bar))
+    typer.echo(f"jars: {len(wanted)} in {where}, bytes as locked")
+
+
+@app.command()
+def lock() -> None:
+    """Resolve jars.toml and write jars.lock: for those who change versions."""
+    from headrace import jars, maven
+
+    found = maven.lock(jars.wanted(), jars.LOCK)
+    typer.echo(f"{jars.LOCK}: {len(found)} jars, {sum(jar.size_bytes for jar in found) / 1e6:.0f} MB")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable]:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    with Progress(TextColumn("{task.description:<48}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()) as progress:
+
+        @contextmanager
+        def bar(file: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
+            task = progress.add_task(file, total=size_bytes)
+            yield lambda count: progress.advance(task, count)
+
+        yield bar

@@ -1,0 +1,26 @@
+"""Options that several commands take, and the configuration that they lead to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace import java, state
+from headrace.config import PREFIX, Config, load
+
+File = Annotated[Path | None, typer.Option("--config", help="A headrace.toml; by default the one of this folder, when there is one.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Data folder of the stack (stack.data_dir).")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def configured(file: Path | None, data: Path | None, *, running: bool = True) -> Config:
+    """The configuration under these options; `running`: with the addresses of the stack that runs. Raises ConfigError."""
+    environ = java.inherited()
+    if data is not None:
+        environ[f"{PREFIX}STACK__DATA_DIR"] = str(data)
+    config = load(file, environ=environ, stack=False)
+    if running and state.read(config.stack.data_dir) is not None:  # a dead stack's addresses are removed by the look
+        return load(file, environ=environ, stack=True)
+    return config

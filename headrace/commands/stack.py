@@ -1,0 +1,85 @@
+"""`headrace up`, `status`, `down`, `url` and `serve`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace.commands.options import Data, File, Json, configured
+
+
+class UnknownAddress(Exception):
+    """`headrace url` names a part that has no address."""
+
+
+def up(
+    data: Data = None,
+    file: File = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready; `headrace down` stops it.")] = False,
+    only: Annotated[str, typer.Option("--only", help="Parts by comma: kafka,registry,ps,features,ann,replica,engine,flink.")] = "",
+) -> None:
+    """Start the local stack and keep it alive until Ctrl-C; what dies is started again."""
+    from headrace import stack
+    from headrace.children import chosen
+
+    config = configured(file, data, running=False)
+    parts = chosen(only)
+    if detach:
+        from headrace.detach import up_detached
+
+        up_detached(config, file, only, typer.echo)
+    else:
+        stack.up(config, typer.echo, parts)
+
+
+def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
+    """Show every process of the running stack: pid, state, memory with its children, address, restarts, log."""
+    from headrace.status import rows, table
+
+    config = configured(file, data)
+    found = rows(config.stack.data_dir)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    elif found is None:
+        typer.echo(f"no stack runs on {config.stack.data_dir}; `headrace up` starts one")
+    else:
+        from rich.console import Console
+
+        Console().print(table(found))
+    if found is None:
+        raise typer.Exit(1)
+
+
+def down(data: Data = None, file: File = None) -> None:
+    """Stop the running stack, the last part first."""
+    from headrace.stack import down as end
+
+    config = configured(file, data)
+    typer.echo("down" if end(config.stack.data_dir) else f"no stack runs on {config.stack.data_dir}")
+
+
+def url(name: Annotated[str, typer.Argument(help="engine, registry, flink, kafka, features, ann, replica or ps.")], data: Data = None,
+        file: File = None) -> None:
+    """Print the address of a part of the stack."""
+    config = configured(file, data)
+    known = {"engine": config.engine.url, "registry": config.registry.url, "flink": config.flink.url, "kafka": config.kafka.bootstrap,
+             "features": config.features.address, "ann": config.ann.address, "replica": config.replica.address,
+             "ps": ",".join(config.ps.addresses)}
+    if name not in known:
+        raise UnknownAddress(f"{name!r} has no address; those that have one are {', '.join(known)}")
+    typer.echo(known[name])
+
+
+def serve(
+    role: Annotated[str, typer.Argument(help="registry, features, ps, replica, ann or engine.")],
+    index: Annotated[int, typer.Option("--index", help="Which of several processes of the role.")] = 0,
+    file: File = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Data folder.")] = None,
+) -> None:
+    """Run one role in this process until SIGTERM; the stack does this for each."""
+    from headrace.serve import serve as run
+
+    run(configured(file, data, running=file is None), role, index)

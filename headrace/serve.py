@@ -1,0 +1,120 @@
+"""One role as a process: builds what its room asks for as plain callables, starts it, stops it on SIGTERM."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from headrace.config import Config
+
+log = logging.getLogger(__name__)
+ROLES = ("registry", "features", "ps", "replica", "ann", "engine")
+RECORDS_MAX, WAIT_S = 512, 0.005  # of one batch that a reader folds
+
+Fold = Callable[[list[dict[str, Any]]], Any]
+
+
+class UnknownRole(Exception):
+    """`headrace serve` knows the roles registry, features, ps, replica, ann and engine."""
+
+
+def serve(config: Config, role: str, index: int = 0) -> None:
+    """Run `role` until SIGTERM or SIGINT. What its `start` names among specs, publish and consume is handed to it."""
+    if role not in ROLES:
+        raise UnknownRole(f"{role!r} is no role; the roles are {', '.join(ROLES)}")
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s %(message)s",
+                        datefmt="%Y-%m-%d %H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    start = importlib.import_module(f"headrace.roles.{role}").start
+    given: dict[str, Callable[[], Any]] = {
+        "specs": lambda: specs(config), "publish": lambda: Publisher(config), "consume": lambda: consumer(config, role)}
+    wanted = {name: make() for name, make in given.items() if name in inspect.signature(start).parameters}
+    log.info("%s %d starts", role, index)
+    stop = start(config, index, **wanted)
+    log.info("%s %d runs", role, index)
+    ended.wait()
+    log.info("%s %d stops", role, index)
+    stop()
+
+
+def specs(config: Config) -> list[Any]:
+    """The parameter server's tables for the configured model."""
+    from headrace.models.spec import model_spec
+    from headrace.ps.spec import ModelSpec
+
+    model = config.model
+    return [ModelSpec.from_json(model_spec(
+        model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale))]
+
+
+class Publisher:
+    """publish(topic, key, record): encodes, sends, and returns when the broker has it. For many records: `queue` each, then `flush`."""
+
+    def __init__(self, config: Config) -> None:
+        from headrace.kafka import Producer
+
+        self._producer = Producer(config.kafka.bootstrap, linger_ms=0)
+        self._codecs = Codecs(config)
+
+    def __call__(self, topic: str, key: bytes, record: dict[str, Any]) -> None:
+        self.queue(topic, key, record)
+        self.flush()
+
+    def queue(self, topic: str, key: bytes, record: dict[str, Any]) -> None:
+        self._producer.send(topic, key, self._codecs.of(topic).encode(record))
+
+    def flush(self) -> None:
+        """Raises Undelivered unless the broker has all that was queued."""
+        self._producer.flush()
+
+
+def consumer(config: Config, role: str) -> Callable[[Fold, threading.Event], None]:
+    """consume(fold_many, stop): the role's topic from its beginning, decoded and in order, until `stop` is set."""
+    topic = {"replica": f"weights.{config.model.name}", "ann": "vectors"}[role]
+    return partial(_consume, config, topic)
+
+
+def _consume(config: Config, topic: str, fold_many: Fold, stop: threading.Event) -> None:
+    from headrace.kafka import read_batches
+    from headrace.schemas.errors import Malformed
+
+    codec = Codecs(config).of(topic)
+    for batch in read_batches(config.kafka.bootstrap, topic, stop, records_max=RECORDS_MAX, wait_s=WAIT_S):
+        records = []
+        for record in batch:
+            try:
+                if record.value is not None:
+                    records.append(codec.decode(record.value))
+            except Malformed as error:
+                # Absolute values follow: one unreadable record must not end a fold that the next ones mend.
+                log.error("%s/%d@%d is not readable: %s", topic, record.partition, record.offset, error)
+        if records:
+            fold_many(records)
+
+
+class Codecs:
+    """A codec a topic, made when first needed, over one client of the registry."""
+
+    def __init__(self, config: Config) -> None:
+        from headrace.schemas.registry import RegistryClient
+
+        self._registry = RegistryClient(config.registry.url)
+        self._made: dict[str, Any] = {}
+
+    def of(self, topic: str) -> Any:
+        """schemas.codec.Codec of `topic`."""
+        from headrace.schemas.codec import Codec, schema_name
+
+        if topic not in self._made:
+            self._made[topic] = Codec(schema_name(topic), self._registry)
+        return self._made[topic]

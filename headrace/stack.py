@@ -1,0 +1,139 @@
+"""The local stack: kafka, its topics, the registry, the roles and Flink, under one supervisor and one data folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from headrace import kafka, ports, state
+from headrace.children import PARTS, children
+from headrace.config import Config, show
+from headrace.processes import Process, is_alive, start_time
+from headrace.schemas.topics import settings as topic_settings
+from headrace.supervisor import Supervisor
+
+READY_S = 120.0
+
+Say = Callable[[str], None]
+
+
+class ExternalUnavailable(Exception):
+    """An external Flink or registry of the configuration does not answer: look at it, or let the stack start its own."""
+
+
+def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading.Event | None = None) -> None:
+    """Start the stack on config.stack.data_dir, keep it alive until SIGINT, SIGTERM or `stop`, then stop it in order.
+
+    Raises AlreadyUp, PortTaken, ChildFailed, KafkaUnavailable, JarsError and the like; nothing runs afterwards.
+    """
+    stop = stop or threading.Event()
+    began = time.monotonic()
+    data = config.stack.data_dir.resolve()
+    with state.hold(data):
+        state.read(data)  # removes what a killed supervisor left
+        overlay, sentences = ports.plan(config)
+        for sentence in sentences:
+            say(sentence)
+        config = _settled(config, data, overlay)
+        (data / "run").mkdir(exist_ok=True)
+        settings = data / "run" / "headrace.toml"
+        settings.write_text(show(config))
+        board = _Board(data, overlay)
+        supervisor = Supervisor(board.run, data / "logs", config.stack.restarts_max, board.post, say)
+        before = _catch(stop)
+        try:
+            board.post([])
+            supervisor.guard(state.file_of(data))
+            _check_external(config, parts)
+            between = {0: lambda: topics(config, say)} if "kafka" in parts else {}
+            supervisor.start(children(config, parts, settings), between, stop, READY_S)
+            if not stop.is_set():
+                board.become("ready")
+                say(f"up after {time.monotonic() - began:.1f} s, data in {data}")
+            supervisor.watch(stop)
+        finally:
+            board.become("stopping")
+            supervisor.stop()
+            state.remove(data)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    say("down")
+
+
+def topics(config: Config, say: Say) -> None:
+    """Create the topics of the configured model."""
+    created = kafka.ensure_topics(config.kafka.bootstrap, topic_settings([config.model.name], config.kafka.partitions))
+    say(f"topics: {len(created)} created" if created else "topics: all there")
+
+
+def down(data_dir: Path, deadline_s: float = 90.0) -> bool:
+    """Stop the stack that runs on `data_dir` and wait until it has; False when none runs."""
+    found = state.read(data_dir)
+    if found is None:
+        return False
+    pid, started = found["supervisor"]["pid"], found["supervisor"]["started"]
+    os.kill(pid, signal.SIGTERM)
+    ends = time.monotonic() + deadline_s
+    while is_alive(pid, started) and time.monotonic() < ends:
+        time.sleep(0.1)
+    if is_alive(pid, started):
+        os.kill(pid, signal.SIGKILL)  # its children die with it, and its guard ends theirs
+    while state.file_of(data_dir).exists() and time.monotonic() < ends + 10:
+        time.sleep(0.1)
+    return True
+
+
+class _Board:
+    """Keeps stack.json in step with the processes."""
+
+    def __init__(self, data: Path, overlay: dict[str, Any]) -> None:
+        self.run = uuid.uuid4().hex
+        self._data, self._processes = data, list[Process]()
+        self._state: dict[str, Any] = {
+            "run": self.run, "state": "starting", "config": overlay,
+            "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())}}
+
+    def post(self, processes: list[Process]) -> None:
+        self._processes = processes
+        rows = {p.child.name: {"pid": p.popen.pid if p.popen else 0, "started": p.started, "state": p.state, "address": p.child.address,
+                               "restarts": p.restarts, "log": str(p.log)} for p in processes}
+        state.write(self._data, {**self._state, "processes": rows})
+
+    def become(self, word: str) -> None:
+        self._state["state"] = word
+        self.post(self._processes)
+
+
+def _settled(config: Config, data: Path, overlay: dict[str, dict[str, Any]]) -> Config:
+    """`config` with an absolute data folder and the addresses that are free."""
+    body = config.model_dump()
+    for section, values in overlay.items():
+        body[section].update(values)
+    body["stack"]["data_dir"] = data
+    return Config(**body)
+
+
+def _check_external(config: Config, parts: tuple[str, ...]) -> None:
+    if "kafka" in parts and config.kafka.external:
+        kafka.reach(config.kafka.bootstrap)
+    for name, url, path in (("registry", config.registry.url, "/subjects"), ("flink", config.flink.url, "/overview")):
+        if name in parts and getattr(config, name).external:
+            try:
+                httpx.get(url + path, timeout=5).raise_for_status()
+            except httpx.HTTPError as error:
+                raise ExternalUnavailable(f"{name}.url is {url}, which does not answer ({error}): is it up?") from None
+
+
+def _catch(stop: threading.Event) -> dict[int, Any]:
+    """SIGINT, SIGTERM and SIGHUP set `stop`; the handlers before. Only the main thread may."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
