@@ -24,7 +24,7 @@ BLOCK_WINDOWS = 8
 class Taps:
     """highs(topic) -> next offset of each partition. read(topic, start, stop) -> decoded records, offsets from start to before stop.
     stats() -> the parameter shards' stats headers in shard order. retries() -> retries that the feature service has met.
-    counts(keys uint64[n]) -> int64[n] of table `metrics`, summed over nothing: a key lives on one shard."""
+    counts(keys uint64[n]) -> int64[n] of the model's table `metrics`."""
 
     model: str
     window_offsets: int
@@ -70,8 +70,8 @@ def window_counts(taps: Taps, windows: list[int]) -> dict[int, np.ndarray]:
 
 
 def applied_of(header: dict[str, Any], model: str) -> int:
-    """What a shard's stats header says of causes applied for `model` ("fm", in a scope as fm@1)."""
-    return sum(count for name, count in header.get("applied", {}).items() if name.split("@")[0].split("/")[0] == model)
+    """Causes that a shard has applied for `model`, of its stats header; 0 before the model's tables are there."""
+    return int(header.get("models", {}).get(model, {}).get("applied", 0))
 
 
 def duplicates_of(stats: list[dict[str, Any]]) -> int:

@@ -1,12 +1,15 @@
 """Calls through rpc/ on loopback; of a bare Flight DoExchange that carries the same keys and values in the same run.
 
-Both sides of both share one process here, so the figures are the shell's cost, not two processes' throughput.
+The servers are processes of their own: two threads of one process would measure the interpreter's lock.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,25 +17,10 @@ import pyarrow as pa
 from pyarrow import flight
 
 from headrace.bench.result import Row
+from headrace.bench.rpc_server import DIM, KEYS
 from headrace.rpc.client import Client
-from headrace.rpc.owner import Owner
-from headrace.rpc.server import Server
 
-KEYS, DIM = 256, 9
 WARM = 50
-
-
-class Bare(flight.FlightServerBase):
-    """Answers each batch of keys with a batch of values: no names, no checks, no owner."""
-
-    def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
-        values = {n: pa.record_batch([pa.array(np.zeros(n * DIM, np.float32))], ["values"]) for n in (1, KEYS)}
-        writer.begin(values[1].schema)
-        while True:
-            try:
-                writer.write_batch(values[reader.read_chunk().data.num_rows])
-            except (StopIteration, flight.FlightError):
-                return
 
 
 def measure(quick: bool) -> list[Row]:
@@ -49,38 +37,43 @@ def measure(quick: bool) -> list[Row]:
 
 
 def _shell(calls: int) -> dict[int, np.ndarray]:
-    values = {n: np.zeros((n, DIM), np.float32) for n in (1, KEYS)}
-    owner = Owner("bench")
-    owner.start()
-    server = Server("127.0.0.1", 0, {"pull": lambda header, arrays: ({"sequence": 1}, {"values": values[len(arrays["keys"])]})}, owner)
-    client = Client(server.address)
-    try:
-        keys = {n: np.arange(n, dtype=np.uint64) for n in (1, KEYS)}
-        header = {"model": "fm", "table": "weights"}
-        return {n: _times(lambda n=n: client.call("pull", header, {"keys": keys[n]}), calls) for n in (1, KEYS)}
-    finally:
-        client.close()
-        server.shutdown()
-        owner.stop()
+    keys = {n: np.arange(n, dtype=np.uint64) for n in (1, KEYS)}
+    header = {"model": "fm", "table": "weights"}
+    with _serving("shell") as address:
+        client = Client(address)
+        try:
+            return {n: _times(lambda n=n: client.call("pull", header, {"keys": keys[n]}), calls) for n in (1, KEYS)}
+        finally:
+            client.close()
 
 
 def _bare(calls: int) -> dict[int, np.ndarray]:
-    server = Bare("grpc://127.0.0.1:0")
-    client = flight.FlightClient(f"grpc://127.0.0.1:{server.port}")
-    writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b"pull"))
-    try:
-        keys = {n: pa.record_batch([pa.array(np.arange(n, dtype=np.uint64))], ["keys"]) for n in (1, KEYS)}
+    keys = {n: pa.record_batch([pa.array(np.arange(n, dtype=np.uint64))], ["keys"]) for n in (1, KEYS)}
+    with _serving("bare") as address, flight.FlightClient(f"grpc://{address}") as client:
+        writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b"pull"))
         writer.begin(keys[1].schema)
 
         def call(n: int) -> None:
             writer.write_batch(keys[n])
             reader.read_chunk()
 
-        return {n: _times(lambda n=n: call(n), calls) for n in (1, KEYS)}
-    finally:
-        writer.close()
-        client.close()
-        server.shutdown()
+        try:
+            return {n: _times(lambda n=n: call(n), calls) for n in (1, KEYS)}
+        finally:
+            writer.close()
+
+
+@contextmanager
+def _serving(kind: str) -> Iterator[str]:
+    """Address of a server of `kind` in a process of its own, which ends with the block."""
+    command = [sys.executable, "-m", "headrace.bench.rpc_server", kind]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        try:
+            yield f"127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.stdin.close()
+            process.wait(30)
 
 
 def _times(call: Callable[[], Any], calls: int) -> np.ndarray:

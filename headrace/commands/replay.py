@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from headrace.commands import options
+
 
 class ClockName(str, Enum):
     """Whose time events carry."""
@@ -29,13 +31,14 @@ def command(
     shuffle_labels: Annotated[int | None, typer.Option(metavar="SEED", help="Permute the labels: a control, AUC 0.5.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="End when all is sent; do not wait for training.")] = False,
-    config: Annotated[Path | None, typer.Option("--config", help="headrace.toml to use.")] = None,
+    config: options.File = None,
+    data: options.Data = None,
 ) -> None:
     """Replay FILE: each row an impression, and a true label an action right after it; then wait until training has taken all of it."""
     from headrace import mapping as mappings
     from headrace import rows as rows_of
     from headrace.clock import ClockRefused, EngineUnavailable
-    from headrace.config import ConfigError, load
+    from headrace.config import ConfigError
     from headrace.drain import Stuck
     from headrace.kafka import KafkaUnavailable, Undelivered
     from headrace.readers import ReadError
@@ -47,7 +50,7 @@ def command(
     console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
     try:
         pace = Pace.of(speed)
-        settings = load(config)
+        settings = options.configured(config, data)
         rows = rows_of.load(file, mappings.load(mapping))
         if limit is not None:
             rows = rows.first(limit)
