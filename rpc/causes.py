@@ -91,7 +91,7 @@ class Ring:
 
 
 class Rings:
-    """All rings of a shard. `length` (bits, a multiple of PAGE_BITS) must cover peak rate a partition x (longest window + longest outage)."""
+    """All rings of a shard. `length` (bits, whole pages) must cover peak rate a partition x (longest window + longest outage)."""
 
     def __init__(self, length: int = 1 << 22) -> None:
         self.length = length
@@ -114,8 +114,8 @@ class Rings:
         if (status == OLD).any():
             i = int(np.nonzero(status == OLD)[0][0])
             raise TooOld(
-                f"offset {int(causes.offset[i])} of source {int(causes.source[i])}, partition {int(causes.partition[i])} lies before the ring"
-                f" of {self.length} offsets of {scope}/{effect}: stop the job, then raise ring_length or backfill")
+                f"offset {int(causes.offset[i])} of source {int(causes.source[i])}, partition {int(causes.partition[i])} lies before the"
+                f" ring of {self.length} offsets of {scope}/{effect}: stop the job, then raise ring_length or backfill")
         return status == APPLIED
 
     def mark(self, scope: str, effect: str, causes: Causes) -> list[tuple[RingKey, int]]:

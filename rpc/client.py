@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.flight as flight
+from pyarrow import flight
 
 from headrace.rpc.errors import BY_CODE, Internal, Unavailable
 from headrace.rpc.message import SCHEMA, Arrays, Header, header_bytes, header_of, pack, unpack
@@ -32,7 +32,8 @@ class Client:
         self._flight: flight.FlightClient | None = None
         self._streams: dict[str, tuple[Any, Any, float]] = {}
 
-    def call(self, verb: str, header: Mapping[str, Any] | None = None, arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:
+    def call(self, verb: str, header: Mapping[str, Any] | None = None,
+             arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:
         """One call. Not retried here: whether a retry is safe is the room's knowledge (reads are, pushes with causes are)."""
         batch = pack(arrays or {})
         with self._lock:

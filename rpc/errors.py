@@ -22,13 +22,13 @@ class UnknownVerb(RpcError):
 
 
 class Refused(RpcError):
-    """Understood and not done, for the reason said (a limit, a non-finite gradient, an unknown model): mend the input; nothing was applied."""
+    """Understood and not done, for the reason said (a limit, a non-finite gradient): nothing was applied; mend the input."""
 
     code = "refused"
 
 
 class TooOld(RpcError):
-    """A cause lies before the applied ring: whether it was applied can no longer be known. Stop the job; raise the ring's length or backfill."""
+    """A cause lies before the applied ring: whether it was applied can no longer be known. Stop the job; lengthen the ring or backfill."""
 
     code = "too_old"
 

@@ -32,7 +32,7 @@ def pack(arrays: Mapping[str, np.ndarray]) -> pa.RecordBatch:
     """The record batch that carries `arrays` (any shape, dtypes of DTYPES)."""
     names, dtypes, shapes, data = [], [], [], []
     for name, array in arrays.items():
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         names.append(name)
         dtypes.append(array.dtype.str.lstrip("<|"))
         shapes.append(list(array.shape))
@@ -62,7 +62,7 @@ def unpack(batch: pa.RecordBatch) -> Arrays:
     except pa.ArrowInvalid as error:
         raise BadMessage(f"Arrow buffers do not hold together: {error}") from None
     if batch.num_rows > NAMES_MAX or batch.nbytes > BYTES_MAX:
-        raise BadMessage(f"{batch.num_rows} arrays of {batch.nbytes} bytes; the limits are {NAMES_MAX} and {BYTES_MAX}: send smaller batches")
+        raise BadMessage(f"{batch.num_rows} arrays of {batch.nbytes} bytes; the limits are {NAMES_MAX} and {BYTES_MAX}: send less at once")
     if any(column.null_count for column in batch.columns):
         raise BadMessage("a null in name, dtype, shape or data")
     arrays: Arrays = {}

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from headrace.rpc.errors import Unavailable
+
 log = logging.getLogger(__name__)
 
 
@@ -22,6 +24,7 @@ class Owner:
 
     def __init__(self, name: str = "owner") -> None:
         self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._stopped = False
         self._timed: list[list[Any]] = []  # [due, seconds, callable]
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -33,6 +36,9 @@ class Owner:
         self._thread.start()
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Raises Unavailable once `stop` was called."""
+        if self._stopped:
+            raise Unavailable(f"{self._thread.name} has stopped")
         future: Future[Any] = Future()
         self._queue.put((future, work))
         return future
@@ -43,6 +49,7 @@ class Owner:
 
     def stop(self) -> None:
         """Finish what waits, then end."""
+        self._stopped = True
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(30)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 
-import pyarrow.flight as flight
+from pyarrow import flight
 
 from headrace.rpc.errors import Internal, RpcError, UnknownVerb
 from headrace.rpc.message import SCHEMA, Arrays, Header, header_bytes, header_of, pack, unpack
@@ -22,7 +23,7 @@ Verb = Callable[[Header, Arrays], tuple[Header, Arrays]]
 
 
 class Server(flight.FlightServerBase):
-    """Serves `verbs` at host:port; `port` 0 takes a free one (read `port` after). Every verb runs on `owner`, which the caller starts and stops.
+    """Serves `verbs` at host:port; `port` 0 takes a free one (read `port` after). Verbs run on `owner`, which the caller starts and stops.
 
     Raises ValueError for a host that is not loopback: tokens and TLS between hosts are not built yet.
     """
@@ -34,15 +35,25 @@ class Server(flight.FlightServerBase):
         self.host = host
         self._verbs = dict(verbs)
         self._owner = owner
+        self._closing = False
 
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def shutdown(self) -> None:
+        """Stop listening, and end open streams at their next message: clients keep them open, and gRPC would wait for that."""
+        self._closing = True
+        ending = threading.Thread(target=super().shutdown, name="flight-shutdown", daemon=True)
+        ending.start()
+        ending.join(0.5)
+
     def do_exchange(self, context, descriptor, reader, writer) -> None:
         name = (descriptor.command or b"").decode("utf-8", "replace")
         writer.begin(SCHEMA)
         for chunk in _chunks(reader):
+            if self._closing:
+                raise flight.FlightUnavailableError("the server is stopping")
             header, arrays = self._answer(name, chunk)
             writer.write_with_metadata(pack(arrays), header_bytes(header))
 

@@ -1,0 +1,108 @@
+"""Client and server over loopback: answers, error codes without tracebacks, restarts, deadlines."""
+
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import flight
+
+from headrace.rpc.client import Client
+from headrace.rpc.errors import Internal, Refused, Unavailable, UnknownVerb
+from headrace.rpc.owner import Owner
+from headrace.rpc.server import Server
+
+
+def refuse(header, arrays):
+    raise Refused("too much")
+
+
+@pytest.fixture
+def served():
+    owner = Owner()
+    owner.start()
+    seen = []
+    verbs = {"echo": lambda header, arrays: (header, arrays), "refuse": refuse, "fail": lambda header, arrays: 1 / 0,
+             "thread": lambda header, arrays: ({"name": threading.current_thread().name}, {})}
+    server = Server("127.0.0.1", 0, verbs, owner)
+    client = Client(server.address, timeout_s=5)
+    yield server, client, owner, seen
+    client.close()
+    server.shutdown()
+    owner.stop()
+
+
+def test_header_and_arrays_come_back_read_only(served):
+    header, arrays = served[1].call("echo", {"model": "fm"}, {"keys": np.arange(5, dtype=np.uint64)})
+    assert header == {"model": "fm"} and arrays["keys"].tolist() == [0, 1, 2, 3, 4]
+    assert not arrays["keys"].flags.writeable
+
+
+def test_errors_have_codes_and_the_stream_goes_on(served):
+    client = served[1]
+    with pytest.raises(Refused, match="too much"):
+        client.call("refuse")
+    with pytest.raises(UnknownVerb, match="'nope'; known: echo"):
+        client.call("nope")
+    with pytest.raises(Internal) as caught:
+        client.call("fail")
+    assert "ZeroDivision" not in str(caught.value) and "number" not in str(caught.value)
+    assert client.call("echo", {"a": 1})[0] == {"a": 1}
+
+
+def test_a_foreign_message_is_refused_with_a_code(served):
+    raw = flight.FlightClient(f"grpc://{served[0].address}")
+    writer, reader = raw.do_exchange(flight.FlightDescriptor.for_command(b"echo"))
+    with writer:
+        writer.begin(pa.schema([("x", pa.int64())]))
+        writer.write_with_metadata(pa.record_batch([pa.array([1])], names=["x"]), b"{}")
+        assert b'"bad_message"' in reader.read_chunk().app_metadata.to_pybytes()
+    raw.close()
+
+
+def test_verbs_run_on_the_owner_thread(served):
+    assert served[1].call("thread")[0] == {"name": "owner"}
+
+
+def test_many_clients_at_once(served):
+    failed = []
+
+    def work(seed):
+        client = Client(served[0].address)
+        for i in range(50):
+            sent = np.full(7, seed * 1000 + i, np.int64)
+            if client.call("echo", {"i": i}, {"x": sent})[1]["x"].tolist() != sent.tolist():
+                failed.append(seed)
+        client.close()
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+def test_a_server_that_died_and_came_back_is_found_again():
+    owner = Owner()
+    owner.start()
+    verbs = {"echo": lambda header, arrays: (header, arrays)}
+    server = Server("127.0.0.1", 0, verbs, owner)
+    port = server.port
+    client = Client(server.address)
+    client.call("echo")
+    server.shutdown()
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
+        client.call("echo")
+    again = Server("127.0.0.1", port, verbs, owner)
+    assert client.call_until(10, "echo", {"back": True})[0] == {"back": True}
+    client.close()
+    again.shutdown()
+    owner.stop()
+
+
+def test_other_hosts_than_loopback_are_refused():
+    with pytest.raises(ValueError, match="tokens and TLS are not built yet"):
+        Server("0.0.0.0", 0, {}, Owner())
+
+
