@@ -52,7 +52,9 @@ def properties(config: Config, data: Path) -> dict[str, str]:
         "num.io.threads": "4",
         "log.cleaner.dedupe.buffer.size": str(32 << 20),  # the default of 128 MB is a quarter of the heap
         "log.retention.check.interval.ms": "60000",
-        "controlled.shutdown.max.retries": "1",
+        # A broker that was killed may register again only when its last session has run out: by default that is 9 s.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
         **dict.fromkeys(one, "1"),
     }
 

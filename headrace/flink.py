@@ -11,12 +11,13 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from headrace import jars, java
 from headrace.config import Config
-from headrace.ports import host_of, port_of
+from headrace.ports import answers, host_of, port_of
 
 JOBMANAGER = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 TASKMANAGER = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
@@ -102,6 +103,9 @@ def settings(config: Config, rpc_port: int) -> dict[str, str | int]:
         "taskmanager.memory.jvm-overhead.min": f"{room.overhead_mb}m",
         "taskmanager.memory.jvm-overhead.max": f"{room.overhead_mb}m",
         "parallelism.default": config.flink.parallelism,
+        # Both start together: the default pause after a JobManager that is not there yet is 10 s.
+        "cluster.registration.error-delay": "300 ms",
+        "cluster.registration.max-timeout": "2 s",
         "heartbeat.interval": "2 s",
         "heartbeat.timeout": "20 s",
         "state.backend.type": "rocksdb",
@@ -178,18 +182,20 @@ def _link(lib: Path) -> list[Path]:
 
 def jobmanager_ready(config: Config) -> str:
     """"" when REST answers, else what is missing."""
-    return "" if _overview(config) is not None else f"nobody answers at {config.flink.url}"
+    return "" if _ask(config, "/overview") is not None else f"nobody answers at {config.flink.url}"
 
 
 def taskmanager_ready(config: Config) -> str:
     """"" when the TaskManager's slots are registered, else what is missing."""
-    overview = _overview(config)
-    return "" if overview and overview["slots-total"] >= config.flink.slots else "its slots are not registered"
+    found = (_ask(config, "/taskmanagers") or {}).get("taskmanagers", [])
+    # The JobManager goes on counting a killed TaskManager for a while: it counts here when its own port answers.
+    slots = sum(one["slotsNumber"] for one in found if answers(one["path"].split("@")[-1].split("/")[0]))
+    return "" if slots >= config.flink.slots else "its slots are not registered"
 
 
-def _overview(config: Config) -> dict[str, int] | None:
+def _ask(config: Config, path: str) -> dict[str, Any] | None:
     try:
-        answer = httpx.get(f"{config.flink.url}/overview", timeout=1.0)
+        answer = httpx.get(config.flink.url + path, timeout=1.0)
         return answer.json() if answer.status_code == 200 else None
     except (httpx.HTTPError, ValueError):
         return None
