@@ -1,0 +1,58 @@
+"""The role of a training shard: folder, Flight, health, publishing and snapshots around one owner thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from headrace.config import Config
+from headrace.ps.publish import Publish, Publisher, nothing_to_flush
+from headrace.ps.recovery import Store
+from headrace.ps.service import ShardFigures, shard_verbs
+from headrace.ps.spec import ModelSpec
+from headrace.ps.warm import warm_kernels
+from headrace.roles.stopping import stop_serving
+from headrace.rpc.health import Health
+from headrace.rpc.owner import Owner
+from headrace.rpc.server import Server
+
+
+def now_ms() -> int:
+    """Wall clock, milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish,
+          flush: Callable[[], None] = nothing_to_flush) -> Callable[[], None]:
+    """Serve shard `index` at config.ps.addresses[index]; what it returns stops it.
+
+    `publish(topic, key, record)` and then `flush()` raise when a record is not safe: it is sent again. Returns once the shard answers.
+    Raises what ps/recovery.py raises, and OSError for a port that is taken.
+    """
+    warm_kernels(specs)
+    ps = config.ps
+    store = Store(config.stack.data_dir / "ps" / str(index), specs, index, len(ps.addresses), ps.rows_max, ps.ring_length, now_ms)
+    owner = Owner(f"ps-{index}")
+    owner.every(ps.publish_ms / 1000, Publisher(store.shard, publish, now_ms, flush).run_timed)
+    owner.every(ps.snapshot_s, store.snapshot_aside)
+    host, _, port = ps.addresses[index].rpartition(":")
+    registry = CollectorRegistry()
+    registry.register(_collector(ShardFigures(store)))
+    ProcessCollector(registry=registry)
+    server = Server(host, int(port), shard_verbs(store), owner)
+    owner.start()
+    health = Health(ps.http_ports[index], lambda: (store.shard.log.failed if store.shard.log else "log"), registry)
+
+    def stop() -> None:
+        health.close()
+        stop_serving(server, owner)
+        store.close()
+
+    return stop
+
+
+def _collector(figures: Any) -> Any:  # prometheus_client asks for its own base class, and needs only collect()
+    return figures

@@ -1,0 +1,91 @@
+"""The role of a serving replica: a fold of weights.MODEL behind Flight, with gaps closed from the training shards."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from headrace.config import Config
+from headrace.ps.replica import Replica
+from headrace.ps.resync import keep_closed
+from headrace.ps.service import ReplicaFigures, replica_verbs
+from headrace.ps.spec import ModelSpec
+from headrace.ps.warm import warm_kernels
+from headrace.roles.ps import now_ms
+from headrace.roles.stopping import stop_serving
+from headrace.rpc.health import Health
+from headrace.rpc.owner import Owner
+from headrace.rpc.server import Server
+
+log = logging.getLogger(__name__)
+Records = Sequence[dict[str, Any]]
+Consume = Callable[["Feed", threading.Event], None]
+RECORDS_A_HOLD = 16
+
+
+class Feed:
+    """The `fold` that `consume` gets: called with a decoded weight record, or with a list of them, which is what to prefer."""
+
+    def __init__(self, replica: Replica, owner: Owner) -> None:
+        self._replica = replica
+        self._owner = owner
+
+    def __call__(self, records: dict[str, Any] | Records) -> int:
+        return self.fold_many([records] if isinstance(records, dict) else records)
+
+    def fold_many(self, records: Records) -> int:
+        """Fold in order, on the owner's thread, 16 a turn: pulls come in between. How many were taken. Raises BadMessage, Refused."""
+        parts = [records[at : at + RECORDS_A_HOLD] for at in range(0, len(records), RECORDS_A_HOLD)]
+        return sum(self._owner.call(lambda part=part: self._replica.fold_many(part)) for part in parts)
+
+
+def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) -> Callable[[], None]:
+    """Serve a replica at config.replica.address (`index` is 0: one replica so far); what it returns stops it.
+
+    `consume(fold, stop)` runs on a thread: it feeds decoded weight records to `fold` (see Feed) until `stop` is set, and is called again
+    a second after it raises. Ready once it runs and all has been fetched from the training shards; it answers before.
+    """
+    warm_kernels(specs)
+    owner, stopping = Owner("replica"), threading.Event()
+    replica = Replica(specs, len(config.ps.addresses), config.ps.rows_max, now_ms)
+    host, _, port = config.replica.address.rpartition(":")
+    registry = CollectorRegistry()
+    figures: Any = ReplicaFigures(replica)
+    registry.register(figures)
+    ProcessCollector(registry=registry)
+    server = Server(host, int(port), replica_verbs(replica), owner)
+    owner.start()
+    feeding = threading.Thread(target=_feed, args=(consume, Feed(replica, owner), stopping), name="consume", daemon=True)
+    closing = threading.Thread(target=keep_closed, args=(replica, owner, config.ps.addresses, stopping), name="resync", daemon=True)
+    feeding.start()
+    closing.start()
+
+    def missing() -> str:
+        if not feeding.is_alive():
+            return "the consumer of weights has ended"
+        return f"{len(replica.gaps) + len(replica.closing)} tables to fetch" if replica.gaps or replica.closing else ""
+
+    health = Health(config.replica.http_port, missing, registry)
+
+    def stop() -> None:
+        stopping.set()
+        health.close()
+        feeding.join(5)
+        closing.join(5)
+        stop_serving(server, owner)
+
+    return stop
+
+
+def _feed(consume: Consume, fold: Feed, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            consume(fold, stop)
+            return
+        except Exception:
+            log.exception("consuming weights failed; again in a second")
+            stop.wait(1.0)

@@ -1,0 +1,131 @@
+"""What callers use: pulls routed by slot, and pushes that are applied once on every shard, whatever dies in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headrace.ps import kernels
+from headrace.ps.shard import APPLIED, DUPLICATE, RECUT, Tables, shard_of
+from headrace.ps.table import kernel_input
+from headrace.rpc.causes import Causes
+from headrace.rpc.client import Client
+from headrace.rpc.errors import Internal, Refused
+from headrace.rpc.message import Arrays, Header
+
+PULL_ROWS = 16384
+Compute = Callable[[np.ndarray], Tables]
+
+
+class PushResult(NamedTuple):
+    """How many shards applied it, how many had it already (together: all), how often RECUT was answered; the shards' lowest sequence."""
+
+    applied: int
+    duplicate: int
+    recut: int
+    sequence: int
+
+
+class ParameterClient:
+    """A client of all training shards (or of replicas that hold everything: then one address), in the order of their slots.
+
+    While a shard is unavailable, calls are tried again for `timeout_s`: pulls change nothing, and a push is known by its causes. Then
+    Unavailable is raised; a push may then stand on some shards and not on others, and pushing the same causes again completes it.
+    Calls are safe from several threads.
+    """
+
+    def __init__(self, addresses: Sequence[str], timeout_s: float = 30.0) -> None:
+        self._clients = [Client(address, timeout_s) for address in addresses]
+        self._timeout_s = timeout_s
+        self._pool = ThreadPoolExecutor(len(addresses), "ps-client") if len(addresses) > 1 else None
+
+    def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:
+        """([n, dim] in the order of uint64[n], sequence): every push up to `sequence` is in the values. Raises Refused, Unavailable."""
+        keys = kernel_input(np.asarray(keys, np.uint64))
+        calls = [(shard, at[start : start + PULL_ROWS]) for shard, at in self._by_shard(keys) for start in range(0, len(at), PULL_ROWS)]
+        if not calls:
+            calls = [(0, np.zeros(0, np.int64))]  # the dim is the shard's knowledge
+        answers = self._all([(shard, "pull", {"model": model, "table": table}, {"keys": keys[at]}) for shard, at in calls])
+        first = answers[0][1]["values"]
+        values = np.empty((len(keys), first.shape[1]), first.dtype)
+        for (_, at), (_, arrays) in zip(calls, answers, strict=True):
+            values[at] = arrays["values"]
+        return values, min(header["sequence"] for header, _ in answers)
+
+    def push(self, model: str, effect: str, causes: Causes, compute: Compute) -> PushResult:
+        """Push what `compute` gives for the causes, to every shard, each cause once a shard.
+
+        `compute(index int64[k])` -> {table: (distinct keys uint64[u], grads [u, dim])} for the causes at `index`: called for all, and
+        again, on this thread, for the rest when a shard has applied some of them. Raises TooOld, Refused, BadMessage, Unavailable.
+        """
+        everything = np.arange(len(causes))
+        if not len(everything):
+            return PushResult(0, 0, 0, 0)
+        known: dict[bytes, list[dict[str, np.ndarray]]] = {}
+        open_index = {shard: everything for shard in range(len(self._clients))}
+        done = {APPLIED: 0, DUPLICATE: 0, RECUT: 0}
+        sequence: list[int] = []
+        while open_index:
+            calls = []
+            for shard, index in open_index.items():
+                if index.tobytes() not in known:
+                    known[index.tobytes()] = self._split(compute(index))
+                calls.append((shard, "push", {"model": model, "effect": effect},
+                              {**causes.take(index)._asdict(), **known[index.tobytes()][shard]}))
+            following = {}
+            for (shard, index), (header, arrays) in zip(list(open_index.items()), self._all(calls), strict=True):
+                status = header["status"]
+                done[status] += 1
+                if status == RECUT:
+                    following[shard] = index[arrays["applied"] == 0]
+                else:
+                    sequence.append(header["sequence"])
+            open_index = following
+        return PushResult(done[APPLIED], done[DUPLICATE], done[RECUT], min(sequence))
+
+    def stats(self) -> list[Header]:
+        """Each shard's stats, in order. Raises Unavailable."""
+        return [header for header, _ in self._all([(shard, "stats", {}, {}) for shard in range(len(self._clients))])]
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+        for client in self._clients:
+            client.close()
+
+    def _by_shard(self, keys: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        if len(self._clients) == 1:
+            return [(0, np.arange(len(keys)))] if len(keys) else []
+        shard = shard_of(kernels.slots_of(keys), len(self._clients))
+        order = np.argsort(shard, kind="stable")
+        ends = np.searchsorted(shard[order], np.arange(len(self._clients) + 1))
+        parts = [(s, order[ends[s] : ends[s + 1]]) for s in range(len(self._clients))]
+        return [(s, at) for s, at in parts if len(at)]
+
+    def _split(self, tables: Tables) -> list[dict[str, np.ndarray]]:
+        """By shard: T.keys and T.grads of the rows that it owns; a shard that owns none gets none."""
+        split: list[dict[str, np.ndarray]] = [{} for _ in self._clients]
+        for name, (keys, grads) in tables.items():
+            if len(keys) != len(grads):
+                raise Refused(f"table {name}: {len(keys)} keys and {len(grads)} gradients")
+            for shard, at in self._by_shard(kernel_input(np.asarray(keys, np.uint64))):
+                split[shard] |= {f"{name}.keys": keys[at], f"{name}.grads": grads[at]}
+        return split
+
+    def _all(self, calls: Sequence[tuple[int, str, Header, Arrays]]) -> list[tuple[Header, Arrays]]:
+        """All answers, in order; the shards work at the same time. Raises the first error, once all have answered."""
+
+        def one(call: tuple[int, str, Header, Arrays]) -> tuple[Header, Arrays]:
+            shard, verb, header, arrays = call
+            return self._clients[shard].call_until(self._timeout_s, verb, header, arrays)
+
+        if self._pool is None or len(calls) == 1:
+            return [one(call) for call in calls]
+        answers: list[Any] = [future.exception() or future.result() for future in [self._pool.submit(one, call) for call in calls]]
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer if isinstance(answer, Exception) else Internal(repr(answer))
+        return answers

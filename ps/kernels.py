@@ -1,0 +1,257 @@
+"""Numba kernels of the parameter server: index, rows, optimizers, as free functions over arrays that the caller owns.
+
+No signatures, since arrays from Flight and from the log are read-only; no fastmath, since NaN must stay one. nogil, so that Flight's
+threads parse the next message meanwhile. Indices are checked at the door (ps/table.py) and trusted here.
+
+An index is uint64[capacity, 2], capacity a power of two: a bucket is a key and row + 1, where 0 says free (every uint64 is a legal key);
+16 bytes, so that one cache line answers a lookup. Linear probing from the low bits of mix(key); nothing is ever removed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+_ONE = np.uint64(1)
+_ZERO = np.uint64(0)
+_S33 = np.uint64(33)
+_S32 = np.uint64(32)
+_SLOT_SHIFT = np.uint64(58)
+_LOW32 = np.uint64(0xFFFFFFFF)
+_M1 = np.uint64(0xFF51AFD7ED558CCD)
+_M2 = np.uint64(0xC4CEB9FE1A85EC53)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@njit(cache=True, nogil=True)
+def mix(key):
+    """MurmurHash3's 64-bit finalizer (Appleby): a bijection of uint64 whose every bit depends on every bit of the key.
+
+    High 6 bits: the slot. Low bits: the home bucket. So the two do not disturb each other, whatever share of the slots a shard holds.
+    """
+    key = (key ^ (key >> _S33)) * _M1
+    key = (key ^ (key >> _S33)) * _M2
+    return key ^ (key >> _S33)
+
+
+@njit(cache=True, nogil=True)
+def slots_of(keys):
+    """int64[n]: slot (0..63) of uint64[n]."""
+    slots = np.empty(len(keys), np.int64)
+    for i in range(len(keys)):
+        slots[i] = np.int64(mix(keys[i]) >> _SLOT_SHIFT)
+    return slots
+
+
+@njit(cache=True, nogil=True)
+def foreign(keys, first, stop):
+    """The position of a key whose slot is not in first..stop-1, else -1."""
+    for i in range(len(keys)):
+        slot = np.int64(mix(keys[i]) >> _SLOT_SHIFT)
+        if slot < first or slot >= stop:
+            return i
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def repeated(keys, scratch):
+    """The position of a key seen before in uint64[n], else -1. `scratch`: uint64[capacity, 2] of zeros, capacity a power of two > n."""
+    for i in range(len(keys)):
+        if _claim(scratch, keys[i], np.uint64(i)) != np.int64(i):
+            return i
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _claim(index, key, row):
+    """The row of `key` in `index`; when it has none, `row` is put there."""
+    mask = np.uint64(index.shape[0] - 1)
+    at = mix(key) & mask
+    while True:
+        held = index[at, 1]
+        if held == _ZERO:
+            index[at, 0] = key
+            index[at, 1] = row + _ONE
+            return np.int64(row)
+        if index[at, 0] == key:
+            return np.int64(held - _ONE)
+        at = (at + _ONE) & mask
+
+
+@njit(cache=True, nogil=True)
+def _find(index, key, at):
+    """The row of `key` from home bucket `at` on, -1 when it has none."""
+    mask = np.uint64(index.shape[0] - 1)
+    while True:
+        held = index[at, 1]
+        if held == _ZERO:
+            return np.int64(-1)
+        if index[at, 0] == key:
+            return np.int64(held - _ONE)
+        at = (at + _ONE) & mask
+
+
+@njit(cache=True, nogil=True)
+def lookup(index, old, keys, rows):
+    """rows int64[n] of keys uint64[n], -1 for an unknown one. `old`: the index that is being left, or uint64[0, 2].
+
+    Home buckets are read in a first pass without branches, so that many cache misses are under way at once; probes then hit the cache.
+    """
+    mask = np.uint64(index.shape[0] - 1)
+    for i in range(len(keys)):
+        rows[i] = np.int64(index[mix(keys[i]) & mask, 1])
+    for i in range(len(keys)):
+        rows[i] = _find(index, keys[i], mix(keys[i]) & mask)
+    if old.shape[0] > 0:
+        mask = np.uint64(old.shape[0] - 1)
+        for i in range(len(keys)):
+            if rows[i] < 0:
+                rows[i] = _find(old, keys[i], mix(keys[i]) & mask)
+
+
+@njit(cache=True, nogil=True)
+def find_or_insert(index, old, keys, rows, arena_keys, count):
+    """Like `lookup`, but an unknown key gets row `count`, `count` + 1, ... in the order of `keys`; returns the new count.
+
+    Also right for keys that repeat. The caller has seen to it that index and arena have room for all.
+    """
+    lookup(index, old, keys, rows)
+    for i in range(len(keys)):
+        if rows[i] < 0:
+            row = _claim(index, keys[i], np.uint64(count))
+            if row == count:
+                arena_keys[count] = keys[i]
+                count += 1
+            rows[i] = row
+    return count
+
+
+@njit(cache=True, nogil=True)
+def migrate(old, index, start, stop):
+    """Copy the occupied buckets start..stop-1 of `old` into `index`."""
+    for at in range(start, stop):
+        if old[at, 1] != _ZERO:
+            _claim(index, old[at, 0], old[at, 1] - _ONE)
+
+
+@njit(cache=True, nogil=True)
+def load(index, keys):
+    """Put row i for keys[i], for all of uint64[n], into an empty index; the position of a repeated key, else -1."""
+    for i in range(len(keys)):
+        if _claim(index, keys[i], np.uint64(i)) != np.int64(i):
+            return i
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def touch(rows, at):
+    """Read a number of every cache line of the rows `at`, so that they are on their way before they are changed."""
+    seen = rows[0, 0]
+    step = 64 // rows.itemsize
+    for i in range(len(at)):
+        for c in range(0, rows.shape[1], step):
+            seen = max(seen, rows[at[i], c])
+    return seen
+
+
+@njit(cache=True, nogil=True)
+def gather(rows, at, out):
+    """out[i] = the first columns of rows[at[i]]; zeros where at[i] is -1."""
+    for i in range(len(at)):
+        row = at[i]
+        if row < 0:
+            for c in range(out.shape[1]):
+                out[i, c] = 0
+        else:
+            for c in range(out.shape[1]):
+                out[i, c] = rows[row, c]
+
+
+@njit(cache=True, nogil=True)
+def put(rows, at, values):
+    """rows[at[i]] = values[i], absolute."""
+    for i in range(len(at)):
+        for c in range(values.shape[1]):
+            rows[at[i], c] = values[i, c]
+
+
+@njit(cache=True, nogil=True)
+def seed(keys, rows, start, dim, scale):
+    """Weights of the new rows start..start+n-1: column 0 is 0, column c is `scale` x a standard normal (Box and Muller 1958) of (key, c).
+
+    Of key and column alone, so the order in which keys come, the shard and the replica do not matter.
+    """
+    for i in range(len(keys)):
+        rows[start + i, 0] = 0
+        for c in range(1, dim, 2):
+            h = mix(keys[i] + np.uint64(c) * _GOLDEN)
+            length = scale * math.sqrt(-2.0 * math.log((np.float64(h >> _S32) + 0.5) / 4294967296.0))
+            angle = 2.0 * math.pi * (np.float64(h & _LOW32) / 4294967296.0)
+            rows[start + i, c] = np.float32(length * math.cos(angle))
+            if c + 1 < dim:
+                rows[start + i, c + 1] = np.float32(length * math.sin(angle))
+
+
+@njit(cache=True, nogil=True)
+def mark(flags, changed, count, at):
+    """Note rows `at` in changed[:count] once each (flags uint8[rows_max]); returns the new count."""
+    for i in range(len(at)):
+        if flags[at[i]] == 0:
+            flags[at[i]] = 1
+            changed[count] = at[i]
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def apply_sgd(rows, at, grads, dim, values):
+    """w -= rate (g + l2 w), float32; values (rate, l2)."""
+    rate, l2 = values[0], values[1]
+    for i in range(len(at)):
+        row = at[i]
+        for c in range(dim):
+            w = rows[row, c]
+            rows[row, c] = w - rate * (grads[i, c] + l2 * w)
+
+
+@njit(cache=True, nogil=True)
+def apply_adagrad(rows, at, grads, dim, values):
+    """g += l2 w; n += g g; w -= rate g / (sqrt(n) + epsilon), float32; values (rate, initial_accumulator, epsilon, l2)."""
+    rate, epsilon, l2 = values[0], values[2], values[3]
+    for i in range(len(at)):
+        row = at[i]
+        for c in range(dim):
+            g = grads[i, c] + l2 * rows[row, c]
+            n = rows[row, dim + c] + g * g
+            rows[row, dim + c] = n
+            rows[row, c] -= rate * g / (np.sqrt(n) + epsilon)
+
+
+@njit(cache=True, nogil=True)
+def apply_ftrl(rows, at, grads, dim, values):
+    """FTRL-Proximal a coordinate, float32: weights, then z, then n; values (alpha, beta, l1, l2)."""
+    alpha, beta, l1, l2 = values[0], values[1], values[2], values[3]
+    for i in range(len(at)):
+        row = at[i]
+        for c in range(dim):
+            g = grads[i, c]
+            before = rows[row, 2 * dim + c]
+            n = before + g * g
+            z = rows[row, dim + c] + (g - (np.sqrt(n) - np.sqrt(before)) / alpha * rows[row, c])
+            rows[row, 2 * dim + c] = n
+            rows[row, dim + c] = z
+            if abs(z) <= l1:
+                rows[row, c] = 0
+            else:
+                rows[row, c] = (math.copysign(l1, z) - z) / ((beta + np.sqrt(n)) / alpha + l2)
+
+
+@njit(cache=True, nogil=True)
+def apply_sum(rows, at, grads, dim, values):
+    """w += g, float32 or int64."""
+    for i in range(len(at)):
+        row = at[i]
+        for c in range(dim):
+            rows[row, c] += grads[i, c]

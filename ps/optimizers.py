@@ -1,0 +1,74 @@
+"""How a gradient changes a row: a name -> object table. A row is `dim` weights, then `slots` x `dim` numbers of the optimizer's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from headrace.ps import kernels
+
+Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray, int, np.ndarray], None]
+Start = Callable[[np.ndarray, int, np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """`apply(rows [n, width], at int64[u], grads [u, dim], dim, values float32[p])` in place; `start(rows [m, width], dim, values)` sets
+    the slots of new rows whose weights are seeded. `defaults` are the parameters in the order of `values`; names in `positive` must be > 0.
+    """
+
+    slots: int
+    defaults: dict[str, float]
+    apply: Kernel
+    start: Start
+    positive: tuple[str, ...] = ()
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    def values(self, params: Mapping[str, float]) -> np.ndarray:
+        """float32[p] of `params` over the defaults. Raises ValueError for an unknown name or a number out of range."""
+        merged = dict(self.defaults)
+        given: set[str] = set()
+        for name, value in params.items():
+            known = self.aliases.get(name, name)
+            if known not in merged:
+                raise ValueError(f"unknown parameter {name!r}; known: {', '.join(merged) or 'none'}")
+            if known in given:
+                raise ValueError(f"parameter {name!r} is given twice")
+            if not math.isfinite(value) or value < 0 or (value == 0 and known in self.positive):
+                raise ValueError(f"parameter {name!r} is {value}; it must be finite and {'> 0' if known in self.positive else '>= 0'}")
+            given.add(known)
+            merged[known] = float(value)
+        return np.array(list(merged.values()), np.float32)
+
+
+def _start_nothing(rows: np.ndarray, dim: int, values: np.ndarray) -> None:
+    rows[:, dim:] = 0
+
+
+def _start_adagrad(rows: np.ndarray, dim: int, values: np.ndarray) -> None:
+    rows[:, dim:] = values[1]
+
+
+def _start_ftrl(rows: np.ndarray, dim: int, values: np.ndarray) -> None:
+    """z such that the seeded weight is the one that z and n = 0 give: a weight is always derived from its slots."""
+    alpha, beta, l1, l2 = values
+    w = rows[:, :dim]
+    rows[:, dim : 2 * dim] = -(w * (beta / alpha + l2) + np.sign(w) * l1)
+    rows[:, 2 * dim :] = 0
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    # w -= learning_rate (g + l2 w)
+    "sgd": Optimizer(0, {"learning_rate": 0.05, "l2": 0.0}, kernels.apply_sgd, _start_nothing, ("learning_rate",)),
+    # Duchi, Hazan, Singer (JMLR 2011), diagonal: n += g g; w -= learning_rate g / (sqrt(n) + epsilon)
+    "adagrad": Optimizer(1, {"learning_rate": 0.05, "initial_accumulator": 0.0, "epsilon": 1e-8, "l2": 0.0}, kernels.apply_adagrad,
+                         _start_adagrad, ("learning_rate", "epsilon")),
+    # McMahan et al., Ad Click Prediction (KDD 2013), algorithm 1; learning_rate is another name for alpha
+    "ftrl": Optimizer(2, {"alpha": 0.1, "beta": 1.0, "l1": 0.0, "l2": 0.0}, kernels.apply_ftrl, _start_ftrl, ("alpha", "beta"),
+                      {"learning_rate": "alpha"}),
+    # w += g: counters and histograms
+    "sum": Optimizer(0, {}, kernels.apply_sum, _start_nothing),
+}

@@ -1,0 +1,90 @@
+"""Training to serving: changed rows of served tables, as blocks of absolute values by slot (schemas/weights.avsc)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from headrace.ps import kernels
+from headrace.ps.shard import Shard
+from headrace.ps.table import SLOTS, Table, kernel_input
+
+log = logging.getLogger(__name__)
+Publish = Callable[[str, bytes, dict[str, Any]], None]
+BLOCK_ROWS = 4096
+PASS_ROWS = 65536
+
+
+def nothing_to_flush() -> None:
+    """For a `publish` that returns only once the record is safe."""
+
+
+class Publisher:
+    """Calls `publish(topic, key, record)` for what has changed, then `flush()`; both raise when a record is not safe.
+
+    Rows count as published only when a whole pass went through: a pass that failed is sent again, and folding twice changes nothing. A pass
+    ends after the slot in which it reaches 65,536 rows of a table, and the next goes on behind it, so that pulls do not wait long.
+    """
+
+    def __init__(self, shard: Shard, publish: Publish, now_ms: Callable[[], int], flush: Callable[[], None] = nothing_to_flush) -> None:
+        self._shard = shard
+        self._publish = publish
+        self._flush = flush
+        self._now_ms = now_ms
+        self._not_before_s = 0.0
+        self._from_slot: dict[tuple[str, str], int] = {}
+
+    def run_timed(self) -> None:
+        """`run_pass`, for a timer: a failure is said once a second at most, and the next try comes after that second."""
+        if time.monotonic() < self._not_before_s:
+            return
+        try:
+            self.run_pass()
+        except Exception as error:
+            log.warning("publishing weights failed, again in a second: %s", error)
+            self._not_before_s = time.monotonic() + 1.0
+
+    def run_pass(self) -> int:
+        """Publish what has changed; rows sent. On the shard's thread. Raises what `publish` and `flush` raise."""
+        done: list[tuple[Table, np.ndarray, list[int]]] = []
+        for (model, name), table in self._shard.tables.items():
+            if table.spec.served and len(table.changed()):
+                rows, slots = self._send(model, name, table)
+                done.append((table, rows, slots))
+        if done:
+            self._flush()
+        for table, rows, slots in done:
+            table.clear_changed(rows)
+            table.published[slots] = self._shard.sequence
+        return sum(len(rows) for _, rows, _ in done)
+
+    def _send(self, model: str, name: str, table: Table) -> tuple[np.ndarray, list[int]]:
+        changed = table.changed().copy()
+        slot = kernels.slots_of(kernel_input(table.keys_at(changed)))
+        first = self._from_slot.get((model, name), 0)
+        order = np.argsort((slot - first) % SLOTS, kind="stable")
+        changed, slot = changed[order], slot[order]
+        starts = np.concatenate([[0], np.nonzero(np.diff(slot))[0] + 1, [len(slot)]])
+        sent, slots = 0, []
+        for start, stop in itertools.pairwise(starts):
+            if sent >= PASS_ROWS:
+                break
+            for at in range(start, stop, BLOCK_ROWS):
+                record = self._block(model, table, int(slot[start]), changed[at : min(at + BLOCK_ROWS, stop)])
+                self._publish(f"weights.{model}", str(record["slot"]).encode(), record)
+            slots.append(int(slot[start]))
+            sent = int(stop)
+        self._from_slot[model, name] = (slots[-1] + 1) % SLOTS
+        return changed[:sent], slots
+
+    def _block(self, model: str, table: Table, slot: int, rows: np.ndarray) -> dict[str, Any]:
+        return {
+            "model": model, "table": table.spec.name, "slot": slot, "epoch": self._shard.epoch,
+            "first_sequence": int(table.published[slot]) + 1, "last_sequence": self._shard.sequence, "dim": table.spec.dim,
+            "keys": table.keys_at(rows).tobytes(), "values": table.weights_at(rows).tobytes(), "deleted": b"", "ts_ms": self._now_ms(),
+        }

@@ -1,0 +1,163 @@
+"""A shard's folder: opened by one process, recovered as snapshot + log, and snapshotted.
+
+FOLDER/lock, spec.json (the specs that the log was written under), snapshots/ and log/.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from headrace.ps import log as shard_log
+from headrace.ps import snapshot
+from headrace.ps.log import Log
+from headrace.ps.shard import Shard
+from headrace.ps.snapshot import Cut, SnapshotError
+from headrace.ps.spec import ModelSpec, SpecError
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """The folder of shard `index` of `shards`; `shard` is what it held, and pushes to it are logged here.
+
+    `now_ms` gives the epoch: one that grows at every opening, so that what the shard publishes after a loss supersedes what it published
+    before. Raises BlockingIOError when another process holds the folder, SpecError when a table's layout changed without a new version,
+    LogError and SnapshotError when what is there cannot be trusted.
+    """
+
+    def __init__(self, folder: Path, specs: list[ModelSpec], index: int, shards: int, rows_max: int, ring_length: int,
+                 now_ms: Callable[[], int]) -> None:
+        self.folder = folder
+        self._writing: threading.Thread | None = None
+        for part in (folder, folder / "snapshots", folder / "log"):
+            part.mkdir(parents=True, exist_ok=True)
+        self._lock = open(folder / "lock", "w")  # noqa: SIM115 (held as long as the store)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.shard = self._recover(specs, index, shards, rows_max, ring_length, now_ms)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _recover(self, specs: list[ModelSpec], index: int, shards: int, rows_max: int, ring_length: int,
+                 now_ms: Callable[[], int]) -> Shard:
+        before = self._specs_before(index, shards)
+        then = {spec.model: spec for spec in before}
+        _same_layout(then, specs)
+        replayed = [then[s.model] if s.model in then and then[s.model].version == s.version else s for s in specs]
+        shard = Shard(replayed, index, shards, rows_max, ring_length)
+        cut = snapshot.read_newest(self.folder / "snapshots")
+        if cut is not None:
+            _restore(shard, cut)
+        elif any((self.folder / "snapshots").glob("*.broken")) and not shard_log.reaches_back(self.folder / "log"):
+            raise SnapshotError(f"no snapshot in {self.folder} holds together, and its log does not reach back to the beginning")
+        for record in shard_log.read(self.folder / "log", shard.sequence):
+            shard.replay(record)
+        shard.epoch = max(shard.epoch + 1, now_ms())
+        shard.log = Log(self.folder / "log", shard.sequence + 1)
+        self.shard = shard
+        if before != specs:
+            if shard.sequence:
+                self.snapshot()  # what was logged under the specs before is never replayed under these
+            for spec in specs:
+                shard.specs[spec.model] = spec
+                for table in spec.tables:
+                    shard.tables[spec.model, table.name].respec(table)
+            self._write_specs(specs, index, shards)
+        return shard
+
+    def _specs_before(self, index: int, shards: int) -> list[ModelSpec]:
+        path = self.folder / "spec.json"
+        if not path.exists():
+            return []
+        body = json.loads(path.read_text())
+        if (body["index"], body["shards"]) != (index, shards):
+            raise SpecError(f"{self.folder} is shard {body['index']} of {body['shards']}, not {index} of {shards}: slots do not move yet,"
+                            " keep the number of addresses")
+        return [ModelSpec.from_json(spec) for spec in body["models"]]
+
+    def _write_specs(self, specs: list[ModelSpec], index: int, shards: int) -> None:
+        path = self.folder / "spec.json"
+        work = path.with_suffix(".writing")
+        work.write_text(json.dumps({"index": index, "shards": shards, "models": [spec.to_dict() for spec in specs]}))
+        with open(work) as file:
+            os.fsync(file.fileno())
+        work.rename(path)
+
+    def snapshot(self) -> Path:
+        """Write a snapshot now and drop the log before the one it follows; its folder. Raises OSError and leaves all as it was."""
+        self._wait()
+        return self._write(self._cut())
+
+    def snapshot_aside(self) -> None:
+        """Take the cut now (a copy in memory) and write it on a thread, unless one is being written or nothing has changed."""
+        held = snapshot.folders(self.folder / "snapshots")
+        if (self._writing is not None and self._writing.is_alive()) or (held and held[-1][0] == self.shard.sequence):
+            return
+        cut = self._cut()
+        self._writing = threading.Thread(target=self._write_logged, args=(cut,), name="snapshot", daemon=True)
+        self._writing.start()
+
+    def _cut(self) -> Cut:
+        assert self.shard.log is not None
+        self.shard.log.rotate(self.shard.sequence + 1)
+        return self.shard.cut()
+
+    def _write(self, cut: Cut) -> Path:
+        path = snapshot.write(self.folder / "snapshots", cut)
+        held = snapshot.folders(self.folder / "snapshots")
+        if len(held) > 1:
+            assert self.shard.log is not None
+            self.shard.log.prune(held[0][0])
+        return path
+
+    def _write_logged(self, cut: Cut) -> None:
+        try:
+            self._write(cut)
+        except OSError:
+            logger.exception("the snapshot at sequence %d could not be written; the log is kept", cut.sequence)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.join()
+
+    def close(self) -> None:
+        """Close the folder; the log suffices to open it again."""
+        self._wait()
+        if self.shard.log is not None:
+            self.shard.log.close()
+        self._lock.close()
+
+
+def _restore(shard: Shard, cut: Cut) -> None:
+    shard.sequence, shard.epoch = cut.sequence, cut.epoch
+    for (model, name), held in cut.tables.items():
+        spec = shard.specs.get(model)
+        if spec is None or spec.version != held.version:
+            logger.warning("table %s of %s@%d in the snapshot belongs to no model served now: left out", name, model, held.version)
+            continue
+        table = shard.tables[model, name]
+        assert list(table.spec.layout()) == held.layout, "spec.json and snapshot are of one version"
+        try:
+            table.restore(held.keys, held.rows, held.changed, held.published)
+        except ValueError as error:
+            raise SnapshotError(f"{model}/{name}: {error}") from None
+    scopes = {spec.scope for spec in shard.specs.values()}
+    for key, page, data in cut.rings:
+        if key.scope in scopes:
+            shard.rings.restore(key, page, data)
+
+
+def _same_layout(then: dict[str, ModelSpec], specs: list[ModelSpec]) -> None:
+    for spec in specs:
+        held = then.get(spec.model)
+        if held is not None and held.version == spec.version:
+            before, after = [t.layout() for t in held.tables], [t.layout() for t in spec.tables]
+            if sorted(before) != sorted(after):
+                raise SpecError(f"the tables of {spec.scope} were {before} and are now {after}: give the model a new version")

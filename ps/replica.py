@@ -1,0 +1,140 @@
+"""A serving replica: the fold of weight blocks into tables without optimizer slots.
+
+Blocks carry absolute values under (epoch, sequence), so folding twice changes nothing and an older block is refused. A block that does not
+join on to the last one of its slot shows a gap: what changed in between is fetched from the training shard with `export`, page by page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headrace.ps import kernels
+from headrace.ps.shard import shard_of
+from headrace.ps.spec import ModelSpec
+from headrace.ps.table import SLOTS, Table, kernel_input
+from headrace.rpc.errors import BadMessage, Refused
+
+
+class Gap(NamedTuple):
+    """What must be exported again: a table of a training shard."""
+
+    model: str
+    table: str
+    shard: int
+
+
+class Held:
+    """One served table: weights, and by slot the epoch and sequence that they are as of."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.epoch = np.zeros(SLOTS, np.int64)
+        self.sequence = np.zeros(SLOTS, np.int64)
+
+    def newer(self, slot: np.ndarray, epoch: int, sequence: int) -> np.ndarray:
+        """bool[n]: whether what is held of the slots int64[n] is newer than (epoch, sequence)."""
+        held = self.epoch[slot]
+        return (held > epoch) | ((held == epoch) & (self.sequence[slot] > sequence))
+
+
+class Replica:
+    """One thread calls it. `shards`: training shards, whose slots a gap concerns. `gaps` begins with everything: a topic keeps only its
+    tail, and a slot that no longer changes sends no block that could show it. `closing`: gaps that are being exported (ps/resync.py).
+    """
+
+    def __init__(self, specs: Iterable[ModelSpec], shards: int, rows_max: int, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._shards = shards
+        self.held = {(spec.model, table.name): Held(Table(replace(table, optimizer="sum", params={}), rows_max))
+                     for spec in specs for table in spec.tables if table.served}
+        self.gaps = {Gap(model, table, shard) for model, table in self.held for shard in range(shards)}
+        self.closing: set[Gap] = set()
+        self.counts = {"folded": 0, "older": 0, "foreign": 0, "gaps": 0}
+        self._newest_ms: dict[str, int] = {}
+
+    def pull(self, model: str, name: str, keys: np.ndarray) -> np.ndarray:
+        """float32[n, dim] of uint64[n]; an unknown key gives its initial value, as the training shard would. Raises Refused."""
+        return self._held(model, name).table.pull(keys)
+
+    def sequence(self, model: str) -> int:
+        """The newest sequence folded of `model`."""
+        return max((int(held.sequence.max()) for (m, _), held in self.held.items() if m == model), default=0)
+
+    def age_ms(self, model: str) -> int:
+        """Milliseconds since the newest block folded of `model` was published; -1 before the first."""
+        newest = self._newest_ms.get(model)
+        return -1 if newest is None else max(0, self._now_ms() - newest)
+
+    def fold_many(self, records: Iterable[dict[str, Any]]) -> int:
+        """Fold decoded weight records; how many were taken. A block of a model or table that is not served here is passed over.
+
+        Raises BadMessage for a block whose bytes do not fit its dim: it names the block, and the blocks before it are folded.
+        """
+        return sum(self._fold(record) for record in records)
+
+    def _fold(self, record: dict[str, Any]) -> bool:
+        held = self.held.get((record["model"], record["table"]))
+        if held is None:
+            self.counts["foreign"] += 1
+            return False
+        slot, epoch, last = record["slot"], record["epoch"], record["last_sequence"]
+        keys = np.frombuffer(record["keys"], np.uint64)
+        values = np.frombuffer(record["values"], np.float32)
+        dim = held.table.spec.dim
+        if record["dim"] != dim or len(values) != len(keys) * dim or not 0 <= slot < SLOTS or record["deleted"]:
+            raise BadMessage(f"block {record['model']}/{record['table']} slot {slot} at {last}: {len(keys)} keys, {len(values)} floats of"
+                             f" dim {record['dim']} (here {dim}), {len(record['deleted'])} bytes of deleted keys")
+        if held.newer(np.array([slot]), epoch, last)[0]:
+            self.counts["older"] += 1
+            return False
+        went_back = last < held.sequence[slot]  # a higher epoch, and less than was published before: the shard lost its end
+        if record["first_sequence"] > held.sequence[slot] + 1 or went_back:
+            self.counts["gaps"] += 1
+            self.gaps.add(Gap(record["model"], record["table"], int(shard_of(np.array([slot]), self._shards)[0])))
+        self._room(held.table, keys)
+        held.table.put(keys, values.reshape(-1, dim))
+        held.epoch[slot], held.sequence[slot] = epoch, last
+        self._newest_ms[record["model"]] = max(record["ts_ms"], self._newest_ms.get(record["model"], 0))
+        self.counts["folded"] += 1
+        return True
+
+    def begin_closing(self, gap: Gap, epoch: int, sequence: int) -> None:
+        """An export of `gap` has begun at (epoch, sequence): every page will be as of then or later, so older blocks of the shard's slots
+        are refused from here on, and only what the export reads after them may be put over newer ones.
+        """
+        held = self._held(gap.model, gap.table)
+        slots = np.nonzero(shard_of(np.arange(SLOTS), self._shards) == gap.shard)[0]
+        slots = slots[~held.newer(slots, epoch, sequence)]
+        held.epoch[slots], held.sequence[slots] = epoch, sequence
+        self.gaps.discard(gap)  # one that is seen during the export is a new one
+        self.closing.add(gap)
+
+    def take_page(self, gap: Gap, epoch: int, sequence: int, keys: np.ndarray, values: np.ndarray) -> bool:
+        """Put an exported page; False, and nothing is put, when a block newer than the page came meanwhile: export that page again."""
+        held = self._held(gap.model, gap.table)
+        if held.newer(np.unique(kernels.slots_of(kernel_input(keys))), epoch, sequence).any():
+            return False
+        self._room(held.table, keys)
+        held.table.put(keys, values)
+        return True
+
+    def end_closing(self, gap: Gap, whole: bool) -> None:
+        """The export has ended; not `whole`: the gap is open again."""
+        self.closing.discard(gap)
+        if not whole:
+            self.gaps.add(gap)
+
+    def _room(self, table: Table, keys: np.ndarray) -> None:
+        if not table.room_for(keys):
+            raise Refused(f"table {table.spec.name} of the replica is full at {table.rows_max} rows: raise ps.rows_max")
+
+    def _held(self, model: str, name: str) -> Held:
+        held = self.held.get((model, name))
+        if held is None:
+            known = ", ".join(f"{m}/{t}" for m, t in sorted(self.held))
+            raise Refused(f"no table {name!r} of model {model!r} is served here; there are {known}")
+        return held

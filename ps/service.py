@@ -1,0 +1,156 @@
+"""The verbs of docs/architecture.md on top of a Store and of a Replica, and their figures for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from headrace.ps.recovery import Store
+from headrace.ps.replica import Replica
+from headrace.ps.shard import RECUT
+from headrace.rpc.causes import Causes
+from headrace.rpc.errors import BadMessage, Unavailable
+from headrace.rpc.message import Arrays, Header, column
+from headrace.rpc.server import Verb
+
+PAGE_ROWS = 16384
+Answer = tuple[Header, Arrays]
+
+
+def shard_verbs(store: Store) -> dict[str, Verb]:
+    """pull, push, stats, export, snapshot."""
+    shard = store.shard
+
+    def pull(header: Header, arrays: Arrays) -> Answer:
+        keys = column(arrays, "keys", "uint64", (None,))
+        return {"sequence": shard.sequence}, {"values": shard.pull(_text(header, "model"), _text(header, "table"), keys)}
+
+    def push(header: Header, arrays: Arrays) -> Answer:
+        causes = Causes(column(arrays, "source", "int32", (None,)), column(arrays, "partition", "int32", (None,)),
+                        column(arrays, "offset", "int64", (None,)))
+        if not len(causes.source) == len(causes.partition) == len(causes.offset):
+            raise BadMessage("source, partition and offset differ in length")
+        done = shard.push(_text(header, "model"), _text(header, "effect"), causes, _tables(arrays))
+        bits = {"applied": done.applied.astype(np.uint8)} if done.status == RECUT and done.applied is not None else {}
+        return {"status": done.status, "sequence": done.sequence}, bits
+
+    def export(header: Header, arrays: Arrays) -> Answer:
+        table, cursor = shard.table(_text(header, "model"), _text(header, "table")), header.get("cursor", 0)
+        if not isinstance(cursor, int) or cursor < 0:
+            raise BadMessage(f"cursor {cursor!r}: begin with 0 and go on with the cursor that was answered, until -1")
+        stop = min(cursor + PAGE_ROWS, len(table))
+        page = slice(cursor, max(stop, cursor))
+        following = stop if stop < len(table) else -1
+        rows = {"keys": table.keys_at(page), "values": table.weights_at(page)}
+        return {"cursor": following, "sequence": shard.sequence, "epoch": shard.epoch}, rows
+
+    def snapshot(header: Header, arrays: Arrays) -> Answer:
+        try:
+            return {"path": str(store.snapshot()), "sequence": shard.sequence}, {}
+        except OSError as error:
+            raise Unavailable(f"the snapshot could not be written, the log is kept: {error}") from None
+
+    def stats(header: Header, arrays: Arrays) -> Answer:
+        return shard_stats(store), {}
+
+    return {"pull": pull, "push": push, "export": export, "snapshot": snapshot, "stats": stats}
+
+
+def shard_stats(store: Store) -> Header:
+    """models: {model: {version, applied, tables: {table: {rows, bytes, load, sum (int64)}}}}, counts, sequence, epoch, slots, log_bytes."""
+    shard = store.shard
+    models: dict[str, Any] = {}
+    for model, spec in shard.specs.items():
+        tables: dict[str, Any] = {}
+        for table in spec.tables:
+            held = shard.tables[model, table.name]
+            tables[table.name] = {"rows": len(held), "bytes": held.bytes, "load": held.load}
+            if held.dtype == np.int64:
+                tables[table.name]["sum"] = held.sum()
+        models[model] = {"version": spec.version, "applied": shard.rings.count(spec.scope), "tables": tables}
+    return {"models": models, **shard.counts, "sequence": shard.sequence, "epoch": shard.epoch, "slots": list(shard.slots),
+            "log_bytes": shard.log.bytes if shard.log else 0}
+
+
+def replica_verbs(replica: Replica) -> dict[str, Verb]:
+    """pull and stats of a replica."""
+
+    def pull(header: Header, arrays: Arrays) -> Answer:
+        model, keys = _text(header, "model"), column(arrays, "keys", "uint64", (None,))
+        values = replica.pull(model, _text(header, "table"), keys)
+        return {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model)}, {"values": values}
+
+    def stats(header: Header, arrays: Arrays) -> Answer:
+        models: dict[str, Any] = {}
+        for (model, name), held in replica.held.items():
+            entry = models.setdefault(model, {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model), "tables": {}})
+            entry["tables"][name] = {"rows": len(held.table), "bytes": held.table.bytes, "load": held.table.load}
+        return {"models": models, **replica.counts, "open_gaps": [list(gap) for gap in sorted(replica.gaps)]}, {}
+
+    return {"pull": pull, "stats": stats}
+
+
+class ShardFigures:
+    """A Prometheus collector of a shard: integers that its thread writes, read as they are."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterable[Any]:
+        shard = self._store.shard
+        rows = GaugeMetricFamily("headrace_ps_rows", "Rows of a table", labels=["model", "table"])
+        size = GaugeMetricFamily("headrace_ps_bytes", "Bytes in use of a table", labels=["model", "table"])
+        for at, table in shard.tables.items():
+            rows.add_metric(at, len(table))
+            size.add_metric(at, table.bytes)
+        yield rows
+        yield size
+        for name, count in shard.counts.items():
+            yield CounterMetricFamily(f"headrace_ps_{name}", f"Pushes received: {name}", value=count)
+        yield GaugeMetricFamily("headrace_ps_sequence", "Sequence of the shard", value=shard.sequence)
+        yield GaugeMetricFamily("headrace_ps_log_bytes", "Bytes of the log", value=shard.log.bytes if shard.log else 0)
+
+
+class ReplicaFigures:
+    """A Prometheus collector of a replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def collect(self) -> Iterable[Any]:
+        rows = GaugeMetricFamily("headrace_replica_rows", "Rows of a table", labels=["model", "table"])
+        age = GaugeMetricFamily("headrace_replica_age_ms", "Milliseconds since the newest block folded was published", labels=["model"])
+        for at, held in self._replica.held.items():
+            rows.add_metric(at, len(held.table))
+        for model in sorted({model for model, _ in self._replica.held}):
+            age.add_metric([model], self._replica.age_ms(model))
+        yield rows
+        yield age
+        for name, count in self._replica.counts.items():
+            yield CounterMetricFamily(f"headrace_replica_{name}", f"Blocks: {name}", value=count)
+        yield GaugeMetricFamily("headrace_replica_open_gaps", "Tables of shards to export again", value=len(self._replica.gaps))
+
+
+def _tables(arrays: Arrays) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """T.keys and T.grads, paired. Raises BadMessage for one without the other and for an array of another name."""
+    tables = {}
+    for array in arrays:
+        name, _, kind = array.partition(".")
+        if kind not in ("keys", "grads"):
+            if array not in Causes._fields:
+                raise BadMessage(f"array {array!r}: a push holds {', '.join(Causes._fields)}, and TABLE.keys and TABLE.grads")
+        elif f"{name}.keys" not in arrays or f"{name}.grads" not in arrays:
+            raise BadMessage(f"table {name!r}: keys and grads come together")
+        else:
+            tables[name] = (arrays[f"{name}.keys"], arrays[f"{name}.grads"])
+    return tables
+
+
+def _text(header: Header, name: str) -> str:
+    value = header.get(name)
+    if not isinstance(value, str):
+        raise BadMessage(f"header {name!r} is {value!r}, expected a string")
+    return value

@@ -1,0 +1,182 @@
+"""One shard: the tables of its models for a range of slots, the rings of applied causes, and one sequence of pushes.
+
+A push is the unit: all tables of a model, its causes, one log record, one number of the sequence. Its order: check everything, ask the
+ring, append to the log, apply, mark the ring. So a push is applied whole or not at all, and whoever was answered finds it after a crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from headrace.ps import kernels
+from headrace.ps.log import Log, Record
+from headrace.ps.snapshot import Cut, TableCut
+from headrace.ps.spec import ModelSpec
+from headrace.ps.table import SLOTS, Table, kernel_input
+from headrace.rpc.causes import Causes, Rings
+from headrace.rpc.errors import BadMessage, Refused, Unavailable
+
+APPLIED, DUPLICATE, RECUT = "applied", "duplicate", "recut"
+Tables = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Pushed(NamedTuple):
+    """status; sequence of the shard; applied bool[n] on RECUT: the causes that the shard has, for the caller to compute without them."""
+
+    status: str
+    sequence: int
+    applied: np.ndarray | None = None
+
+
+def shard_of(slots: np.ndarray, shards: int) -> np.ndarray:
+    """Shard numbers int64[n] of slots int64[n]."""
+    return slots * shards // SLOTS
+
+
+class Shard:
+    """Shard `index` of `shards`. One thread calls it. Made by ps/recovery.py, which hands in the log once it has been replayed."""
+
+    def __init__(self, specs: list[ModelSpec], index: int, shards: int, rows_max: int, ring_length: int) -> None:
+        assert 0 <= index < shards <= SLOTS, "at most a shard a slot"
+        self.index = index
+        mine = np.nonzero(shard_of(np.arange(SLOTS), shards) == index)[0]
+        self.slots = (int(mine[0]), int(mine[-1]) + 1)
+        self.specs = {spec.model: spec for spec in specs}
+        self.tables = {(spec.model, table.name): Table(table, rows_max) for spec in specs for table in spec.tables}
+        self.rings = Rings(ring_length)
+        self.sequence = 0
+        self.epoch = 0
+        self.counts = {"pushes": 0, "duplicates": 0, "recuts": 0, "refused": 0}
+        self.log: Log | None = None
+
+    def table(self, model: str, name: str) -> Table:
+        """Raises Refused, naming what there is."""
+        table = self.tables.get((model, name))
+        if table is None:
+            known = ", ".join(f"{m}/{t}" for m, t in sorted(self.tables))
+            raise Refused(f"no table {name!r} of model {model!r}; there are {known}")
+        return table
+
+    def pull(self, model: str, name: str, keys: np.ndarray) -> np.ndarray:
+        """[n, dim] weights of uint64[n]; an unknown key gives its initial value. Raises Refused for a key of another shard."""
+        table = self.table(model, name)
+        self._mine(keys, name)
+        return table.pull(keys)
+
+    def push(self, model: str, effect: str, causes: Causes, tables: Tables) -> Pushed:
+        """Apply a push once. `tables`: name -> (distinct keys uint64[u], grads [u, dim] of the table's dtype); none is normal.
+
+        None of the causes applied: APPLIED. All: DUPLICATE. Some: RECUT, nothing applied. Raises BadMessage (no cause, a repeated cause),
+        Refused (unknown table, wrong shape, a key that repeats or is another shard's, a gradient that is not finite, a full table), TooOld,
+        Unavailable (the log cannot be appended): then nothing was applied.
+        """
+        self.counts["pushes"] += 1
+        try:
+            spec = self._check(model, effect, causes, tables)
+        except (BadMessage, Refused):
+            self.counts["refused"] += 1
+            raise
+        bits = self.rings.check_new(spec.scope, effect, causes)
+        if bits.all():
+            self.counts["duplicates"] += 1
+            return Pushed(DUPLICATE, self.sequence)
+        if bits.any():
+            self.counts["recuts"] += 1
+            return Pushed(RECUT, self.sequence, bits)
+        self._append(spec, effect, causes, tables)
+        self._apply(spec, effect, causes, tables)
+        return Pushed(APPLIED, self.sequence)
+
+    def replay(self, record: Record) -> None:
+        """Apply a record of the log again. A model or version that is served no more only moves the sequence on."""
+        spec = self.specs.get(record.header["model"])
+        if spec is None or spec.version != record.header["version"]:
+            self.sequence += 1
+        else:
+            names = [name[: -len(".keys")] for name in record.arrays if name.endswith(".keys")]
+            tables = {name: (record.arrays[f"{name}.keys"], record.arrays[f"{name}.grads"]) for name in names}
+            self._apply(spec, record.header["effect"], Causes(*(record.arrays[c] for c in Causes._fields)), tables)
+        assert self.sequence == record.sequence, "the log is read in order"
+
+    def _append(self, spec: ModelSpec, effect: str, causes: Causes, tables: Tables) -> None:
+        assert self.log is not None, "the log comes from recovery"
+        arrays = causes._asdict()
+        for name, (keys, grads) in tables.items():
+            arrays |= {f"{name}.keys": keys, f"{name}.grads": grads}
+        try:
+            self.log.append(self.sequence + 1, {"model": spec.model, "version": spec.version, "effect": effect}, arrays)
+        except OSError as error:
+            raise Unavailable(f"the log of shard {self.index} cannot be appended, nothing was applied: {error}") from None
+
+    def _apply(self, spec: ModelSpec, effect: str, causes: Causes, tables: Tables) -> None:
+        for name, (keys, grads) in tables.items():
+            self.tables[spec.model, name].push(keys, grads)
+        self.rings.mark(spec.scope, effect, causes)
+        self.sequence += 1
+
+    def _check(self, model: str, effect: str, causes: Causes, tables: Tables) -> ModelSpec:
+        spec = self.specs.get(model)
+        if spec is None:
+            raise Refused(f"no model {model!r}; there are {', '.join(sorted(self.specs))}")
+        if not effect or not isinstance(effect, str):
+            raise BadMessage("a push names its effect")
+        _distinct(causes)
+        for name, (keys, grads) in tables.items():
+            table, where = self.table(model, name), f"{model}/{name}"
+            if keys.dtype != np.uint64 or keys.ndim != 1:
+                raise Refused(f"{where}: keys are {keys.dtype}{list(keys.shape)}, expected uint64[u]")
+            if grads.dtype != table.dtype or grads.shape != (len(keys), table.spec.dim):
+                raise Refused(f"{where}: grads are {grads.dtype}{list(grads.shape)}, expected {table.dtype}[{len(keys)}, {table.spec.dim}]")
+            if grads.dtype == np.float32 and not np.isfinite(grads).all():
+                row = int(np.nonzero(~np.isfinite(grads).all(axis=1))[0][0])
+                raise Refused(f"{where}: the gradient of key {int(keys[row])} is not finite")
+            self._mine(keys, where)
+            if len(keys):
+                at = kernels.repeated(kernel_input(keys), np.zeros((1 << (2 * len(keys)).bit_length(), 2), np.uint64))
+                if at >= 0:
+                    raise Refused(f"{where}: key {int(keys[at])} comes twice: sum the gradients of a key first")
+            if not table.room_for(keys):
+                raise Refused(f"{where} is full at {table.rows_max} rows: raise ps.rows_max")
+        return spec
+
+    def _mine(self, keys: np.ndarray, where: str) -> None:
+        at = kernels.foreign(kernel_input(keys), *self.slots)
+        if at >= 0:
+            raise Refused(f"{where}: key {int(keys[at])} is not of shard {self.index} (slots {self.slots[0]} to {self.slots[1] - 1}):"
+                          " the caller counts another number of shards")
+
+    def cut(self) -> Cut:
+        """The whole state at this sequence, copied: the shard goes on while it is written."""
+        tables = {}
+        for (model, name), table in self.tables.items():
+            keys, rows = table.stored()
+            tables[model, name] = TableCut(self.specs[model].version, list(table.spec.layout()), keys.copy(), rows.copy(),
+                                           table.changed().copy(), table.published.tolist())
+        return Cut(self.sequence, self.epoch, tables, list(self.rings.items()))
+
+    def digest(self) -> str:
+        """sha256 of sequence, tables and rings: two shards that hold the same bytes have the same."""
+        state = hashlib.sha256(str(self.sequence).encode())
+        for at in sorted(self.tables):
+            state.update(repr((at, self.tables[at].digest())).encode())
+        for key, page, data in self.rings.items():
+            state.update(repr((key, page)).encode() + data)
+        return state.hexdigest()
+
+
+def _distinct(causes: Causes) -> None:
+    if not len(causes):
+        raise BadMessage("a push without a cause cannot be known again: send at least one")
+    order = np.lexsort((causes.offset, causes.partition, causes.source))
+    ordered = causes.take(order)
+    same = np.ones(len(causes) - 1, bool)
+    for column in ordered:
+        same &= column[1:] == column[:-1]
+    if same.any():
+        first = order[int(np.nonzero(same)[0][0])]
+        raise BadMessage(f"cause (source {int(causes.source[first])}, partition {int(causes.partition[first])}, offset"
+                         f" {int(causes.offset[first])}) comes twice in one push: each cause once")

@@ -1,0 +1,31 @@
+"""Compiles (or loads) every kernel that a shard or a replica will call, before it says that it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from headrace.ps import kernels
+from headrace.ps.index import LOAD_MAX, Index
+from headrace.ps.spec import ModelSpec
+from headrace.ps.table import Table, kernel_input
+
+
+def warm_kernels(specs: Iterable[ModelSpec]) -> None:
+    """Run each kernel once with the dtypes and the optimizers of `specs`, on tables of its own."""
+    keys = kernel_input(np.arange(16, dtype=np.uint64))
+    kernels.slots_of(keys)
+    kernels.foreign(keys, 0, 64)
+    kernels.repeated(keys, np.zeros((64, 2), np.uint64))
+    index = Index(64)
+    index.load_all(keys)
+    arena = np.zeros(int(LOAD_MAX * 16384) + 4096, np.uint64)
+    for start in range(0, len(arena), 4096):  # once past a growth: migrate
+        index.find_or_insert(kernel_input(np.arange(start, start + 4096, dtype=np.uint64)[: len(arena) - start]), arena)
+    for table_spec in {(t.dtype, t.optimizer, t.dim, t.init_scale > 0): t for spec in specs for t in spec.tables}.values():
+        table = Table(table_spec, 64)
+        table.pull(keys)
+        table.push(keys, np.ones((len(keys), table_spec.dim), table.dtype))
+        table.pull(keys)
+        table.put(keys, table.pull(keys))

@@ -1,0 +1,171 @@
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from headrace.ps.client import ParameterClient, PushResult
+from headrace.ps.service import shard_verbs
+from headrace.rpc.errors import Refused, TooOld, Unavailable
+from tests.ps import worlds
+
+SPREAD = np.arange(500, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """(client, stores) of two shards in this process."""
+    with ExitStack() as stack:
+        stores = [stack.enter_context(worlds.store(tmp_path / str(i), index=i, shards=2)) for i in range(2)]
+        servers = [stack.enter_context(worlds.served(shard_verbs(store)))[0] for store in stores]
+        client = ParameterClient([server.address for server in servers], 5.0)
+        stack.callback(client.close)
+        yield client, stores
+
+
+def computing(rows, log=None):
+    """compute() over causes that each have a few keys: counts are exact whatever the cut."""
+
+    def compute(index):
+        if log is not None:
+            log.append(index.tolist())
+        keys, counts = np.unique(rows[index].ravel(), return_counts=True)
+        weights = np.repeat(counts.astype(np.float32)[:, None], 3, 1)
+        return {"counts": (SPREAD[keys], counts.astype(np.int64)[:, None]), "weights": (SPREAD[keys], weights)}
+
+    return compute
+
+
+def test_pull_keeps_the_order_over_shards(two):
+    client, stores = two
+    values, sequence = client.pull("fm", "weights", SPREAD[::-1])
+    assert sequence == 0
+    mine = [store.shard.slots for store in stores]
+    assert mine == [(0, 32), (32, 64)]
+    again, _ = client.pull("fm", "weights", SPREAD)
+    assert (again == values[::-1]).all()
+    assert len(np.unique(values[:, 1])) == len(SPREAD)
+    assert client.pull("fm", "counts", SPREAD[:0])[0].shape == (0, 1)
+
+
+def test_push_goes_to_every_shard_once(two):
+    client, stores = two
+    rows = np.random.default_rng(0).integers(0, 500, (20, 4))
+    push = ("fm", "click", worlds.causes(range(20)), computing(rows))
+    assert client.push(*push) == PushResult(2, 0, 0, 1)
+    assert client.push(*push) == PushResult(0, 2, 0, 1)
+    one_key = np.full((1, 4), rows[0, 0])
+    assert client.push("fm", "click", worlds.causes([99]), computing(one_key)).applied == 2  # one shard has no row of it
+    got = client.pull("fm", "counts", SPREAD)[0].ravel()
+    want = Counter(rows.ravel().tolist() + one_key.ravel().tolist())
+    assert got.tolist() == [want[i] for i in range(500)]
+    assert [s["models"]["fm"]["applied"] for s in client.stats()] == [21, 21]
+    assert sum(s["models"]["fm"]["tables"]["counts"]["sum"] for s in client.stats()) == 84
+    assert client.push("fm", "click", worlds.causes([]), computing(rows)) == PushResult(0, 0, 0, 0)
+
+
+def test_recut_by_shard_computes_the_rest(two):
+    client, stores = two
+    rows, calls = np.random.default_rng(0).integers(0, 500, (10, 4)), []
+    for store, offsets in ((stores[0], [1, 2]), (stores[1], [2, 7])):  # what each shard alone has, from a push that was broken off
+        mine = [(offset, [k for k in rows[offset] if store.shard.slots[0] <= slot(SPREAD[k]) < store.shard.slots[1]]) for offset in offsets]
+        keys, counts = np.unique([k for _, ks in mine for k in ks], return_counts=True)
+        store.shard.push("fm", "click", worlds.causes(offsets), {"counts": (SPREAD[keys], counts.astype(np.int64)[:, None])})
+    done = client.push("fm", "click", worlds.causes(range(10)), computing(rows, calls))
+    assert (done.applied, done.duplicate, done.recut) == (2, 0, 2)
+    assert calls == [list(range(10)), [0, 3, 4, 5, 6, 7, 8, 9], [0, 1, 3, 4, 5, 6, 8, 9]]
+    want = Counter(rows.ravel().tolist())
+    assert client.pull("fm", "counts", SPREAD)[0].ravel().tolist() == [want[i] for i in range(500)]
+
+
+def slot(key):
+    from tests import naive
+
+    return naive.ps_mix(int(key)) >> 58
+
+
+def test_errors_come_through(two):
+    client, _ = two
+    keys = SPREAD[:3]
+    with pytest.raises(Refused, match="not finite"):
+        client.push("fm", "click", worlds.causes([1]), lambda index: {"weights": (keys, np.full((3, 3), np.nan, np.float32))})
+    with pytest.raises(Refused, match="no table"):
+        client.pull("fm", "weight", keys)
+    with pytest.raises(Refused, match="3 keys and 2"):
+        client.push("fm", "click", worlds.causes([1]), lambda index: {"weights": (keys, np.zeros((2, 3), np.float32))})
+    client.push("fm", "click", worlds.causes([10**6]), lambda index: {})
+    with pytest.raises(TooOld):
+        client.push("fm", "click", worlds.causes([1]), lambda index: {})
+
+
+def test_nobody_there():
+    client = ParameterClient(["127.0.0.1:1"], 0.3)
+    with pytest.raises(Unavailable):
+        client.pull("fm", "weights", SPREAD)
+    client.close()
+
+
+def start_shard(folder, index, port=0):
+    child = subprocess.Popen([sys.executable, "-m", "tests.ps.worlds", str(folder), str(index), "2", str(port)],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return child, json.loads(child.stdout.readline())
+
+
+def end(child):
+    child.kill()
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+
+
+def test_pushes_are_exact_while_a_shard_is_killed_and_started_again(tmp_path):
+    """Two callers push overlapping batches twice each; shard 1 is killed with kill -9 three times in the middle."""
+    children, ports = zip(*[start_shard(tmp_path / str(i), i) for i in range(2)], strict=True)
+    children, addresses = list(children), [f"127.0.0.1:{port}" for port in ports]
+    rows = np.random.default_rng(0).integers(0, 500, (1200, 3))
+    failures, ended = [], threading.Event()
+
+    def push_all(seed):
+        client, rng = ParameterClient(addresses, 20.0), np.random.default_rng(seed)
+        try:
+            for _ in range(2):
+                for start in range(0, len(rows), 40):
+                    at = np.arange(start, min(start + int(rng.integers(40, 70)), len(rows)))
+                    client.push("fm", "click", worlds.causes(at), computing_at(rows, at))
+        except Exception as error:
+            failures.append(error)
+        finally:
+            client.close()
+            ended.set()
+
+    callers = [threading.Thread(target=push_all, args=(seed,)) for seed in range(2)]
+    for caller in callers:
+        caller.start()
+    try:
+        for _ in range(3):
+            time.sleep(0.3)
+            end(children[1])
+            children[1], _ = start_shard(tmp_path / "1", 1, ports[1])
+        for caller in callers:
+            caller.join()
+        assert not failures
+        client = ParameterClient(addresses, 5.0)
+        want = Counter(rows.ravel().tolist())
+        assert client.pull("fm", "counts", SPREAD)[0].ravel().tolist() == [want[i] for i in range(500)]
+        stats = client.stats()
+        assert [s["models"]["fm"]["applied"] for s in stats] == [len(rows)] * 2
+        assert stats[0]["duplicates"] + stats[0]["recuts"] > 0
+        client.close()
+    finally:
+        for child in children:
+            end(child)
+
+
+def computing_at(rows, at):
+    inner = computing(rows)
+    return lambda index: inner(at[index])

@@ -1,0 +1,131 @@
+import io
+
+import fastavro
+import numpy as np
+import pytest
+
+from headrace.ps import kernels, publish
+from headrace.ps.publish import Publisher
+from headrace.ps.table import kernel_input
+from headrace.schemas import hashing  # the folder of the schema
+from tests.ps import worlds
+
+
+class Topic:
+    def __init__(self, fail_at=()):
+        self.sent, self.calls, self.fail_at = [], 0, set(fail_at)
+
+    def __call__(self, topic, key, record):
+        self.calls += 1
+        if self.calls in self.fail_at:
+            raise ConnectionError("broker away")
+        self.sent.append((topic, key, record))
+
+
+def keys_in(record):
+    return np.frombuffer(record["keys"], np.uint64)
+
+
+def test_blocks_are_by_slot_absolute_and_follow_one_another(tmp_path):
+    rng, topic = np.random.default_rng(0), Topic()
+    with worlds.store(tmp_path) as store:
+        publisher = Publisher(store.shard, topic, lambda: 77)
+        assert publisher.run_pass() == 0
+        touched = set()
+        for i in range(20):
+            tables = worlds.push_of(rng)
+            store.shard.push("fm", "click", worlds.causes([i]), tables)
+            touched |= set(tables["weights"][0].tolist())
+            if i % 3 == 0:
+                publisher.run_pass()
+                assert publisher.run_pass() == 0
+        last = {}
+        for name, key, record in topic.sent:
+            assert (name, record["model"], record["table"], record["dim"], record["ts_ms"]) == ("weights.fm", "fm", "weights", 3, 77)
+            slot = record["slot"]
+            assert key == str(slot).encode()
+            assert (kernels.slots_of(kernel_input(keys_in(record))) == slot).all()
+            assert record["first_sequence"] == last.get(slot, 0) + 1 <= record["last_sequence"]
+            last[slot] = record["last_sequence"]
+        assert {int(key) for _, _, record in topic.sent for key in keys_in(record)} <= touched
+        publisher.run_pass()
+        assert {int(key) for _, _, record in topic.sent for key in keys_in(record)} == touched
+        newest = {int(key): row for _, _, r in topic.sent
+                  for key, row in zip(keys_in(r), np.frombuffer(r["values"], np.float32).reshape(-1, 3), strict=True)}
+        assert (store.shard.pull("fm", "weights", worlds.keys_of(list(newest))) == np.array(list(newest.values()))).all()
+
+
+def test_records_fit_the_schema(tmp_path):
+    import json
+    from pathlib import Path
+
+    topic = Topic()
+    schema = fastavro.parse_schema(json.loads((Path(hashing.__file__).parent / "weights.avsc").read_text()))
+    with worlds.store(tmp_path) as store:
+        store.shard.push("fm", "click", worlds.causes([1]), worlds.push_of(np.random.default_rng(0)))
+        Publisher(store.shard, topic, lambda: 77).run_pass()
+    for _, _, record in topic.sent:
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, schema, record, strict=True)
+        out.seek(0)
+        assert fastavro.schemaless_reader(out, schema, None) == record
+
+
+@pytest.mark.parametrize("where", ["publish", "flush"])
+def test_what_failed_is_sent_again(tmp_path, where):
+    topic, flushes = Topic({2} if where == "publish" else ()), []
+
+    def flush():
+        flushes.append(1)
+        if where == "flush" and len(flushes) == 1:
+            raise TimeoutError("not acknowledged")
+
+    with worlds.store(tmp_path) as store:
+        store.shard.push("fm", "click", worlds.causes([1]), worlds.push_of(np.random.default_rng(0)))
+        publisher = Publisher(store.shard, topic, lambda: 77, flush)
+        before = len(store.shard.tables["fm", "weights"].changed())
+        with pytest.raises(OSError):
+            publisher.run_pass()
+        assert len(store.shard.tables["fm", "weights"].changed()) == before
+        sent = len(topic.sent)
+        assert publisher.run_pass() == before
+        assert all(record["first_sequence"] == 1 for _, _, record in topic.sent[sent:])
+
+
+def test_a_timed_failure_waits_a_second(tmp_path, caplog):
+    topic = Topic(range(1, 100))
+    with worlds.store(tmp_path) as store:
+        store.shard.push("fm", "click", worlds.causes([1]), worlds.push_of(np.random.default_rng(0)))
+        publisher = Publisher(store.shard, topic, lambda: 77)
+        for _ in range(5):
+            publisher.run_timed()
+    assert topic.calls == 1
+    assert caplog.text.count("publishing weights failed") == 1
+
+
+def test_a_long_backlog_goes_in_passes_of_whole_slots(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "PASS_ROWS", 100)
+    monkeypatch.setattr(publish, "BLOCK_ROWS", 7)
+    topic = Topic()
+    with worlds.store(tmp_path) as store:
+        keys = np.arange(3000, dtype=np.uint64)
+        store.shard.push("fm", "click", worlds.causes([1]), {"weights": (keys, np.ones((3000, 3), np.float32))})
+        publisher, passes = Publisher(store.shard, topic, lambda: 77), 0
+        while publisher.run_pass():
+            passes += 1
+        assert 15 < passes < 31
+        assert sorted(int(key) for _, _, record in topic.sent for key in keys_in(record)) == keys.tolist()
+
+
+def test_what_was_not_published_before_a_crash_is_after_it(tmp_path):
+    rng, topic = np.random.default_rng(0), Topic()
+    with worlds.store(tmp_path) as store:
+        store.shard.push("fm", "click", worlds.causes([1]), worlds.push_of(rng))
+        Publisher(store.shard, topic, lambda: 77).run_pass()
+        unpublished = worlds.push_of(rng)
+        store.shard.push("fm", "click", worlds.causes([2]), unpublished)
+        store.snapshot()
+    with worlds.store(tmp_path) as store:
+        topic.sent.clear()
+        Publisher(store.shard, topic, lambda: 77).run_pass()
+        assert {int(key) for _, _, r in topic.sent for key in keys_in(r)} == set(unpublished["weights"][0].tolist())
