@@ -80,3 +80,60 @@ class NearestByScan:
         """[(score, id)], best first."""
         scores = [(float(np.dot(vector, query)), name) for name, vector in self.vectors.items() if name not in exclude]
         return sorted(scores, key=lambda pair: -pair[0])[:k]
+
+
+# ps/
+
+
+def ps_sgd(w, g, learning_rate, l2=0.0):
+    """One coordinate, one step, in float64."""
+    return w - learning_rate * (g + l2 * w)
+
+
+def ps_adagrad(w, n, g, learning_rate, epsilon=1e-8, l2=0.0):
+    """(w, n) of one coordinate after one step: Duchi et al., diagonal."""
+    g = g + l2 * w
+    n = n + g * g
+    return w - learning_rate * g / (n**0.5 + epsilon), n
+
+
+def ps_ftrl(z, n, g, alpha, beta, l1, l2):
+    """(z, n) of one coordinate after one step: McMahan et al. 2013, algorithm 1."""
+    sigma = ((n + g * g) ** 0.5 - n**0.5) / alpha
+    return z + g - sigma * ps_ftrl_weight(z, n, alpha, beta, l1, l2), n + g * g
+
+
+def ps_ftrl_weight(z, n, alpha, beta, l1, l2):
+    """The weight that (z, n) stand for."""
+    if abs(z) <= l1:
+        return 0.0
+    return -(z - (1 if z > 0 else -1) * l1) / ((beta + n**0.5) / alpha + l2)
+
+
+def ps_mix(key):
+    """MurmurHash3's finalizer, in Python's integers."""
+    mask = (1 << 64) - 1
+    key = (key ^ (key >> 33)) * 0xFF51AFD7ED558CCD & mask
+    key = (key ^ (key >> 33)) * 0xC4CEB9FE1A85EC53 & mask
+    return key ^ (key >> 33)
+
+
+class PsLedger:
+    """What exactly once means: a cause counts once, and an integer table is the sum over its causes."""
+
+    def __init__(self):
+        self.applied = set()
+        self.counts = {}
+
+    def push(self, effect, causes, keys_by_cause):
+        """causes: tuples; keys_by_cause: {cause: list of keys}. The status, and nothing changed unless it is "applied"."""
+        known = [(effect, cause) in self.applied for cause in causes]
+        if all(known):
+            return "duplicate"
+        if any(known):
+            return "recut"
+        for cause in causes:
+            self.applied.add((effect, cause))
+            for key in keys_by_cause[cause]:
+                self.counts[key] = self.counts.get(key, 0) + 1
+        return "applied"
