@@ -59,7 +59,7 @@ def python_problem(python):
 
 def choose(pythons):
     """(the first python that will do, or None; the sentences about those before it)."""
-    said = []
+    said: list = []
     for python in pythons:
         problem = python_problem(python)
         if not problem:
@@ -101,7 +101,7 @@ def probe(command):
 def look(wanted, folder):
     """The facts of this machine; `wanted`: the interpreter that the user named, or ""."""
     names = [wanted] if wanted else [name for name in NAMES if shutil.which(name)]
-    found = {}
+    found: dict = {}
     for python in filter(None, map(probe, names)):
         found.setdefault(os.path.realpath(python["path"]), python)
     try:

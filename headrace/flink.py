@@ -75,7 +75,7 @@ def home(config: Config) -> Path:
     return (config.stack.data_dir / "flink").resolve()
 
 
-def settings(config: Config, rpc_port: int) -> dict[str, str | int]:
+def settings(config: Config, rpc_port: int) -> dict[str, str | float]:
     """config.yaml of both processes."""
     room = memory(config.flink.taskmanager_mb)
     return {

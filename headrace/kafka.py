@@ -214,8 +214,7 @@ def read_batches(bootstrap: str, topic: str, stop: threading.Event, start: Start
             for message in consumer.consume(records_max, wait_s):
                 error = message.error()
                 if error is None:
-                    batch.append(Record(message.topic(), message.partition(), message.offset(), message.timestamp()[1],
-                                        message.key(), message.value()))
+                    batch.append(_record(message))
                 elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise KafkaUnavailable(f"topic {topic} is gone from {bootstrap}")
                 elif error.code() != KafkaError._PARTITION_EOF:
@@ -223,6 +222,10 @@ def read_batches(bootstrap: str, topic: str, stop: threading.Event, start: Start
             yield batch
     finally:
         consumer.close()
+
+
+def _record(message: Any) -> Record:
+    return Record(message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value())
 
 
 def _consumer(bootstrap: str) -> Consumer:

@@ -49,15 +49,15 @@ class Supervisor:
                 if process.child.wave == wave:
                     process.start()
                     self._changed(self.processes)
-            self._await(lambda child, wave=wave: child.wave <= wave, stop, ready_s)
+            self._await(wave, stop, ready_s)
             if not stop.is_set() and wave in between:
                 between[wave]()
 
-    def _await(self, chosen: Callable[[Child], bool], stop: threading.Event, ready_s: float) -> None:
+    def _await(self, wave: int, stop: threading.Event, ready_s: float) -> None:
         ends = time.monotonic() + ready_s
         while not stop.is_set():
             self.step()
-            waiting = [p for p in self.processes if chosen(p.child) and p.state != "ready"]
+            waiting = [p for p in self.processes if p.child.wave <= wave and p.state != "ready"]
             if not waiting:
                 return
             if time.monotonic() > ends:
