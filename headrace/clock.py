@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import httpx
 
+AHEAD_MS = 5000  # the stack's clock runs on while a replay prepares
+
 
 class ClockRefused(Exception):
     """The file and the stack disagree about time; the message says both and the ways out."""
@@ -63,10 +65,10 @@ def agree(state: State, mode: Literal["log", "now"], first_ts_ms: int, last_ts_m
         way = "--clock now" if state.mode == "now" else "--clock log"
         raise ClockRefused(f"this stack runs on the clock {state.mode!r}, and a stack has one clock a run: replay with {way}, "
                            "or start a stack with a new data dir (`headrace up --data DIR`)")
-    if mode == "log" and state.ts_ms is not None and state.mode == "log" and first_ts_ms < state.ts_ms:
+    if mode == "log" and state.ts_ms is not None and state.mode == "log" and first_ts_ms < state.ts_ms + AHEAD_MS:
         raise ClockRefused(f"the stack's event time is {text_of(state.ts_ms)} and {file} runs from {text_of(first_ts_ms)} to "
-                           f"{text_of(last_ts_ms)}: its events would all be late. Replay it into a stack with a new data dir "
-                           "(`headrace up --data DIR`), or with --clock now into a stack that runs on now")
+                           f"{text_of(last_ts_ms)}: what lies before the stack's time would be late. Replay it into a stack with a "
+                           "new data dir (`headrace up --data DIR`), or with --clock now into a stack that runs on now")
 
 
 def text_of(ts_ms: int) -> str:

@@ -19,6 +19,7 @@ Record = dict[str, Any]
 Send = Callable[[bytes, Record], Any]
 LOG_TS = "_log_ts_ms"  # context keys that start with _ are no features
 BATCH_ROWS = 2048
+BATCH_ROWS_NOW = 256  # `moved` may wait for the broker after each: an event that lies queued grows old
 HEARTBEATS_LOG = 3
 
 
@@ -47,15 +48,15 @@ class Pace:
 
     @classmethod
     def of(cls, text: str) -> Pace:
-        """max, or a number and x as in 10x. Raises ValueError."""
+        """max, or a number from 1 and x as in 10x: slower, the stack's event time would overtake the file. Raises ValueError."""
         if text == "max":
             return cls()
         try:
             factor = float(text.removesuffix("x")) if text.endswith("x") else 0.0
         except ValueError:
             factor = 0.0
-        if not 0 < factor < float("inf"):
-            raise ValueError(f"speed is {text!r}; write max, 1x, 10x or another number and x")
+        if not 1 <= factor < float("inf"):
+            raise ValueError(f"speed is {text!r}; write max, 1x, 10x or another number from 1 and x")
         return cls(factor)
 
 
@@ -70,7 +71,8 @@ def replay(rows: Rows, send: Send, *, clock: Clock = "log", pace: Pace = Pace(),
     started = time.monotonic()
     done = positives = 0
     first = last = int(rows.ts_ms[0]) if clock == "log" else wall_ms()
-    for batch in (_paced(rows, pace, sleep) if pace.factor else _slices(len(rows))):
+    batch_rows = BATCH_ROWS if clock == "log" else BATCH_ROWS_NOW
+    for batch in (_paced(rows, pace, sleep, batch_rows) if pace.factor else _slices(len(rows), batch_rows)):
         if batch.stop > batch.start:
             last = _send_batch(rows, batch, send, clock, wall_ms)
             positives += int(rows.label[batch].sum())
@@ -144,19 +146,19 @@ def _send_batch(rows: Rows, batch: slice, send: Send, clock: Clock, wall_ms: Cal
     return ts_ms
 
 
-def _slices(count: int) -> Iterator[slice]:
-    for start in range(0, count, BATCH_ROWS):
-        yield slice(start, min(start + BATCH_ROWS, count))
+def _slices(count: int, batch_rows: int) -> Iterator[slice]:
+    for start in range(0, count, batch_rows):
+        yield slice(start, min(start + batch_rows, count))
 
 
-def _paced(rows: Rows, pace: Pace, sleep: Callable[[float], Any]) -> Iterator[slice]:
+def _paced(rows: Rows, pace: Pace, sleep: Callable[[float], Any], batch_rows: int) -> Iterator[slice]:
     """Slices of rows as they fall due; an empty one about each 0.2 s of waiting, so that a bar can move."""
     started = time.monotonic()
     due_s = (rows.ts_ms - rows.ts_ms[0]) / (1000.0 * (pace.factor or 1.0))
     start, count = 0, len(rows)
     while start < count:
         passed = time.monotonic() - started
-        stop = min(int(due_s.searchsorted(passed, side="right")), start + BATCH_ROWS)
+        stop = min(int(due_s.searchsorted(passed, side="right")), start + batch_rows)
         if stop > start:
             yield slice(start, stop)
             start = stop

@@ -12,15 +12,17 @@ from headrace.config import Config
 from headrace.drain import Progress, drain
 from headrace.kafka import Producer, reach, watermarks
 from headrace.live_taps import live_taps
-from headrace.replay import Clock, Pace, Sent, close, replay
+from headrace.replay import Clock, Pace, Sent, close, now_ms, replay
 from headrace.report import report
 from headrace.rows import Rows
 from headrace.schemas.codec import Codec
+from headrace.schemas.interaction import TS_MS_MIN
 from headrace.schemas.registry import RegistryClient
 from headrace.taps import Mark
 
 TOPIC = "interactions"
-CLOCK_S = 0.5
+CLAIM_MS = 86_400_000
+BEHIND_MS = 1000
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def run(config: Config, rows: Rows, file: str, *, clock: Clock = "log", pace: Pa
     stack_clock = StackClock(config.engine.url)
     try:
         agree(stack_clock.state(), clock, int(rows.ts_ms[0]), int(rows.ts_ms[-1]), file)
-        stack_clock.set(clock, int(rows.ts_ms[0]) if clock == "log" else time.time_ns() // 1_000_000)
+        stack_clock.set(clock, max(int(rows.ts_ms[0]) - CLAIM_MS, TS_MS_MIN) if clock == "log" else now_ms())
         if not wait:
             sent = _send(config, rows, clock, pace, watch, stack_clock)
             return {"rows": sent.rows, "interactions_sent": sent.interactions, "impressions": sent.impressions, "actions": sent.actions,
@@ -58,26 +60,34 @@ def run(config: Config, rows: Rows, file: str, *, clock: Clock = "log", pace: Pa
 
 
 def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, stack_clock: StackClock) -> Sent:
-    """Send all rows and the closing heartbeats; everything is at the broker when this returns."""
-    producer = Producer(config.kafka.bootstrap)
+    """Send all rows and the closing heartbeats; everything is at the broker when this returns.
+
+    The engine's heartbeats carry its clock, which runs on by itself: one that overtakes an event makes it late. So under `log` the clock
+    stays a day behind until the end (a second behind when paced), and under `now` no event is stamped long before the broker has it.
+    """
+    producer = Producer(config.kafka.bootstrap, linger_ms=5 if clock == "log" else 0)
     codec = Codec(TOPIC, RegistryClient(config.registry.url))
-    told = [time.monotonic()]
+    reached = [0]
 
     def send(key: bytes, record: dict[str, Any]) -> None:
         producer.send(TOPIC, key, codec.encode(record))
 
     def moved(sent: Sent) -> None:
         watch.sent(sent)
-        if clock == "log" and time.monotonic() - told[0] > CLOCK_S:
-            producer.flush()  # first the events, then the clock: a heartbeat of the engine must not overtake them
-            stack_clock.set("log", sent.last_ts_ms)
-            told[0] = time.monotonic()
+        reached[0] = sent.last_ts_ms
+        if clock == "now":
+            producer.flush()
+        elif pace.factor:
+            producer.flush()
+            stack_clock.set("log", sent.last_ts_ms - BEHIND_MS)
 
-    sent = replay(rows, send, clock=clock, pace=pace, moved=moved)
-    producer.flush()
-    partitions = len(watermarks(config.kafka.bootstrap, TOPIC))
-    over_ms = close(sent, send, partitions, config.samples.window_ms, config.samples.out_of_orderness_ms, clock=clock)
-    producer.flush()
-    if clock == "log":
-        stack_clock.set("log", over_ms)
-    return sent
+    try:
+        sent = replay(rows, send, clock=clock, pace=pace, moved=moved)
+        producer.flush()
+        partitions = len(watermarks(config.kafka.bootstrap, TOPIC))
+        reached[0] = close(sent, send, partitions, config.samples.window_ms, config.samples.out_of_orderness_ms, clock=clock)
+        producer.flush()
+        return sent
+    finally:
+        if clock == "log" and reached[0]:  # after an interruption too: the rest of the file may follow, its beginning may not
+            stack_clock.set("log", reached[0])

@@ -32,7 +32,8 @@ class World:
         return Taps(
             model="fm", window_offsets=4, highs=lambda topic: {0: len(self.topics[topic])},
             read=lambda topic, start, stop: iter(self.topics[topic][start.get(0, 0) : stop[0]]),
-            stats=lambda: [{"models": {"fm": {"applied": count}, "lr": {"applied": 9}}, "duplicates": self.duplicates} for count in self.applied],
+            stats=lambda: [{"models": {"fm": {"applied": count}, "lr": {"applied": 9}}, "duplicates": self.duplicates}
+                           for count in self.applied],
             retries=lambda: self.retried, counts=lambda keys: np.array([self.metrics.get(int(key), 0) for key in keys], np.int64))
 
     def event(self, action: str, *, refused: str = "", label: float = 0.0, probability: float = 0.5) -> None:
@@ -138,7 +139,7 @@ def test_the_stuck_hop_is_named(grown, applied, says):
 
 def test_an_older_file_is_refused_with_both_times_and_the_ways_out():
     agree(State(), "log", 1, 2, "f")
-    agree(State("log", 5), "log", 5, 9, "f")
+    agree(State("log", 5), "log", 5005, 9000, "f")
     agree(State("now", 5), "now", 1, 2, "f")
     with pytest.raises(ClockRefused) as error:
         agree(State("log", 893286638000), "log", 874724710000, 893286637999, "old.parquet")

@@ -114,7 +114,7 @@ def test_pace_follows_the_files_times(tmp_path):
     assert all(got >= due for got, due in zip(at, (0.0, 0.1, 0.2), strict=True))
 
 
-@pytest.mark.parametrize("text", ["fast", "0x", "-1x", "infx", "nanx", "10", "x", ""])
+@pytest.mark.parametrize("text", ["fast", "0x", "0.5x", "-1x", "infx", "nanx", "10", "x", ""])
 def test_a_pace_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="write max, 1x, 10x"):
         Pace.of(text)
