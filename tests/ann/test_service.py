@@ -110,7 +110,7 @@ def test_the_role_folds_what_consume_reads_and_leaves_nothing():
         folded.set()
         stop.wait(30)
 
-    stop = role.start(config, 0, consume, CollectorRegistry())
+    stop = role.start(config, 0, consume)
     client = AnnClient(config.ann.address)
     assert folded.wait(10)
     assert client.search("item", [[1, 0]], 2)[0] == [["199", "198"]]

@@ -1,0 +1,31 @@
+"""Impressions as the engine serves them: interactions that carry their features, score and versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from headrace.engine.ranking import Ranked
+
+Keyed = tuple[bytes, dict[str, Any]]
+
+
+def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, scene: str, ts_ms: int, feature_set: str,
+                model: str) -> list[Keyed]:
+    """(key, interactions record) of the items at positions `at` of `ranked`, in the order served."""
+    records = []
+    for position, i in enumerate(at):
+        exposure = {
+            "feature_set": feature_set,
+            "feature_keys": np.ascontiguousarray(ranked.assembled.keys[i], "<u8").tobytes(),
+            "feature_values": np.ascontiguousarray(ranked.assembled.values[i], "<f4").tobytes(),
+            "numbers": np.ascontiguousarray(ranked.assembled.numbers[i], "<f4").tobytes(),
+            "features_sequence": ranked.assembled.sequence, "model": model, "version": ranked.weights.sequence,
+            "score": float(ranked.probabilities[i]), "arms": [],
+        }
+        records.append((user.encode(), {
+            "event_id": f"{request_id}:{position}", "request_id": request_id, "scene": scene, "user_id": user, "item_id": ranked.items[i],
+            "action": "impression", "value": 1.0, "position": position, "ts_ms": ts_ms, "context": {}, "exposure": exposure}))
+    return records

@@ -1,0 +1,133 @@
+"""Recall, filter, rank, output: one recommendation, and its parts as calls of their own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from headrace.ann.client import Nearest
+from headrace.engine.clock import Clock
+from headrace.engine.explain import contributions, state
+from headrace.engine.exposures import Keyed, impressions
+from headrace.engine.ranking import Ranker
+from headrace.engine.upstream import Upstream
+from headrace.schemas.hashing import feature_key
+
+RECALL_MAX = 1000
+USER, ITEM = "user", "item"
+
+
+class Vectors(Protocol):
+    """ann.client.AnnClient."""
+
+    def search(self, space: str, vectors: np.ndarray, k: int, exclude: Sequence[str] = ()) -> tuple[list[list[str]], np.ndarray, int]: ...
+
+    def nearest(self, space: str, of: str, name: str, k: int) -> Nearest: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+
+class Candidate(NamedTuple):
+    """An item that a recall source gave, at which place and with which score there."""
+
+    item: str
+    source: str
+    position: int
+    score: float
+
+
+class Engine:
+    """Answers as dictionaries that are JSON. `sink(records)` takes impressions and returns at once; `slots` names the model's inputs.
+
+    All calls raise the errors of rpc/errors.py: Unavailable when a service below does not answer.
+    """
+
+    def __init__(self, upstream: Upstream, vectors: Vectors, ranker: Ranker, clock: Clock, sink: Callable[[list[Keyed]], Any],
+                 slots: Sequence[str], candidates: int = 200) -> None:
+        self.clock, self.candidates = clock, candidates
+        self._upstream, self._vectors, self._ranker = upstream, vectors, ranker
+        self._sink, self._slots = sink, list(slots)
+
+    def recommend(self, user: str, n: int, scene: str, explain: bool = False, preview: bool = False) -> dict[str, Any]:
+        """The n best unread items for the user by probability. A user or an index that has no vectors yet: popular items, in their order,
+        under "fallback": "popular". `preview` leaves no trace: no impressions are sent."""
+        ts_ms = self.clock.peek() if preview else self.clock.use()
+        request_id = uuid.uuid4().hex
+        pool, fallback = self._pool(user, n)
+        answer: dict[str, Any] = {"request_id": request_id, "user": user, "scene": scene, "ts_ms": ts_ms, "fallback": fallback,
+                                  "preview": preview, "items": []}
+        if not pool:
+            return answer
+        ranked = self._ranker.score(user, [candidate.item for candidate in pool], scene, ts_ms)
+        order = range(len(pool)) if fallback else np.argsort(-ranked.probabilities, kind="stable").tolist()
+        top = list(order)[:n]
+        scores = ranked.probabilities
+        answer["items"] = [{"item_id": pool[i].item, "position": place, "score": float(scores[i])} for place, i in enumerate(top)]
+        answer |= state(ranked, self._upstream.model)
+        if explain:
+            why = contributions(ranked, top, self._ranker.model, self._slots, self._upstream)
+            for row, i, slots in zip(answer["items"], top, why, strict=True):
+                came = pool[i]
+                row["explain"] = {"recall": {"source": came.source, "position": came.position, "score": came.score}, "slots": slots}
+        if not preview:
+            self._sink(impressions(ranked, top, request_id, user, scene, ts_ms, self._upstream.feature_set, self._upstream.model))
+        return answer
+
+    def recall(self, user: str, k: int) -> dict[str, Any]:
+        """The k items nearest to the user's vector, unfiltered; `found` False for a user without one."""
+        return {"user": user, **_listed(self._vectors.nearest(ITEM, USER, user, k))}
+
+    def recall_users(self, users: Sequence[str], k: int) -> dict[str, Any]:
+        """`recall` of each user, in order."""
+        return {"results": [self.recall(user, k) for user in users]}
+
+    def recall_vectors(self, vectors: np.ndarray, k: int) -> dict[str, Any]:
+        """The k items nearest to each vector float32[q,d]. Raises Refused for a wrong dimension or NaN."""
+        ids, scores, sequence = self._vectors.search(ITEM, vectors, k)
+        return {"results": [{"items": _rows(row, s), "sequence": sequence} for row, s in zip(ids, scores, strict=True)]}
+
+    def similar(self, item: str, k: int) -> dict[str, Any]:
+        """The k items nearest to the item's vector, without itself; `found` False for an item without one."""
+        return {"item": item, **_listed(self._vectors.nearest(ITEM, ITEM, item, k))}
+
+    def score(self, user: str, items: Sequence[str], scene: str, ts_ms: int | None) -> dict[str, Any]:
+        """Probabilities of the items given, in their order; no trace is left. `ts_ms` fixes the time that features are read at."""
+        at_ms = self.clock.peek() if ts_ms is None else ts_ms
+        ranked = self._ranker.score(user, items, scene, at_ms)
+        rows = [{"item_id": item, "score": float(p)} for item, p in zip(items, ranked.probabilities, strict=True)]
+        return {"user": user, "ts_ms": at_ms, "items": rows, **state(ranked, self._upstream.model)}
+
+    def missing(self) -> str:
+        """"" when everything below answers, else what does not."""
+        try:
+            self._upstream.reach()
+            self._vectors.stats()
+        except Exception as error:
+            return str(error)
+        return ""
+
+    def _pool(self, user: str, n: int) -> tuple[list[Candidate], str | None]:
+        """Unread candidates, by nearness, filled up with popular items to n; "popular" when nothing is near."""
+        person = self._upstream.person(feature_key("user_id", user))
+        read = set(person.recent.tolist())
+        near = self._vectors.nearest(ITEM, USER, user, min(RECALL_MAX, self.candidates + len(read)))
+        found = [Candidate(item, "ann", i, float(s)) for i, (item, s) in enumerate(zip(near.ids, near.scores, strict=True))]
+        pool = [candidate for candidate in found if feature_key("item_id", candidate.item) not in read][: self.candidates]
+        if len(pool) < n:
+            ids, scores = self._upstream.popular(min(RECALL_MAX, n + len(read) + len(pool)))
+            taken = {candidate.item for candidate in pool}
+            more = [Candidate(item, "popular", i, float(s)) for i, (item, s) in enumerate(zip(ids, scores, strict=True))
+                    if item not in taken and feature_key("item_id", item) not in read]
+            pool += more[: n - len(pool)]
+        return pool, None if found else "popular"
+
+
+def _listed(near: Nearest) -> dict[str, Any]:
+    return {"found": near.found, "items": _rows(near.ids, near.scores), "sequence": near.sequence}
+
+
+def _rows(ids: Sequence[str], scores: np.ndarray) -> list[dict[str, Any]]:
+    return [{"item_id": item, "score": float(score)} for item, score in zip(ids, scores, strict=True)]

@@ -1,0 +1,149 @@
+"""The engine role: clients of the services below, the producer of interactions, the HTTP front and the heartbeats."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+import uvicorn
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector
+
+from headrace.ann.client import AnnClient
+from headrace.config import Config
+from headrace.engine.app import app
+from headrace.engine.clock import Clock
+from headrace.engine.events import Events
+from headrace.engine.exposures import Keyed
+from headrace.engine.heartbeat import Heartbeats
+from headrace.engine.ranking import Ranker
+from headrace.engine.recommend import Engine
+from headrace.engine.upstream import Upstream
+from headrace.features import layout
+from headrace.kafka import Producer, Undelivered
+from headrace.models.catalog import MODELS
+from headrace.rpc.client import Client
+from headrace.rpc.errors import Unavailable
+from headrace.schemas.codec import Codec, RegistryUnavailable
+from headrace.schemas.registry import RegistryClient
+
+log = logging.getLogger(__name__)
+TOPIC = "interactions"
+DELIVERY_S = 10.0
+CALL_S = 5.0
+
+
+class _Producer(Protocol):
+    def send(self, topic: str, key: bytes | str | None, value: bytes | None,
+             on_delivery: Callable[[Any, Any], None] | None = None) -> None: ...
+
+    def poll(self, seconds: float = 0.0) -> None: ...
+
+
+class Interactions:
+    """The topic as a sink of records. Safe between threads."""
+
+    def __init__(self, producer: _Producer, codec: Codec, registry: CollectorRegistry) -> None:
+        self._producer, self._codec = producer, codec
+        self._lock = threading.Lock()  # one codec, one thread at a time
+        self._sent = Counter("headrace_engine_interactions", "Interactions by outcome: sent, failed.", ["outcome"], registry=registry)
+
+    def post(self, records: list[Keyed]) -> None:
+        """Queue and return; what the broker does not take is counted and logged."""
+        for key, record in records:
+            self._queue(key, record, self._count)
+
+    def deliver(self, records: list[Keyed]) -> list[str]:
+        """Wait until the broker has each record: "" or why it has not. Raises Unavailable when nothing can be queued."""
+        outcomes: list[str | None] = [None] * len(records)
+        for i, (key, record) in enumerate(records):
+            def delivered(error: Any, message: Any, i: int = i) -> None:
+                outcomes[i] = "" if error is None else str(error)
+                self._count(error, message)
+
+            self._queue(key, record, delivered)
+        until = time.monotonic() + DELIVERY_S
+        while any(outcome is None for outcome in outcomes) and time.monotonic() < until:
+            self._producer.poll(0.005)
+        return [f"no acknowledgement of the broker within {DELIVERY_S:.0f} s; it may still come" if o is None else o for o in outcomes]
+
+    def _queue(self, key: bytes, record: dict[str, Any], done: Callable[[Any, Any], None]) -> None:
+        try:
+            with self._lock:
+                value = self._codec.encode(record)
+            self._producer.send(TOPIC, key, value, done)
+        except (RegistryUnavailable, Undelivered) as error:
+            raise Unavailable(f"interactions cannot be written: {error}") from None
+
+    def _count(self, error: Any, _: Any) -> None:
+        self._sent.labels("sent" if error is None else "failed").inc()
+        if error is not None:
+            log.warning("an interaction was not delivered: %s", error)
+
+
+def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
+    """Serve at config.engine.url; what it returns stops it. The clock is kept in DATA_DIR/engine. Raises OSError when the port is taken."""
+    assert index == 0, "there is one engine process"
+    model = MODELS[config.model.name]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    features, replica = Client(config.features.address, CALL_S), Client(config.replica.address, CALL_S)
+    vectors = AnnClient(config.ann.address, CALL_S, 0.5)
+    producer = Producer(config.kafka.bootstrap)
+    schemas = RegistryClient(config.registry.url)
+    sink = Interactions(producer, Codec(TOPIC, schemas), registry)
+    clock = Clock(config.stack.data_dir / "engine" / "clock.json")
+    upstream = Upstream(features, replica, layout.FEATURE_SET, model.name)
+    engine = Engine(upstream, vectors, Ranker(upstream, model, no_context), clock, sink.post, layout.SLOTS, config.engine.candidates)
+    events = Events(clock, sink.deliver, config.engine.event_bytes_max)
+    heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]))
+    end_serving = _serve(app(engine, events, registry), config.engine.url)
+    heartbeats.start()
+    log.info("engine at %s, model %s", config.engine.url, model.name)
+
+    def stop() -> None:
+        end_serving()
+        heartbeats.stop()
+        try:
+            producer.flush(DELIVERY_S)
+        except Undelivered as error:
+            log.error("at the end: %s", error)
+        for client in (features, replica, vectors, schemas):
+            client.close()
+
+    return stop
+
+
+def no_context(scene: str, ts_ms: int) -> np.ndarray:
+    """A request carries no context fields yet: the context slots have no value, as in an interaction without context."""
+    return np.zeros(layout.CONTEXT_FIELDS, np.uint64)
+
+
+def _serve(application: Any, url: str) -> Callable[[], None]:
+    address = urlsplit(url)
+    server = uvicorn.Server(uvicorn.Config(application, host=address.hostname or "127.0.0.1", port=address.port or 80,
+                                           log_level="warning", access_log=False, timeout_graceful_shutdown=5))
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined, method-assign]  # signals are the process's
+    thread = threading.Thread(target=_run, args=(server,), name="engine-http", daemon=True)
+    thread.start()
+    while not server.started:
+        if not thread.is_alive():
+            raise OSError(f"the engine cannot serve at {url}: is the port taken?")
+        time.sleep(0.01)
+
+    def end() -> None:
+        server.should_exit = True
+        thread.join(10)
+
+    return end
+
+
+def _run(server: uvicorn.Server) -> None:
+    try:
+        server.run()
+    except SystemExit:  # uvicorn exits the process when it cannot bind; `start` says why
+        pass
