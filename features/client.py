@@ -1,0 +1,113 @@
+"""The caller's side of features/service.py: each verb as a method, retried while the service is away."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headrace.features.events import EventBatch
+from headrace.features.frozen import Frozen
+from headrace.features.layout import EVENT_COLUMNS, FEATURE_SET
+from headrace.rpc.causes import Causes
+from headrace.rpc.client import Client
+
+ROWS_MAX = 4096
+NAMES_MAX = 8192
+NAMES_KEPT = 1 << 18
+
+
+class Assembled(NamedTuple):
+    """keys uint64[m,F], values float32[m,F], numbers float32[m,K] of m pairs; the shard's sequence when they were read."""
+
+    keys: np.ndarray
+    values: np.ndarray
+    numbers: np.ndarray
+    sequence: int
+
+
+class User(NamedTuple):
+    """Lifetime counts; items uint64[64], newest first, 0 where there are fewer."""
+
+    found: bool
+    impressions: int
+    clicks: int
+    recent: np.ndarray
+    recent_clicked: np.ndarray
+
+
+class FeatureClient:
+    """Calls the feature service at `address`. Every verb may be repeated, so each is tried again for `deadline_s` seconds while nobody
+    answers; then Unavailable is raised. Safe between threads, not across a fork."""
+
+    def __init__(self, address: str, *, deadline_s: float = 60.0, timeout_s: float = 30.0) -> None:
+        self._client = Client(address, timeout_s)
+        self._deadline_s = deadline_s
+        self._told: OrderedDict[str, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def freeze_and_fold(self, causes: Causes, events: EventBatch | dict[str, np.ndarray]) -> Frozen:
+        """Freeze and fold n events of n causes, in order; read-only arrays. Raises TooOld: stop the job; Unavailable after the deadline."""
+        columns = events.columns if isinstance(events, EventBatch) else events
+        parts = []
+        for at in range(0, len(causes), ROWS_MAX):
+            rows = slice(at, at + ROWS_MAX)
+            arrays = {**causes.take(rows)._asdict(), **{name: columns[name][rows] for name in EVENT_COLUMNS}}
+            _, answer = self._call("freeze_and_fold", {"feature_set": FEATURE_SET}, arrays)
+            parts.append(Frozen(*(answer[name] for name in Frozen._fields)))
+        if len(parts) == 1:
+            return parts[0]
+        return Frozen(*map(np.concatenate, zip(*parts, strict=True))) if parts else Frozen.empty(0)
+
+    def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray) -> Assembled:
+        """Samples of m pairs as they are now: user, item uint64[m] (0: none), context uint64[m,4] (0: no value), ts_ms int64[m]."""
+        header, answer = self._call("assemble", {"feature_set": FEATURE_SET},
+                                    {"user": user, "item": item, "context": context, "ts_ms": ts_ms})
+        return Assembled(answer["keys"], answer["values"], answer["numbers"], header["sequence"])
+
+    def user(self, key: int) -> User:
+        """What is known of the user whose row key is `key`."""
+        header, answer = self._call("user", {}, {"user": np.array([key], np.uint64)})
+        return User(header["found"], header["impressions"], header["clicks"], answer["recent"], answer["recent_clicked"])
+
+    def popular(self, k: int) -> tuple[list[str], np.ndarray]:
+        """(ids, decayed clicks float32) of at most k items, best first."""
+        header, answer = self._call("popular", {"k": k}, {})
+        return header["items"], answer["score"]
+
+    def names(self, names: Iterable[str]) -> int:
+        """Tell the service what keys mean ("field=value"). Callers offer all, what was told of late is not sent again. How many were sent."""
+        with self._lock:
+            return self._tell(names, self._told)
+
+    def resolve(self, keys: np.ndarray) -> list[str | None]:
+        """ "field=value" of keys uint64[n]; None for a key that was never told."""
+        return self._call("resolve", {}, {"keys": np.asarray(keys, np.uint64)})[0]["names"]
+
+    def stats(self) -> dict[str, Any]:
+        """users, items, sequence, applied, duplicates, retries, bytes."""
+        return self._call("stats", {}, {})[0]
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(self, verb: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        return self._client.call_until(self._deadline_s, verb, header, arrays)
+
+    def _tell(self, names: Iterable[str], told: OrderedDict[str, None]) -> int:
+        new = []
+        for name in names:
+            if name in told:
+                told.move_to_end(name)
+            else:
+                new.append(name)
+        for at in range(0, len(new), NAMES_MAX):
+            part = new[at : at + NAMES_MAX]
+            self._call("names", {"names": part}, {})
+            told.update(dict.fromkeys(part))
+        while len(told) > NAMES_KEPT:
+            told.popitem(last=False)
+        return len(new)

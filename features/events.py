@@ -1,0 +1,91 @@
+"""Decoded interactions as the arrays that a feature shard folds.
+
+The context map of an interaction carries columns of the user (user.FIELD), of the item (item.FIELD) and of the moment (all others).
+A name that starts with _ is no feature. Slots are filled in order of field names; several values of a user's or an item's field are separated by |.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from headrace.features.layout import ACTION_CODES, CONTEXT_FIELDS, FEATURE_SET, IMPRESSION, ITEM_FIELDS, OTHER, USER_FIELDS, F
+from headrace.schemas.hashing import event_key, feature_key
+
+
+class EventBatch:
+    """n events as `columns` (layout.EVENT_COLUMNS) from decoded interactions without heartbeats.
+
+    `names`: "field=value" of every key used, each once, for FeatureClient.names. `dropped`: values that found no slot. An impression
+    counts as served when its exposure carries a whole sample of this feature set.
+    """
+
+    def __init__(self, records: Sequence[dict[str, Any]]) -> None:
+        n = len(records)
+        self._names: dict[str, None] = {}
+        self.dropped = 0
+        slots = (np.zeros((n, USER_FIELDS), np.uint64), np.zeros((n, ITEM_FIELDS), np.uint64), np.zeros((n, CONTEXT_FIELDS), np.uint64))
+        for row, record in enumerate(records):
+            if record["context"]:
+                self._context(record["context"], row, slots)
+        action = np.array([ACTION_CODES.get(record["action"], OTHER) for record in records], np.uint8)
+        self.columns: dict[str, np.ndarray] = {
+            "ts_ms": np.array([record["ts_ms"] for record in records], np.int64), "action": action,
+            "user": self._ids("user_id", records), "item": self._ids("item_id", records),
+            "event": np.array([_event(record["event_id"]) for record in records], np.uint64),
+            "value": np.array([record["value"] for record in records], np.float64).astype(np.float32),
+            "user_fields": slots[0], "item_fields": slots[1], "context": slots[2],
+            "served": ((action == IMPRESSION) & np.array([_served(record.get("exposure")) for record in records], bool)).astype(np.uint8)}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def __len__(self) -> int:
+        return len(self.columns["ts_ms"])
+
+    def _ids(self, field: str, records: Sequence[dict[str, Any]]) -> np.ndarray:
+        keys = []
+        for record in records:
+            key, name = _id(field, record[field])
+            keys.append(key)
+            self._names[name] = None
+        return np.array(keys, np.uint64)
+
+    def _context(self, context: dict[str, str], row: int, slots: tuple[np.ndarray, ...]) -> None:
+        filled: list[list[int]] = [[], [], []]
+        for field in sorted(context):
+            if field.startswith("_"):
+                continue
+            side, keys, names = _values(field, context[field])
+            filled[side] += keys
+            self._names.update(names)
+        for array, keys in zip(slots, filled, strict=True):
+            width = array.shape[1]
+            if keys:
+                array[row, : len(keys)] = keys[:width]
+            self.dropped += max(0, len(keys) - width)
+
+
+def _served(exposure: dict[str, Any] | None) -> bool:
+    return exposure is not None and exposure["feature_set"] == FEATURE_SET and len(exposure["feature_keys"]) == 8 * F
+
+
+def _event(event_id: str) -> int:
+    return event_key(event_id) if event_id else 0
+
+
+@lru_cache(maxsize=1 << 16)
+def _id(field: str, value: str) -> tuple[int, str]:
+    return feature_key(field, value), f"{field}={value}"
+
+
+@lru_cache(maxsize=1 << 16)
+def _values(field: str, text: str) -> tuple[int, tuple[int, ...], dict[str, None]]:
+    """(side: 0 user, 1 item, 2 context; keys; names) of a context entry."""
+    side = 0 if field.startswith("user.") else 1 if field.startswith("item.") else 2
+    values = [value for value in (text.split("|") if side < 2 else [text]) if value]
+    return side, tuple(feature_key(field, value) for value in values), {f"{field}={value}": None for value in values}

@@ -1,0 +1,249 @@
+"""Freeze and fold: what a user and an item are at an event, then the event put into them. Free functions over structured arrays.
+
+`assemble_one` is the only code that turns rows into a model's input: training (freezing) and serving call the same, so they agree.
+Compiled at each start (some seconds): Numba's cache looks at this file alone and would keep the constants of an older layout.py.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from headrace.features.layout import (
+    BIAS,
+    CLICK,
+    CONTEXT,
+    CONTEXT_FIELDS,
+    EMPTY_KEYS,
+    FOLDED,
+    FOLLOW,
+    IMPRESSION,
+    ITEM_AGE,
+    ITEM_COUNT,
+    ITEM_CTR,
+    ITEM_FIELD,
+    ITEM_FIELDS,
+    ITEM_ID,
+    LAST_CLICK,
+    LAST_CLICK_SEED,
+    LAST_CLICKS,
+    LOG_BUCKETS,
+    PRIOR_RATIO,
+    PRIOR_WEIGHT,
+    RATIO_BUCKETS,
+    RETRY,
+    RING,
+    ROW_VERSION,
+    USER_COUNT,
+    USER_CTR,
+    USER_FIELD,
+    USER_FIELDS,
+    USER_ID,
+    USER_RECENCY,
+    F,
+)
+
+_ZERO = np.uint64(0)
+_BIAS_KEY = np.uint64(EMPTY_KEYS[BIAS])
+
+
+@numba.njit
+def mix(seed, value):
+    """uint64 of (seed, value): splitmix64's finish. The key of bucket `value` in the slot whose empty key is `seed`."""
+    x = seed ^ ((value + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@numba.njit
+def decay(from_ms, to_ms, half_life_ms):
+    """Factor of a count as of from_ms when it is read at to_ms; never above 1: time that goes backwards decays nothing."""
+    return 1.0 if to_ms <= from_ms else 2.0 ** (-(to_ms - from_ms) / half_life_ms)
+
+
+@numba.njit
+def ratio_of(clicks, impressions):
+    """Clicks per impression, drawn towards PRIOR_RATIO as if PRIOR_WEIGHT impressions had shown it; within 0 and 1."""
+    return min(1.0, (clicks + PRIOR_WEIGHT * PRIOR_RATIO) / (impressions + PRIOR_WEIGHT))
+
+
+@numba.njit
+def ratio_bucket(ratio):
+    """0 to RATIO_BUCKETS - 1, by the square root: ratios of real feeds lie low."""
+    return np.uint64(min(RATIO_BUCKETS - 1, int(math.sqrt(ratio) * RATIO_BUCKETS)))
+
+
+@numba.njit
+def log_bucket(amount):
+    """0 to LOG_BUCKETS - 1: the whole part of log2(1 + amount)."""
+    return np.uint64(min(LOG_BUCKETS - 1, int(math.log2(1.0 + max(0.0, amount)))))
+
+
+@numba.njit
+def _put(keys, values, slot, key):
+    if key != _ZERO:
+        keys[slot] = key
+        values[slot] = np.float32(1.0)
+
+
+@numba.njit
+def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, keys, values, numbers):
+    """Write a sample: keys uint64[F], values float32[F], numbers float32[K], of a user row and an item row at ts_ms.
+
+    `user` or `item` 0: none, its side stays empty. A row of zeros is a user or item never seen.
+    """
+    keys[:] = EMPTY_KEYS
+    values[:] = 0.0
+    numbers[:] = 0.0
+    _put(keys, values, BIAS, _BIAS_KEY)
+    for n in range(CONTEXT_FIELDS):
+        _put(keys, values, CONTEXT + n, context[n])
+    if user != _ZERO:
+        _user_side(user_row, user, ts_ms, half_life_ms, keys, values, numbers)
+    if item != _ZERO:
+        _item_side(item_row, item, ts_ms, half_life_ms, keys, values, numbers)
+
+
+@numba.njit
+def _user_side(row, user, ts_ms, half_life_ms, keys, values, numbers):
+    _put(keys, values, USER_ID, user)
+    for n in range(USER_FIELDS):
+        _put(keys, values, USER_FIELD + n, row.fields[n])
+    factor = decay(row.decayed_ts_ms, ts_ms, half_life_ms)
+    impressions, clicks = row.impressions * factor, row.clicks * factor
+    ratio = ratio_of(clicks, impressions)
+    _put(keys, values, USER_CTR, mix(EMPTY_KEYS[USER_CTR], ratio_bucket(ratio)))
+    _put(keys, values, USER_COUNT, mix(EMPTY_KEYS[USER_COUNT], log_bucket(float(row.impressions_total))))
+    recency_s = -1.0
+    if row.events_total > 0:
+        recency_s = max(0.0, (ts_ms - row.last_ts_ms) / 1000.0)
+        _put(keys, values, USER_RECENCY, mix(EMPTY_KEYS[USER_RECENCY], log_bucket(recency_s)))
+    for n in range(LAST_CLICKS):
+        clicked = row.clicked[(int(row.clicked_next) - 1 - n) % RING]
+        if clicked != _ZERO:
+            _put(keys, values, LAST_CLICK + n, mix(LAST_CLICK_SEED, clicked))
+    numbers[0], numbers[1], numbers[2], numbers[3] = impressions, clicks, ratio, recency_s
+
+
+@numba.njit
+def _item_side(row, item, ts_ms, half_life_ms, keys, values, numbers):
+    _put(keys, values, ITEM_ID, item)
+    for n in range(ITEM_FIELDS):
+        _put(keys, values, ITEM_FIELD + n, row.fields[n])
+    factor = decay(row.decayed_ts_ms, ts_ms, half_life_ms)
+    impressions, clicks = row.impressions * factor, row.clicks * factor
+    ratio = ratio_of(clicks, impressions)
+    _put(keys, values, ITEM_CTR, mix(EMPTY_KEYS[ITEM_CTR], ratio_bucket(ratio)))
+    _put(keys, values, ITEM_COUNT, mix(EMPTY_KEYS[ITEM_COUNT], log_bucket(float(row.impressions_total))))
+    age_s = -1.0
+    if row.events_total > 0:
+        age_s = max(0.0, (ts_ms - row.first_ts_ms) / 1000.0)
+        _put(keys, values, ITEM_AGE, mix(EMPTY_KEYS[ITEM_AGE], log_bucket(age_s)))
+    numbers[4], numbers[5], numbers[6], numbers[7] = impressions, clicks, ratio, age_s
+
+
+@numba.njit
+def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, keys, values, numbers):
+    """`assemble_one` for m pairs. users USER_ROW[u], items ITEM_ROW[i], *_index int64[m] into them, user and item uint64[m]."""
+    for i in range(len(ts_ms)):
+        assemble_one(users[user_index[i]], items[item_index[i]], user[i], item[i], context[i], ts_ms[i], half_life_ms,
+                     keys[i], values[i], numbers[i])
+
+
+@numba.njit
+def _is_retry(row, event):
+    """Whether the event is among the user's last. Its cause is another one: an applied cause never comes here."""
+    if event == _ZERO:
+        return False
+    for n in range(RING):  # noqa: SIM110 (Numba has no any)
+        if row.event[n] == event:
+            return True
+    return False
+
+
+@numba.njit
+def _count(row, impression, click, ts_ms, half_life_ms):
+    """Add to the decayed counts; a late event adds what would be left of it."""
+    added = 1.0
+    if ts_ms >= row.decayed_ts_ms:
+        factor = decay(row.decayed_ts_ms, ts_ms, half_life_ms)
+        row.impressions *= factor
+        row.clicks *= factor
+        row.decayed_ts_ms = ts_ms
+    else:
+        added = decay(ts_ms, row.decayed_ts_ms, half_life_ms)
+    if impression:
+        row.impressions += added
+        row.impressions_total += 1
+    if click:
+        row.clicks += added
+        row.clicks_total += 1
+    row.events_total += 1
+    row.last_ts_ms = max(row.last_ts_ms, ts_ms)
+
+
+@numba.njit
+def _remember(row, item, impression, click, event, source, partition, offset):
+    if impression and row.recent[(int(row.recent_next) - 1) % RING] != item:
+        row.recent[row.recent_next] = item
+        row.recent_next = (row.recent_next + 1) % RING
+    if click and row.clicked[(int(row.clicked_next) - 1) % RING] != item:
+        row.clicked[row.clicked_next] = item
+        row.clicked_next = (row.clicked_next + 1) % RING
+    if event != _ZERO:
+        at = row.event_next
+        row.event[at] = event
+        row.source[at] = source
+        row.partition[at] = partition
+        row.offset[at] = offset
+        row.event_next = (row.event_next + 1) % RING
+
+
+@numba.njit
+def _describe(row, fields):
+    """Fields of a user or item are what the newest event that names any says."""
+    named = False
+    for n in range(len(fields)):
+        named |= fields[n] != _ZERO
+    if named:
+        for n in range(len(fields)):
+            row.fields[n] = fields[n]
+
+
+@numba.njit
+def freeze_and_fold(users, items, user_index, item_index, source, partition, offset, ts_ms, action, user, item, event,
+                    user_fields, item_fields, context, served, half_life_ms, sequence_now, keys, values, numbers, sequence, status):
+    """Event by event: answer a retry, take the event's fields, freeze an impression, fold. Returns the sequence after (events folded ever).
+
+    users USER_ROW[u] and items ITEM_ROW[i] are changed in place; *_index int64[n] into them. Written: keys uint64[n,F], values
+    float32[n,F], numbers float32[n,K] (zeros unless an impression that is not served is frozen), sequence int64[n] before the event,
+    status uint8[n].
+    """
+    for i in range(len(ts_ms)):
+        user_row, item_row = users[user_index[i]], items[item_index[i]]
+        sequence[i] = sequence_now
+        if _is_retry(user_row, event[i]):
+            status[i] = RETRY
+            continue
+        status[i] = FOLDED
+        _describe(user_row, user_fields[i])
+        _describe(item_row, item_fields[i])
+        impression = action[i] == IMPRESSION
+        click = CLICK <= action[i] <= FOLLOW
+        if impression and served[i] == 0:
+            assemble_one(user_row, item_row, user[i], item[i], context[i], ts_ms[i], half_life_ms, keys[i], values[i], numbers[i])
+        if item_row.events_total == 0 or ts_ms[i] < item_row.first_ts_ms:
+            item_row.first_ts_ms = ts_ms[i]
+        user_row.version = ROW_VERSION
+        item_row.version = ROW_VERSION
+        _count(user_row, impression, click, ts_ms[i], half_life_ms)
+        _count(item_row, impression, click, ts_ms[i], half_life_ms)
+        _remember(user_row, item[i], impression, click, event[i], source[i], partition[i], offset[i])
+        sequence_now += 1
+    return sequence_now
+
+
+assert EMPTY_KEYS.shape == (F,)

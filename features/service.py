@@ -1,0 +1,120 @@
+"""The verbs of a feature shard, as docs/architecture.md states them: one check at the door, trust inside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from headrace.features.layout import CONTEXT_FIELDS, EVENT_COLUMNS, FEATURE_SET
+from headrace.features.shard import FeatureShard
+from headrace.rpc.causes import Causes
+from headrace.rpc.errors import BadMessage, Refused
+from headrace.rpc.message import Arrays, Header, column
+from headrace.rpc.server import Verb
+from headrace.schemas.hashing import feature_key
+
+NAME_CHARACTERS_MAX = 4096
+NAMES_MAX = 16_384
+TS_MS_MAX = 1 << 48
+_STATUS = ("folded", "repeated", "retry")
+
+
+class FeatureService:
+    """Verbs over one shard; all run on the shard's owner thread. `registry` holds the metrics."""
+
+    def __init__(self, shard: FeatureShard) -> None:
+        self.shard = shard
+        self.registry = CollectorRegistry()
+        self._events = Counter("headrace_features_events_total", "Events by status.", ["status"], registry=self.registry)
+        self._seconds = Histogram("headrace_features_call_seconds", "Seconds a call on the owner thread.", ["verb"], registry=self.registry,
+                                  buckets=(.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 2))
+        for name in ("sequence", "users", "items"):
+            gauge = Gauge(f"headrace_features_{name}", f"Count of {name}.", registry=self.registry)
+            gauge.set_function(lambda name=name: shard.counts[name])
+
+    def verbs(self) -> Mapping[str, Verb]:
+        verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
+                 "popular": self._popular, "resolve": self._resolve, "stats": self._stats}
+        return {name: self._timed(name, verb) for name, verb in verbs.items()}
+
+    def _timed(self, name: str, verb: Verb) -> Verb:
+        seconds = self._seconds.labels(name)
+
+        def run(header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+            start = time.perf_counter()
+            try:
+                return verb(header, arrays)
+            finally:
+                seconds.observe(time.perf_counter() - start)
+
+        return run
+
+    def _freeze_and_fold(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        _known(header)
+        causes = Causes(column(arrays, "source", "int32", (None,)), column(arrays, "partition", "int32", (None,)),
+                        column(arrays, "offset", "int64", (None,)))
+        events = {name: column(arrays, name, *kind) for name, kind in EVENT_COLUMNS.items()}
+        n = len(causes)
+        if any(len(array) != n for array in (*causes, *events.values())):
+            raise BadMessage(f"arrays of different lengths: {sorted({len(array) for array in (*causes, *events.values())})}")
+        if n and min(int(part.min()) for part in causes) < 0:
+            raise BadMessage("a cause has a negative source, partition or offset")
+        if n and not (events["user"].all() and events["item"].all()):
+            raise BadMessage("an event has user or item 0: heartbeats are not folded")
+        _moments(events["ts_ms"])
+        frozen = self.shard.freeze_and_fold(causes, events)
+        for status, count in enumerate(np.bincount(frozen.status, minlength=3).tolist()):
+            self._events.labels(_STATUS[status]).inc(count)
+        return {"sequence": self.shard.sequence}, frozen._asdict()
+
+    def _assemble(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        _known(header)
+        user = column(arrays, "user", "uint64", (None,))
+        item, ts_ms = column(arrays, "item", "uint64", (len(user),)), column(arrays, "ts_ms", "int64", (len(user),))
+        context = column(arrays, "context", "uint64", (len(user), CONTEXT_FIELDS))
+        _moments(ts_ms)
+        return {"sequence": self.shard.sequence}, self.shard.assemble(user, item, context, ts_ms)._asdict()
+
+    def _names(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        names = header.get("names")
+        if not isinstance(names, list) or len(names) > NAMES_MAX:
+            raise BadMessage(f"names is no list of at most {NAMES_MAX} texts")
+        for name in names:
+            if not isinstance(name, str) or "=" not in name or len(name) > NAME_CHARACTERS_MAX:
+                raise BadMessage(f"a name is no text field=value of at most {NAME_CHARACTERS_MAX} characters: {str(name)[:80]!r}")
+        self.shard.store.put_names((feature_key(*name.split("=", 1)) for name in names), names)
+        return {}, {}
+
+    def _user(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        user = self.shard.user(int(column(arrays, "user", "uint64", (1,))[0]))
+        return ({"found": user.found, "impressions": user.impressions, "clicks": user.clicks},
+                {"recent": user.recent, "recent_clicked": user.recent_clicked})
+
+    def _popular(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        k = header.get("k")
+        if not isinstance(k, int) or k < 0:
+            raise BadMessage(f"k is {k!r}, expected a number of items")
+        items, score = self.shard.popular.top(k)
+        ids = [name and name.split("=", 1)[1] for name in self.shard.store.names(items)]
+        named = np.array([one is not None for one in ids], bool)
+        return {"items": [one for one in ids if one is not None]}, {"score": score[named]}
+
+    def _resolve(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        return {"names": self.shard.store.names(column(arrays, "keys", "uint64", (None,)))}, {}
+
+    def _stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held()}, {}
+
+
+def _known(header: Header) -> None:
+    wanted = header.get("feature_set", FEATURE_SET)
+    if wanted != FEATURE_SET:
+        raise Refused(f"feature set {wanted!r} is not served here; known: {FEATURE_SET}")
+
+
+def _moments(ts_ms: np.ndarray) -> None:
+    if len(ts_ms) and not (ts_ms.min() >= 0 and ts_ms.max() < TS_MS_MAX):
+        raise BadMessage("a ts_ms is no time in milliseconds since 1970")

@@ -1,0 +1,245 @@
+"""One shard of features: freezes and folds events once a cause, answers repetitions from what was frozen, assembles samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from headrace.features import kernels
+from headrace.features.frozen import Frozen, from_bytes, to_bytes
+from headrace.features.layout import EVENT_COLUMNS, FEATURE_SET, FOLDED, ITEM_ROW, REPEATED, RETRY, RING, ROW_VERSION, USER_ROW, F, K
+from headrace.features.popular import Popular
+from headrace.features.store import Batch, FeatureStore, cause_key, counts_bytes, ring_page_key, ring_page_of
+from headrace.rpc.causes import PAGE_BITS, Causes, RingKey, Rings
+from headrace.rpc.errors import TooOld, Unavailable
+from headrace.rpc.message import Arrays
+
+EFFECT = "fold"
+BATCH_MAX = 4096
+FROZEN_OFFSETS = 1 << 18  # what is replayed after a crash: the rate of a partition times the checkpoint interval
+_COUNTS = ("sequence", "applied", "retries", "users", "items")
+
+
+class User(NamedTuple):
+    found: bool
+    impressions: int
+    clicks: int
+    recent: np.ndarray
+    recent_clicked: np.ndarray
+
+
+class Sample(NamedTuple):
+    """keys uint64[m,F], values float32[m,F], numbers float32[m,K]."""
+
+    keys: np.ndarray
+    values: np.ndarray
+    numbers: np.ndarray
+
+
+class FeatureShard:
+    """Owned by one thread. `frozen_offsets`: how many offsets a partition the frozen samples are kept for, at most `ring_length`.
+
+    counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `users`, `items`; `duplicates` since
+    the start.
+    """
+
+    def __init__(self, store: FeatureStore, *, half_life_s: float, ring_length: int, frozen_offsets: int = FROZEN_OFFSETS) -> None:
+        self.store = store
+        self._half_life_ms = half_life_s * 1000.0
+        self._ring_length = ring_length
+        self._frozen_offsets = min(frozen_offsets, ring_length)
+        self.duplicates = 0
+        self.failed = ""
+        self._restore()
+
+    @property
+    def sequence(self) -> int:
+        return self.counts["sequence"]
+
+    def freeze_and_fold(self, causes: Causes, events: Arrays) -> Frozen:
+        """Freeze, fold and answer n events in their order; `events` are arrays as in layout.EVENT_COLUMNS. All that a call changes is
+        written, with its causes, in one batch a 4,096 events, before it is answered.
+
+        A cause applied before (or earlier in this call) is answered with what it was answered then: status REPEATED, or RETRY again.
+        Raises TooOld when a cause lies before the ring, or was applied and its frozen sample is no longer kept; nothing of its block of
+        4,096 is applied then. Raises Unavailable when the store cannot write; calling again is safe.
+        """
+        if self.failed:
+            self.recover()
+        parts = [self._block(causes.take(at), {name: events[name][at] for name in EVENT_COLUMNS}) for at in _blocks(len(causes))]
+        if len(parts) == 1:
+            return parts[0]
+        return Frozen(*map(np.concatenate, zip(*parts, strict=True))) if parts else Frozen.empty(0)
+
+    def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray) -> Sample:
+        """Samples of m pairs as they are now, read at ts_ms int64[m]: user, item uint64[m] (0: none), context uint64[m,4]."""
+        user, item, context, ts_ms = (np.array(column) for column in (user, item, context, ts_ms))  # writable: one compiled kernel
+        users, items = _Rows.read(self.store, "users", user, USER_ROW), _Rows.read(self.store, "items", item, ITEM_ROW)
+        m = len(ts_ms)
+        sample = Sample(np.zeros((m, F), np.uint64), np.zeros((m, F), np.float32), np.zeros((m, K), np.float32))
+        if m:
+            kernels.assemble(users.rows, items.rows, users.index, items.index, user, item, context, ts_ms, self._half_life_ms, *sample)
+        return sample
+
+    def user(self, key: int) -> User:
+        """Counts and the last items of a user, newest first, 0 where there are fewer."""
+        rows, found = self.store.rows("users", np.array([key], np.uint64), USER_ROW)
+        row = rows[0]
+        newest = np.arange(RING)
+        recent = row["recent"][(int(row["recent_next"]) - 1 - newest) % RING]
+        clicked = row["clicked"][(int(row["clicked_next"]) - 1 - newest) % RING]
+        return User(bool(found[0]), int(row["impressions_total"]), int(row["clicks_total"]), recent, clicked)
+
+    def _block(self, causes: Causes, events: Arrays) -> Frozen:
+        applied = self._rings.check_new(FEATURE_SET, EFFECT, causes)
+        first = _first_rows(causes)
+        new = ~applied & (first == np.arange(len(causes)))
+        answer = Frozen.empty(len(causes))
+        if applied.any():
+            _put(answer, np.nonzero(applied)[0], self._stored(causes.take(applied)))
+        if new.any():
+            at = np.nonzero(new)[0]
+            _put(answer, at, self._fold(causes.take(at), {name: column[at] for name, column in events.items()}))
+        again = np.nonzero(~applied & ~new)[0]
+        if len(again):
+            repeated = answer.take(first[again])
+            repeated.status[repeated.status != RETRY] = REPEATED
+            _put(answer, again, repeated)
+        self.duplicates += len(causes) - int(new.sum())
+        return answer
+
+    def _stored(self, causes: Causes) -> Frozen:
+        columns = (column.tolist() for column in causes)
+        held = self.store.get("frozen", [cause_key(*cause) for cause in zip(*columns, strict=True)])
+        missing = next((i for i, data in enumerate(held) if data is None), None)
+        if missing is not None:
+            raise TooOld(f"offset {int(causes.offset[missing])} of source {int(causes.source[missing])}, partition"
+                         f" {int(causes.partition[missing])} was folded, and its frozen sample is gone: only the last"
+                         f" {self._frozen_offsets} offsets are kept; start the job from a newer offset, or raise frozen_offsets")
+        return from_bytes([data for data in held if data is not None])
+
+    def _fold(self, causes: Causes, events: Arrays) -> Frozen:
+        users = _Rows.read(self.store, "users", events["user"], USER_ROW)
+        items = _Rows.read(self.store, "items", events["item"], ITEM_ROW)
+        answer = Frozen.empty(len(causes))
+        sequence = kernels.freeze_and_fold(
+            users.rows, items.rows, users.index, items.index, *causes, events["ts_ms"], events["action"], events["user"], events["item"],
+            events["event"], events["user_fields"], events["item_fields"], events["context"], events["served"], self._half_life_ms,
+            self.sequence, answer.keys, answer.values, answer.numbers, answer.sequence, answer.status)
+        folded = answer.status == FOLDED
+        users.keep(folded)
+        items.keep(folded)
+        counts = self.counts | {
+            "sequence": int(sequence), "applied": self.counts["applied"] + len(causes),
+            "retries": self.counts["retries"] + int((~folded).sum()),
+            "users": self.counts["users"] + int((users.changed & ~users.found).sum()),
+            "items": self.counts["items"] + int((items.changed & ~items.found).sum())}
+        self._write(causes, answer, users, items, counts)
+        self.counts = counts
+        self.popular.fold(items.keys[items.changed], items.rows[items.changed])
+        return answer
+
+    def _write(self, causes: Causes, answer: Frozen, users: _Rows, items: _Rows, counts: dict[str, int]) -> None:
+        """One batch: rows, what was answered, the rings' pages, the counts."""
+        batch = self.store.batch()
+        batch.put_rows("users", users.keys[users.changed], users.rows[users.changed])
+        batch.put_rows("items", items.keys[items.changed], items.rows[items.changed])
+        for cause, data in zip(zip(*(column.tolist() for column in causes), strict=True), to_bytes(answer), strict=True):
+            batch.put("frozen", cause_key(*cause), data)
+        for key, page in self._rings.mark(FEATURE_SET, EFFECT, causes):
+            data = self._rings.page(key, page)
+            if data is not None:
+                batch.put("rings", ring_page_key(*key, page), data)
+            if page > self._head_pages.get(key, -1):
+                self._head_pages[key] = page
+                self._prune(batch, key, page)
+        batch.put("meta", b"counts", counts_bytes(counts))
+        try:
+            self.store.write(batch)
+        except Exception as error:  # the ring in memory is ahead of the store now: nothing may be answered from it
+            self.failed = f"the store cannot write: {error}"
+            raise Unavailable(f"{self.failed}; nothing of this call's block was applied; free the disk, the store is opened again at the"
+                              " next call") from error
+
+    def recover(self) -> None:
+        """Open the store again after a failed write, and start from what it holds."""
+        self.store.reopen()
+        self._restore()
+        self.failed = ""
+
+    def _prune(self, batch: Batch, key: RingKey, head_page: int) -> None:
+        """When a ring enters a page: delete the pages that it has left, and the frozen samples older than are kept."""
+        left = head_page + 1 - self._rings.length // PAGE_BITS
+        if left > 0:
+            batch.delete_range("rings", ring_page_key(*key, 0), ring_page_key(*key, left))
+        floor = head_page * PAGE_BITS - self._frozen_offsets
+        where = (key.source, key.partition)
+        since = self._frozen_floor.get(where, 0)
+        if floor > since:
+            batch.delete_range("frozen", cause_key(*where, since), cause_key(*where, floor))
+            self._frozen_floor[where] = floor
+
+    def _restore(self) -> None:
+        """All that lives in memory, from the store."""
+        self.counts = dict.fromkeys(_COUNTS, 0) | self.store.meta()
+        self._rings = Rings(self._ring_length)
+        self._head_pages: dict[RingKey, int] = {}
+        self._frozen_floor: dict[tuple[int, int], int] = {}
+        self.popular = Popular(self._half_life_ms)
+        for data_key, data in self.store.scan("rings"):
+            scope, source, partition, effect, page = ring_page_of(data_key)
+            key = RingKey(scope, source, partition, effect)
+            self._rings.restore(key, page, data)
+            self._head_pages[key] = max(page, self._head_pages.get(key, -1))
+        self.popular.rebuild(_item_blocks(self.store))
+
+
+class _Rows:
+    """Distinct rows of a call: keys uint64[u], rows[u], found bool[u], index int64[n] from events to rows, changed bool[u]."""
+
+    def __init__(self, keys: np.ndarray, rows: np.ndarray, found: np.ndarray, index: np.ndarray) -> None:
+        self.keys, self.rows, self.found, self.index = keys, rows, found, index
+        self.changed = np.zeros(len(keys), bool)
+
+    @classmethod
+    def read(cls, store: FeatureStore, family: str, keys: np.ndarray, dtype: np.dtype) -> _Rows:
+        distinct, index = np.unique(keys, return_inverse=True)
+        rows, found = store.rows(family, distinct, dtype)
+        assert (rows["version"] == found * ROW_VERSION).all(), f"{family} holds rows of another version than {ROW_VERSION}"
+        return cls(distinct, rows, found, index.reshape(-1))
+
+    def keep(self, folded: np.ndarray) -> None:
+        """Rows of folded events (bool[n]) are the ones to write."""
+        self.changed[self.index[folded]] = True
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    for start in range(0, n, BATCH_MAX):
+        yield slice(start, start + BATCH_MAX)
+
+
+def _first_rows(causes: Causes) -> np.ndarray:
+    """int64[n]: the row at which each row's cause comes first."""
+    cause = np.empty(len(causes), [("source", "i4"), ("partition", "i4"), ("offset", "i8")])
+    cause["source"], cause["partition"], cause["offset"] = causes
+    _, first, inverse = np.unique(cause, return_index=True, return_inverse=True)
+    return first[inverse.reshape(-1)]
+
+
+def _put(answer: Frozen, at: np.ndarray, part: Frozen) -> None:
+    for whole, column in zip(answer, part, strict=True):
+        whole[at] = column
+
+
+def _item_blocks(store: FeatureStore) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    keys, rows = [], []
+    for key, row in store.scan("items"):
+        keys.append(key)
+        rows.append(row)
+        if len(keys) == BATCH_MAX:
+            yield np.frombuffer(b"".join(keys), ">u8").astype(np.uint64), np.frombuffer(b"".join(rows), ITEM_ROW)
+            keys, rows = [], []
+    if keys:
+        yield np.frombuffer(b"".join(keys), ">u8").astype(np.uint64), np.frombuffer(b"".join(rows), ITEM_ROW)

@@ -1,0 +1,159 @@
+"""RocksDB under a feature shard: rows, frozen samples, ring pages and the sequence, written in one batch. The only importer of rocksdict.
+
+Everything is raw bytes (raw_mode: the other mode unpickles what it reads). Keys are big-endian, so that a range is a span of offsets.
+A batch outlives the process's death (kill -9), not a power cut: the write-ahead log is not synced.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+
+FAMILIES = ("users", "items", "frozen", "rings", "names", "meta")
+_CAUSE = struct.Struct(">IIQ")
+_RING_PAGE = struct.Struct(">Q")
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_write_buffer_size(64 << 20)
+    options.set_max_write_buffer_number(4)
+    options.set_max_background_jobs(2)
+    options.set_max_open_files(-1)
+    options.set_keep_log_file_num(4)
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(Cache(128 << 20))
+    blocks.set_bloom_filter(10.0, False)
+    options.set_block_based_table_factory(blocks)
+    return options
+
+
+class Batch:
+    """Writes that become visible and durable together."""
+
+    def __init__(self, families: dict[str, Any]) -> None:
+        self._families = families
+        self.batch = WriteBatch(raw_mode=True)
+
+    def put_rows(self, family: str, keys: np.ndarray, rows: np.ndarray) -> None:
+        """Rows (structured, n) under uint64[n] keys."""
+        handle, put, width = self._families[family], self.batch.put, rows.dtype.itemsize
+        names, data = keys.astype(">u8").tobytes(), rows.tobytes()
+        for n in range(len(keys)):
+            put(names[8 * n : 8 * n + 8], data[width * n : width * n + width], handle)
+
+    def put(self, family: str, key: bytes, value: bytes) -> None:
+        self.batch.put(key, value, self._families[family])
+
+    def delete_range(self, family: str, start: bytes, end: bytes) -> None:
+        """Delete the keys from `start` up to, not including, `end`."""
+        self.batch.delete_range(start, end, self._families[family])
+
+
+class FeatureStore:
+    """Opens a folder for one process (a second opener gets an IO error about LOCK). Used by one thread."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_options = WriteOptions()
+        self._open()
+
+    def _open(self) -> None:
+        path = self.path
+        known = Rdict.list_cf(str(path), _options()) if (path / "CURRENT").exists() else []
+        families = {name: _options() for name in {*FAMILIES, *known} - {"default"}}
+        self._db = Rdict(str(path), _options(), column_families=families, access_type=AccessType.read_write())
+        self._columns = {name: self._db.get_column_family(name) for name in FAMILIES}
+        self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+
+    def reopen(self) -> None:
+        """Close and open again: after a failed write (a full disk) the handle stays failed for ever, the folder does not."""
+        self.close()
+        self._open()
+
+    def batch(self) -> Batch:
+        return Batch(self._handles)
+
+    def write(self, batch: Batch) -> None:
+        self._db.write(batch.batch, self._write_options)
+
+    def rows(self, family: str, keys: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """(rows dtype[n], found bool[n]) of uint64[n] keys; a missing row is all zeros. The rows are the caller's to change.
+
+        Raises AssertionError for a row of another layout: the store is of another version of the feature set.
+        """
+        held = self.get(family, split(keys.astype(">u8").tobytes(), 8))
+        blank = bytes(dtype.itemsize)
+        data = b"".join(blank if row is None else row for row in held)
+        assert len(data) == len(keys) * dtype.itemsize, f"{family} holds rows of another layout than {dtype.itemsize} bytes"
+        return np.frombuffer(data, dtype).copy(), np.array([row is not None for row in held], bool)
+
+    def get(self, family: str, keys: list[bytes]) -> list[bytes | None]:
+        """Multi-get; None where there is nothing."""
+        return self._columns[family].get(keys) if keys else []
+
+    def scan(self, family: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every key and value in order."""
+        yield from self._columns[family].items()
+
+    def meta(self) -> dict[str, int]:
+        """The shard's counts as written last; empty for a new store."""
+        data = self._columns["meta"].get(b"counts")
+        return json.loads(data) if data else {}
+
+    def names(self, keys: np.ndarray) -> list[str | None]:
+        """ "field=value" of uint64[n] keys; None where it was never told."""
+        held = self.get("names", split(keys.astype(">u8").tobytes(), 8))
+        return [name.decode() if name is not None else None for name in held]
+
+    def put_names(self, keys: Iterable[int], names: Iterable[str]) -> None:
+        batch = self.batch()
+        for key, name in zip(keys, names, strict=True):
+            batch.put("names", key.to_bytes(8, "big"), name.encode())
+        self.write(batch)
+
+    def bytes_held(self) -> int:
+        """Bytes of tables on disk and in memory, approximately."""
+        return sum(int(column.property_int_value(name) or 0) for column in self._columns.values()
+                   for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"))
+
+    def close(self) -> None:
+        """Close; every handle first, because one alive keeps the folder locked."""
+        self._handles.clear()
+        for column in self._columns.values():
+            column.close()
+        self._columns.clear()
+        self._db.close()
+
+
+def split(data: bytes, width: int) -> list[bytes]:
+    return [data[at : at + width] for at in range(0, len(data), width)]
+
+
+def counts_bytes(counts: dict[str, int]) -> bytes:
+    return json.dumps(counts).encode()
+
+
+def cause_key(source: int, partition: int, offset: int) -> bytes:
+    """Key of a cause in `frozen`: causes of a partition lie in order of offset."""
+    return _CAUSE.pack(source, partition, offset)
+
+
+def ring_page_key(scope: str, source: int, partition: int, effect: str, page: int) -> bytes:
+    """Key of a ring's page in `rings`: its ring as JSON, then the page's number."""
+    return json.dumps([scope, source, partition, effect]).encode() + _RING_PAGE.pack(page)
+
+
+def ring_page_of(key: bytes) -> tuple[str, int, int, str, int]:
+    scope, source, partition, effect = json.loads(key[:-8])
+    return scope, source, partition, effect, _RING_PAGE.unpack(key[-8:])[0]

@@ -1,0 +1,46 @@
+"""The feature service as a role: the store, one owner thread, the Flight server, health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from headrace.config import Config
+from headrace.features.service import FeatureService
+from headrace.features.shard import FeatureShard
+from headrace.features.store import FeatureStore
+from headrace.features.warm import compile_kernels
+from headrace.rpc.health import Health
+from headrace.rpc.owner import Owner
+from headrace.rpc.server import Server
+
+log = logging.getLogger(__name__)
+
+
+def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
+    """Serve at config.features.address from DATA_DIR/features; returns what stops it. Raises OSError when a port or the folder is taken."""
+    compile_kernels()
+    try:
+        store = FeatureStore(config.stack.data_dir / "features")
+    except Exception as error:
+        raise OSError(f"the feature store at {config.stack.data_dir / 'features'} cannot be opened: {error}") from error
+    shard = FeatureShard(store, half_life_s=config.features.half_life_s, ring_length=config.features.ring_length)
+    service = FeatureService(shard)
+    owner = Owner("features")
+    host, port = config.features.address.rsplit(":", 1)
+    try:
+        server = Server(host, int(port), service.verbs(), owner)
+        health = Health(config.features.http_port, lambda: shard.failed, service.registry)
+    except Exception as error:
+        store.close()
+        raise OSError(f"the feature service cannot serve at {config.features.address}: {error}") from error
+    owner.start()
+    log.info("features at %s, sequence %d", config.features.address, shard.sequence)
+
+    def stop() -> None:
+        health.close()
+        server.shutdown()
+        owner.stop()
+        store.close()
+
+    return stop
