@@ -137,3 +137,96 @@ class PsLedger:
             for key in keys_by_cause[cause]:
                 self.counts[key] = self.counts.get(key, 0) + 1
         return "applied"
+
+
+# features/
+
+
+class Features:
+    """freeze_and_fold on dicts, an event at a time: what a user and an item are, then the event put into them."""
+
+    def __init__(self, half_life_s):
+        self.half_life_ms = half_life_s * 1000
+        self.users, self.items, self.answers, self.sequence, self.retries = {}, {}, {}, 0, 0
+
+    def event(self, cause, ts_ms, action, user, item, event, user_fields, item_fields, context, served):
+        """(keys, values, numbers, sequence, status) of one event."""
+        if cause in self.answers:
+            *answer, status = self.answers[cause]
+            return (*answer, 2 if status == 2 else 1)
+        u = self.users.get(user) or {"log": [], "recent": [], "clicked": [], "events": [], "fields": (0,) * 4, "as_of": 0}
+        i = self.items.get(item) or {"log": [], "fields": (0,) * 6, "as_of": 0}
+        before = self.sequence
+        if event and event in u["events"][-64:]:
+            self.retries += 1
+            self.answers[cause] = (None, None, None, before, 2)
+            return self.answers[cause]
+        self.users[user], self.items[item] = u, i
+        u["fields"] = tuple(user_fields) if any(user_fields) else u["fields"]
+        i["fields"] = tuple(item_fields) if any(item_fields) else i["fields"]
+        frozen = (None, None, None)
+        if action == 1 and not served:
+            frozen = self.sample(user, item, context, ts_ms)
+        for row in (u, i):
+            row["log"].append((ts_ms, action))
+        if action == 1 and u["recent"][-1:] != [item]:
+            u["recent"].append(item)
+        if 2 <= action <= 6 and u["clicked"][-1:] != [item]:
+            u["clicked"].append(item)
+        if event:
+            u["events"].append(event)
+        self.sequence += 1
+        self.answers[cause] = (*frozen, before, 0)
+        return self.answers[cause]
+
+    def sample(self, user, item, context, ts_ms):
+        """Keys, values and numbers by slot, from the whole log of each row."""
+        import math
+
+        from headrace.features.layout import NUMBERS, SLOTS
+        from headrace.schemas.hashing import feature_key
+
+        u, i = self.users.get(user, {}), self.items.get(item, {})
+        found = {"bias": feature_key("bias", "")}
+        found |= {f"context.{n}": key for n, key in enumerate(context)}
+        numbers = dict.fromkeys(NUMBERS, 0.0)
+        for name, key, row in (("user", user, u), ("item", item, i)):
+            if not key:
+                continue
+            found[f"{name}_id"] = key
+            found |= {f"{name}.{n}": key for n, key in enumerate(row.get("fields", ()))}
+            log = row.get("log", [])
+            shown, clicked = self.decayed(log, {1}, ts_ms), self.decayed(log, {2, 3, 4, 5, 6}, ts_ms)
+            ratio = min(1.0, (clicked + 0.5) / (shown + 5.0))
+            numbers |= {f"{name}_impressions": shown, f"{name}_clicks": clicked, f"{name}_ctr": ratio}
+            found[f"{name}_ctr"] = bucket(f"{name}_ctr", min(19, int(math.sqrt(ratio) * 20)))
+            found[f"{name}_count"] = bucket(f"{name}_count", int(math.log2(1 + sum(action == 1 for _, action in log))))
+            slot, number = ("user_recency", "user_recency_s") if name == "user" else ("item_age", "item_age_s")
+            numbers[number] = -1.0
+            if log:
+                since = max(t for t, _ in log) if name == "user" else min(t for t, _ in log)
+                numbers[number] = max(0.0, (ts_ms - since) / 1000)
+                found[slot] = bucket(slot, int(math.log2(1 + numbers[number])))
+        for n, clicked in enumerate(reversed(u.get("clicked", [])[-3:])):
+            found[f"last_click.{n}"] = bucket("last_click", clicked)
+        keys = [found.get(slot) or feature_key(slot, "") for slot in SLOTS]
+        values = [1.0 if found.get(slot) else 0.0 for slot in SLOTS]
+        return keys, values, list(numbers.values())
+
+    def decayed(self, log, actions, ts_ms):
+        """Each event halves from its own time to the newest event or the reading, whichever is later."""
+        if not log:
+            return 0.0
+        at = max(ts_ms, max(t for t, _ in log))
+        return sum(2.0 ** (-(at - t) / self.half_life_ms) for t, action in log if action in actions)
+
+
+def bucket(slot, number):
+    """splitmix64 in Python's integers."""
+    from headrace.schemas.hashing import feature_key
+
+    mask = (1 << 64) - 1
+    x = feature_key(slot, "") ^ ((number + 1) * 0x9E3779B97F4A7C15 & mask)
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & mask
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & mask
+    return x ^ (x >> 31)
