@@ -103,6 +103,7 @@ class Table:
             kernels.put(self._rows, self._rows_of(keys[start : start + CALL_ROWS]), values[start : start + CALL_ROWS])
 
     def _rows_of(self, keys: np.ndarray) -> np.ndarray:
+        assert self.room_for(keys), "a row past the arena would be written over a neighbour's memory: ask room_for first"
         before = len(self)
         at = self._index.find_or_insert(keys, self._keys)
         if len(self) > before:

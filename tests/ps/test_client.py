@@ -54,7 +54,7 @@ def test_pull_keeps_the_order_over_shards(two):
 
 
 def test_push_goes_to_every_shard_once(two):
-    client, stores = two
+    client, _ = two
     rows = np.random.default_rng(0).integers(0, 500, (20, 4))
     push = ("fm", "click", worlds.causes(range(20)), computing(rows))
     assert client.push(*push) == PushResult(2, 0, 0, 1)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -18,7 +19,7 @@ class AgainstDict(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.table = Table(TableSpec("t", "int64", 2, "sum"), 100_000)
+        self.table = Table(TableSpec("t", "int64", 2, "sum"), 400_000)
         self.sums, self.changed = {}, set()
 
     @rule(keys=KEYS, grad=st.integers(-5, 5))
@@ -47,7 +48,7 @@ class AgainstDict(RuleBasedStateMachine):
     @rule()
     def save_and_restore(self):
         keys, rows = (a.copy() for a in self.table.stored())
-        other = Table(self.table.spec, 100_000)
+        other = Table(self.table.spec, 400_000)
         other.restore(keys, rows, self.table.changed().copy(), self.table.published)
         assert other.digest() == self.table.digest()
         self.table = other
@@ -105,6 +106,13 @@ def test_read_only_and_unaligned_arrays_are_taken():
     assert not keys.flags.aligned
     table.push(keys, np.frombuffer(np.ones(3, np.float32).tobytes(), np.float32).reshape(3, 1))
     assert table.pull(keys).ravel().tolist() == [1, 1, 1]
+
+
+def test_a_full_table_is_never_written_past():
+    table = Table(TableSpec("t", "float32", 1, "sum"), 3)
+    for change in (table.push, table.put):
+        with pytest.raises(AssertionError, match="room_for"):
+            change(np.arange(4, dtype=np.uint64), np.ones((4, 1), np.float32))
 
 
 def test_room():
