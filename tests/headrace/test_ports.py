@@ -1,0 +1,58 @@
+"""A default port that is taken becomes the next free one; a configured one is not moved."""
+
+import socket
+
+import pytest
+
+from headrace import ports
+from headrace.config import Config
+
+
+@pytest.fixture
+def taken():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_a_taken_default_moves_and_is_said(monkeypatch):
+    config = Config()
+    busy = {ports.port_of(config.engine.url), ports.port_of(config.ps.addresses[0])}
+    monkeypatch.setattr(ports, "is_free", lambda port: port not in busy)
+    overlay, said = ports.plan(config)
+    # 19081 is the registry's and 19101 the second shard's: a port is given once.
+    assert overlay == {"engine": {"url": "http://127.0.0.1:19082"}, "ps": {"addresses": ["127.0.0.1:19101", "127.0.0.1:19102"]}}
+    assert any("port 19080 is taken" in sentence for sentence in said)
+
+
+def test_no_port_is_given_twice(monkeypatch):
+    monkeypatch.setattr(ports, "is_free", lambda port: port >= 19200)
+    overlay, _ = ports.plan(Config())
+    given = [ports.port_of(address) for body in overlay.values() for value in body.values()
+             for address in (value if isinstance(value, list) else [value])]
+    assert len(given) == len(set(given)) == 15
+
+
+def test_a_configured_port_is_not_moved(taken):
+    config = Config()
+    config.engine.url = f"http://127.0.0.1:{taken}"
+    with pytest.raises(ports.PortTaken, match=r"engine\.url"):
+        ports.plan(config)
+
+
+def test_an_external_part_needs_no_port(monkeypatch):
+    config = Config()
+    config.kafka.external = True
+    monkeypatch.setattr(ports, "is_free", lambda port: port != ports.port_of(config.kafka.bootstrap))
+    assert ports.plan(config) == ({}, [])
+
+
+def test_forms_of_an_address():
+    assert [ports.port_of(a) for a in (7, "h:8", "http://h:9")] == [7, 8, 9]
+    assert [ports.moved(a, 5) for a in (7, "h:8", "http://h:9/x")] == [5, "h:5", "http://h:5/x"]
+
+
+def test_is_free(taken):
+    assert not ports.is_free(taken) and ports.answers(taken)
+    assert ports.is_free(ports.any_free())
