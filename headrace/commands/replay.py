@@ -68,7 +68,7 @@ def command(
 
 
 class Bars:
-    """Two bars: rows sent, samples applied by the slowest shard."""
+    """Two bars, shown from the first row sent on: rows sent, samples applied by the slowest shard."""
 
     def __init__(self, console: Console, rows: int) -> None:
         self._bars = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
@@ -77,7 +77,6 @@ class Bars:
         self._applied = self._bars.add_task("samples applied", total=rows, note="", start=False)
 
     def __enter__(self) -> Bars:
-        self._bars.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -90,6 +89,7 @@ class Bars:
         return Watch(self._on_sent, self._on_drained)
 
     def _on_sent(self, sent: Any) -> None:
+        self._bars.start()  # not before: a refusal needs no bar
         self._bars.update(self._sent, completed=sent.rows, note=f"{sent.interactions / max(sent.seconds, 1e-9):,.0f} interactions/s")
 
     def _on_drained(self, sent: Any, at: Any) -> None:
