@@ -79,7 +79,7 @@ class FeatureClient:
         return header["items"], answer["score"]
 
     def names(self, names: Iterable[str]) -> int:
-        """Tell the service what keys mean ("field=value"). Callers offer all, what was told of late is not sent again. How many were sent."""
+        """Tell the service what keys mean ("field=value"). Callers offer all; what was told is not sent again. How many were sent."""
         with self._lock:
             return self._tell(names, self._told)
 

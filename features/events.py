@@ -1,7 +1,8 @@
 """Decoded interactions as the arrays that a feature shard folds.
 
 The context map of an interaction carries columns of the user (user.FIELD), of the item (item.FIELD) and of the moment (all others).
-A name that starts with _ is no feature. Slots are filled in order of field names; several values of a user's or an item's field are separated by |.
+A name that starts with _ is no feature. Slots are filled in order of field names; several values of a user's or an item's field are
+separated by |.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from array import array
 from typing import Any
 
 from headrace.schemas.errors import Malformed
@@ -19,7 +22,8 @@ def check_interaction(record: dict[str, Any]) -> None:
     """Raise Malformed unless a decoded interaction can be used.
 
     Reasons: empty_id (users and items; heartbeats need none), long_id, bad_action, bad_ts (not within 1990..2100: seconds, microseconds),
-    bad_context (more than 64 entries, a name or value above 1 KiB), bad_exposure (lengths of keys, values and numbers disagree).
+    bad_context (more than 64 entries, a name or value above 1 KiB), bad_exposure (lengths of keys, values and numbers
+    disagree), not_finite (within the exposure's bytes).
     """
     user, item, action = record["user_id"], record["item_id"], record["action"]
     if (not user or not item) and action != HEARTBEAT:
@@ -53,3 +57,13 @@ def _check_exposure(exposure: dict[str, Any]) -> None:
     keys, values, numbers = len(exposure["feature_keys"]), len(exposure["feature_values"]), len(exposure["numbers"])
     if keys % 8 or values % 4 or keys != 2 * values or numbers % 4:
         raise Malformed("bad_exposure", f"feature_keys of {keys} bytes, feature_values of {values}, numbers of {numbers} do not agree")
+    if not all(map(math.isfinite, (number for name in ("feature_values", "numbers") for number in _floats(exposure[name])))):
+        raise Malformed("not_finite", "a number within feature_values or numbers is NaN or infinite")
+
+
+def _floats(data: bytes) -> array[float]:
+    """The whole little-endian float32 of `data`."""
+    floats = array("f", data[: len(data) // 4 * 4])
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return floats

@@ -226,6 +226,8 @@ def test_a_logical_type_stays_a_number():
     ({"exposure": {"feature_keys": b"1234567", "feature_values": b"", "numbers": b""}}, "bad_exposure"),
     ({"exposure": {"feature_keys": b"12345678", "feature_values": b"", "numbers": b""}}, "bad_exposure"),
     ({"exposure": {"feature_keys": b"12345678", "feature_values": b"1234", "numbers": b"1"}}, "bad_exposure"),
+    ({"exposure": {"feature_keys": b"12345678", "feature_values": struct.pack("<f", float("nan")), "numbers": b""}}, "not_finite"),
+    ({"exposure": {"feature_keys": b"", "feature_values": b"", "numbers": struct.pack("<f", float("inf"))}}, "not_finite"),
 ])
 def test_check_interaction(change, expected):
     with pytest.raises(Malformed) as caught:
