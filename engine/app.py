@@ -3,6 +3,7 @@
 import logging
 import math
 import uuid
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from headrace.engine.events import Events
 from headrace.engine.limits import BodyLimit, Measured
 from headrace.engine.recommend import RECALL_MAX, Engine
 from headrace.rpc.errors import Refused, RpcError, Unavailable
-from headrace.schemas.interaction import TS_MS_MAX, TS_MS_MIN
+from headrace.schemas.interaction import CONTEXT_MAX, TS_MS_MAX, TS_MS_MIN
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ Id = Annotated[str, Field(min_length=1, max_length=256)]
 UserQuery = Annotated[str, Query(min_length=1, max_length=256, description="User id.")]
 KQuery = Annotated[int, Query(ge=1, le=RECALL_MAX, description="How many.")]
 Scene = Annotated[str, Query(max_length=64, description="Place in the product.")]
+ContextQuery = Annotated[Sequence[str], Query(max_length=CONTEXT_MAX, description="Context features, each field=value.")]
 TsMs = Annotated[int, Field(ge=TS_MS_MIN, le=TS_MS_MAX)]
 EVENTS_MAX = 1000
 
@@ -48,7 +50,7 @@ class ScoreQuery(_Strict):
     user: Id
     items: list[Id] = Field(min_length=1, max_length=RECALL_MAX)
     ts_ms: TsMs | None = None
-    scene: str = Field("", max_length=64)
+    context: dict[str, str] = Field(default_factory=dict, max_length=CONTEXT_MAX)
 
 
 class ClockSetting(_Strict):
@@ -81,9 +83,10 @@ def app(engine: Engine, events: Events, registry: CollectorRegistry, body_bytes_
 def _recommendations(api: FastAPI, engine: Engine) -> None:
     @api.get("/recommend")
     def recommend(user: UserQuery, n: Annotated[int, Query(ge=1, le=engine.candidates, description="How many.")] = 10,
-                  scene: Scene = "feed", explain: bool = False, preview: bool = False) -> dict[str, Any]:
+                  scene: Scene = "feed", context: ContextQuery = (), explain: bool = False, preview: bool = False) -> dict[str, Any]:
         """The n best unread items; impressions are written unless `preview`."""
-        return engine.recommend(_text("user", user), n, _text("scene", scene), explain, preview)
+        fields = _fields([tuple(field.partition("=")[::2]) for field in context])
+        return engine.recommend(_text("user", user), n, _text("scene", scene), fields, explain, preview)
 
     @api.get("/recall")
     def recall(user: UserQuery, k: KQuery = 10) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def _recommendations(api: FastAPI, engine: Engine) -> None:
     def score(query: ScoreQuery) -> dict[str, Any]:
         """Probabilities of given items; nothing is written."""
         items = [_text("items", item) for item in query.items]
-        return engine.score(_text("user", query.user), items, _text("scene", query.scene), query.ts_ms)
+        return engine.score(_text("user", query.user), items, _fields(list(query.context.items())), query.ts_ms)
 
 
 def _ingest(api: FastAPI, engine: Engine, events: Events) -> None:
@@ -198,6 +201,15 @@ def _text(field: str, value: str) -> str:
     except UnicodeEncodeError:  # a lone surrogate
         pass
     raise BadInput(field, "text in UTF-8 of at most 256 bytes")
+
+
+def _fields(pairs: Sequence[tuple[str, ...]]) -> dict[str, str]:
+    """Context features of a request; columns of the user and the item come from their own events."""
+    for name, value in pairs:
+        if not name or not value or name.startswith(("user.", "item.")):
+            raise BadInput("context", f"{name[:60]!r} is no field=value of the request's context")
+        _text("context", name), _text("context", value)
+    return {name: value for name, value in pairs}
 
 
 def _matrix(vectors: list[list[float]]) -> np.ndarray:

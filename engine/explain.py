@@ -9,18 +9,19 @@ import numpy as np
 
 from headrace.engine.ranking import Ranked
 from headrace.engine.upstream import Upstream
+from headrace.features.layout import SLOTS
 from headrace.models.catalog import Model
 
 
-def contributions(ranked: Ranked, at: Sequence[int], model: Model, slots: Sequence[str], upstream: Upstream) -> list[list[dict[str, Any]]]:
+def contributions(ranked: Ranked, at: Sequence[int], model: Model, upstream: Upstream) -> list[list[dict[str, Any]]]:
     """For each of the items at positions `at` of `ranked`, its slots with a value: slot, key, name ("field=value", None where it was never
     named), value, linear (w x) and pairs (half of the slot's pairs), in log-odds. All of an item's linear and pairs add up to its logit."""
     chosen = np.asarray(at, np.int64)
     keys, values = ranked.assembled.keys[chosen], ranked.assembled.values[chosen]
     linear, pairs = model.contributions(ranked.weights.rows, ranked.index[chosen], values)
     distinct = np.unique(keys)
-    names = dict(zip(distinct.tolist(), upstream.names(distinct), strict=True)) if len(distinct) else {}
-    return [[{"slot": slots[f], "key": str(keys[i, f]), "name": names[int(keys[i, f])], "value": float(values[i, f]),
+    names = dict(zip(distinct.tolist(), upstream.features.resolve(distinct), strict=True)) if len(distinct) else {}
+    return [[{"slot": SLOTS[f], "key": str(keys[i, f]), "name": names[int(keys[i, f])], "value": float(values[i, f]),
               "linear": float(linear[i, f]), "pairs": float(pairs[i, f])}
              for f in range(keys.shape[1]) if values[i, f] != 0] for i in range(len(chosen))]
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from headrace.engine.ranking import Ranked
+from headrace.features.layout import FEATURE_SET
 
 Keyed = tuple[bytes, dict[str, Any]]
 
 
-def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, scene: str, ts_ms: int, feature_set: str,
-                model: str) -> list[Keyed]:
+def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, scene: str, context: Mapping[str, str],
+                ts_ms: int, model: str) -> list[Keyed]:
     """(key, interactions record) of the items at positions `at` of `ranked`, in the order served."""
     records = []
     for position, i in enumerate(at):
         exposure = {
-            "feature_set": feature_set,
+            "feature_set": FEATURE_SET,
             "feature_keys": np.ascontiguousarray(ranked.assembled.keys[i], "<u8").tobytes(),
             "feature_values": np.ascontiguousarray(ranked.assembled.values[i], "<f4").tobytes(),
             "numbers": np.ascontiguousarray(ranked.assembled.numbers[i], "<f4").tobytes(),
@@ -27,5 +28,5 @@ def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, s
         }
         records.append((user.encode(), {
             "event_id": f"{request_id}:{position}", "request_id": request_id, "scene": scene, "user_id": user, "item_id": ranked.items[i],
-            "action": "impression", "value": 1.0, "position": position, "ts_ms": ts_ms, "context": {}, "exposure": exposure}))
+            "action": "impression", "value": 1.0, "position": position, "ts_ms": ts_ms, "context": dict(context), "exposure": exposure}))
     return records

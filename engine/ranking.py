@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.engine.upstream import Assembled, Upstream, Weights
+from headrace.engine.upstream import Upstream, Weights
+from headrace.features.client import Assembled
 from headrace.models.batch import unique_keys
 from headrace.models.catalog import Model
 from headrace.models.fm import probability
 from headrace.schemas.hashing import feature_key
-
-Context = Callable[[str, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -28,18 +27,18 @@ class Ranked:
 
 
 class Ranker:
-    """Scores with `model`. `context(scene, ts_ms)` gives the context keys uint64[4] of a request."""
+    """Scores with `model` on the rows that `upstream` serves of it."""
 
-    def __init__(self, upstream: Upstream, model: Model, context: Context) -> None:
-        self._upstream, self.model, self._context = upstream, model, context
+    def __init__(self, upstream: Upstream, model: Model) -> None:
+        self._upstream, self.model = upstream, model
 
-    def score(self, user: str, items: Sequence[str], scene: str, ts_ms: int) -> Ranked:
+    def score(self, user: str, items: Sequence[str], context: Mapping[str, str], ts_ms: int) -> Ranked:
         """Scores of the items for the user at event time `ts_ms`; the same features, weights and time give the same scores.
 
         Raises the errors of rpc/errors.py.
         """
         item_keys = np.array([feature_key("item_id", item) for item in items], np.uint64)
-        assembled = self._upstream.assemble(feature_key("user_id", user), item_keys, self._context(scene, ts_ms), ts_ms)
+        assembled = self._upstream.assemble(feature_key("user_id", user), item_keys, context, ts_ms)
         keys, index = unique_keys(assembled.keys)
         weights = self._upstream.weights(keys)
         logits = self.model.predict(weights.rows, index, assembled.values)

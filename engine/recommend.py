@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -40,18 +40,18 @@ class Candidate(NamedTuple):
 
 
 class Engine:
-    """Answers as dictionaries that are JSON. `sink(records)` takes impressions and returns at once; `slots` names the model's inputs.
+    """Answers as dictionaries that are JSON. `sink(records)` takes impressions and returns at once.
 
     All calls raise the errors of rpc/errors.py: Unavailable when a service below does not answer.
     """
 
     def __init__(self, upstream: Upstream, vectors: Vectors, ranker: Ranker, clock: Clock, sink: Callable[[list[Keyed]], Any],
-                 slots: Sequence[str], candidates: int = 200) -> None:
+                 candidates: int = 200) -> None:
         self.clock, self.candidates = clock, candidates
-        self._upstream, self._vectors, self._ranker = upstream, vectors, ranker
-        self._sink, self._slots = sink, list(slots)
+        self._upstream, self._vectors, self._ranker, self._sink = upstream, vectors, ranker, sink
 
-    def recommend(self, user: str, n: int, scene: str, explain: bool = False, preview: bool = False) -> dict[str, Any]:
+    def recommend(self, user: str, n: int, scene: str, context: Mapping[str, str], explain: bool = False,
+                  preview: bool = False) -> dict[str, Any]:
         """The n best unread items for the user by probability. A user or an index that has no vectors yet: popular items, in their order,
         under "fallback": "popular". `preview` leaves no trace: no impressions are sent."""
         ts_ms = self.clock.peek() if preview else self.clock.use()
@@ -61,19 +61,19 @@ class Engine:
                                   "preview": preview, "items": []}
         if not pool:
             return answer
-        ranked = self._ranker.score(user, [candidate.item for candidate in pool], scene, ts_ms)
+        ranked = self._ranker.score(user, [candidate.item for candidate in pool], context, ts_ms)
         order = range(len(pool)) if fallback else np.argsort(-ranked.probabilities, kind="stable").tolist()
         top = list(order)[:n]
         scores = ranked.probabilities
         answer["items"] = [{"item_id": pool[i].item, "position": place, "score": float(scores[i])} for place, i in enumerate(top)]
         answer |= state(ranked, self._upstream.model)
         if explain:
-            why = contributions(ranked, top, self._ranker.model, self._slots, self._upstream)
+            why = contributions(ranked, top, self._ranker.model, self._upstream)
             for row, i, slots in zip(answer["items"], top, why, strict=True):
                 came = pool[i]
                 row["explain"] = {"recall": {"source": came.source, "position": came.position, "score": came.score}, "slots": slots}
         if not preview:
-            self._sink(impressions(ranked, top, request_id, user, scene, ts_ms, self._upstream.feature_set, self._upstream.model))
+            self._sink(impressions(ranked, top, request_id, user, scene, context, ts_ms, self._upstream.model))
         return answer
 
     def recall(self, user: str, k: int) -> dict[str, Any]:
@@ -93,10 +93,10 @@ class Engine:
         """The k items nearest to the item's vector, without itself; `found` False for an item without one."""
         return {"item": item, **_listed(self._vectors.nearest(ITEM, ITEM, item, k))}
 
-    def score(self, user: str, items: Sequence[str], scene: str, ts_ms: int | None) -> dict[str, Any]:
+    def score(self, user: str, items: Sequence[str], context: Mapping[str, str], ts_ms: int | None) -> dict[str, Any]:
         """Probabilities of the items given, in their order; no trace is left. `ts_ms` fixes the time that features are read at."""
         at_ms = self.clock.peek() if ts_ms is None else ts_ms
-        ranked = self._ranker.score(user, items, scene, at_ms)
+        ranked = self._ranker.score(user, items, context, at_ms)
         rows = [{"item_id": item, "score": float(p)} for item, p in zip(items, ranked.probabilities, strict=True)]
         return {"user": user, "ts_ms": at_ms, "items": rows, **state(ranked, self._upstream.model)}
 
@@ -111,13 +111,12 @@ class Engine:
 
     def _pool(self, user: str, n: int) -> tuple[list[Candidate], str | None]:
         """Unread candidates, by nearness, filled up with popular items to n; "popular" when nothing is near."""
-        person = self._upstream.person(feature_key("user_id", user))
-        read = set(person.recent.tolist())
+        read = self._upstream.read(feature_key("user_id", user))
         near = self._vectors.nearest(ITEM, USER, user, min(RECALL_MAX, self.candidates + len(read)))
         found = [Candidate(item, "ann", i, float(s)) for i, (item, s) in enumerate(zip(near.ids, near.scores, strict=True))]
         pool = [candidate for candidate in found if feature_key("item_id", candidate.item) not in read][: self.candidates]
         if len(pool) < n:
-            ids, scores = self._upstream.popular(min(RECALL_MAX, n + len(read) + len(pool)))
+            ids, scores = self._upstream.features.popular(min(RECALL_MAX, n + len(read) + len(pool)))
             taken = {candidate.item for candidate in pool}
             more = [Candidate(item, "popular", i, float(s)) for i, (item, s) in enumerate(zip(ids, scores, strict=True))
                     if item not in taken and feature_key("item_id", item) not in read]

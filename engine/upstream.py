@@ -7,28 +7,15 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from headrace.features.client import Assembled, FeatureClient
+from headrace.features.events import EventBatch
+
 
 class Caller(Protocol):
     """rpc.client.Client."""
 
     def call_until(self, deadline_s: float, verb: str, header: Mapping[str, Any] | None = None,
                    arrays: Mapping[str, np.ndarray] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]: ...
-
-
-class Person(NamedTuple):
-    """A user as the features know it: recent uint64[r], row keys of the items seen, newest first."""
-
-    found: bool
-    recent: np.ndarray
-
-
-class Assembled(NamedTuple):
-    """Model inputs of m candidates: keys uint64[m,F], values float32[m,F], numbers float32[m,K], as of `sequence` of the feature shard."""
-
-    keys: np.ndarray
-    values: np.ndarray
-    numbers: np.ndarray
-    sequence: int
 
 
 class Weights(NamedTuple):
@@ -40,34 +27,22 @@ class Weights(NamedTuple):
 
 
 class Upstream:
-    """Reads of the feature service and the serving replica, tried again for `retry_s` seconds while one restarts, then Unavailable."""
+    """Reads of the feature service and the serving replica; the replica is tried again for `retry_s` seconds, the features as their client
+    is set to, then Unavailable is raised."""
 
-    def __init__(self, features: Caller, replica: Caller, feature_set: str, model: str, retry_s: float = 0.5) -> None:
-        self.feature_set, self.model = feature_set, model
-        self._features, self._replica, self._retry_s = features, replica, retry_s
+    def __init__(self, features: FeatureClient, replica: Caller, model: str, retry_s: float = 0.5) -> None:
+        self.features, self.model = features, model
+        self._replica, self._retry_s = replica, retry_s
 
-    def person(self, user: int) -> Person:
-        """What is known of the user with this row key."""
-        header, arrays = self._features.call_until(self._retry_s, "user", {}, {"user": np.array([user], np.uint64)})
-        recent = arrays["recent"].reshape(-1)
-        return Person(bool(header["found"]), recent[recent != 0])
+    def read(self, user: int) -> set[int]:
+        """Row keys of the items that the user with this row key has seen of late."""
+        return set(self.features.user(user).recent.tolist()) - {0}
 
-    def popular(self, k: int) -> tuple[list[str], np.ndarray]:
-        """Ids of the k most popular items, best first, and their scores float32."""
-        header, arrays = self._features.call_until(self._retry_s, "popular", {"k": k})
-        return header["items"], arrays["score"]
-
-    def assemble(self, user: int, items: np.ndarray, context: np.ndarray, ts_ms: int) -> Assembled:
-        """Inputs of the user with each of items uint64[m], under context uint64[4], at event time `ts_ms`."""
+    def assemble(self, user: int, items: np.ndarray, context: Mapping[str, str], ts_ms: int) -> Assembled:
+        """Inputs of the user with each of items uint64[m], under the context fields, at event time `ts_ms`."""
         m = len(items)
-        header, arrays = self._features.call_until(self._retry_s, "assemble", {"feature_set": self.feature_set}, {
-            "user": np.full(m, user, np.uint64), "item": items, "context": np.tile(context.astype(np.uint64), (m, 1)),
-            "ts_ms": np.full(m, ts_ms, np.int64)})
-        return Assembled(arrays["keys"], arrays["values"], arrays["numbers"], int(header["sequence"]))
-
-    def names(self, keys: np.ndarray) -> list[str | None]:
-        """"field=value" behind each of uint64[n], None for one that the features never saw named."""
-        return self._features.call_until(self._retry_s, "resolve", {}, {"keys": keys})[0]["names"]
+        slots = np.tile(context_keys(context), (m, 1))
+        return self.features.assemble(np.full(m, user, np.uint64), items, slots, np.full(m, ts_ms, np.int64))
 
     def weights(self, keys: np.ndarray) -> Weights:
         """The serving rows of distinct keys uint64[u]."""
@@ -76,5 +51,11 @@ class Upstream:
 
     def reach(self) -> None:
         """Return when both answer. Raises Unavailable."""
-        self._features.call_until(0.0, "stats")
+        self.features.stats()
         self._replica.call_until(0.0, "stats")
+
+
+def context_keys(context: Mapping[str, str]) -> np.ndarray:
+    """uint64[4] of context fields, by the code that reads them from an interaction: what is served cannot differ from what is learnt."""
+    record = {"event_id": "", "user_id": "", "item_id": "", "action": "impression", "value": 1.0, "ts_ms": 0, "context": dict(context)}
+    return EventBatch([record]).columns["context"][0]

@@ -36,9 +36,11 @@ class Client:
         body = [dict(events)] if isinstance(events, Mapping) else [dict(event) for event in events]
         return self._call("POST", "/events", json=body)
 
-    def recommend(self, user: str, n: int = 10, *, scene: str = "feed", explain: bool = False, preview: bool = False) -> dict[str, Any]:
-        """The n best unread items; impressions are written unless `preview`."""
-        asked = {"user": user, "n": n, "scene": scene, "explain": int(explain), "preview": int(preview)}
+    def recommend(self, user: str, n: int = 10, *, scene: str = "feed", context: Mapping[str, str] | None = None,
+                  explain: bool = False, preview: bool = False) -> dict[str, Any]:
+        """The n best unread items; `context` are fields as in the log's interactions. Impressions are written unless `preview`."""
+        asked = {"user": user, "n": n, "scene": scene, "explain": int(explain), "preview": int(preview),
+                 "context": [f"{name}={value}" for name, value in (context or {}).items()]}
         return self._call("GET", "/recommend", params=asked)
 
     def recall(self, user: str, k: int = 10) -> dict[str, Any]:
@@ -49,9 +51,10 @@ class Client:
         """The k items nearest to the item's vector."""
         return self._call("GET", "/similar", params={"item": item, "k": k})
 
-    def score(self, user: str, items: Sequence[str], ts_ms: int | None = None) -> dict[str, Any]:
+    def score(self, user: str, items: Sequence[str], ts_ms: int | None = None,
+              context: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Probabilities of the items; `ts_ms` (milliseconds since 1970) makes the answer repeatable. Nothing is written."""
-        return self._call("POST", "/score", json={"user": user, "items": list(items), "ts_ms": ts_ms})
+        return self._call("POST", "/score", json={"user": user, "items": list(items), "ts_ms": ts_ms, "context": dict(context or {})})
 
     def close(self) -> None:
         self._http.close()

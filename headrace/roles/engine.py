@@ -23,9 +23,11 @@ from headrace.engine.heartbeat import Heartbeats
 from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
-from headrace.features import layout
+from headrace.features.client import FeatureClient
 from headrace.kafka import Producer, Undelivered
-from headrace.models.catalog import MODELS
+from headrace.models.batch import unique_keys
+from headrace.models.catalog import MODELS, Model
+from headrace.models.fm import probability
 from headrace.rpc.client import Client
 from headrace.rpc.errors import Unavailable
 from headrace.schemas.codec import Codec, RegistryUnavailable
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 TOPIC = "interactions"
 DELIVERY_S = 10.0
 CALL_S = 5.0
+RETRY_S = 0.5
 
 
 class _Producer(Protocol):
@@ -89,16 +92,18 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     """Serve at config.engine.url; what it returns stops it. The clock is kept in DATA_DIR/engine. Raises OSError when the port is taken."""
     assert index == 0, "there is one engine process"
     model = MODELS[config.model.name]
+    _warm(model, model.dim(config.model.factors))
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    features, replica = Client(config.features.address, CALL_S), Client(config.replica.address, CALL_S)
-    vectors = AnnClient(config.ann.address, CALL_S, 0.5)
+    features = FeatureClient(config.features.address, deadline_s=RETRY_S, timeout_s=CALL_S)
+    replica = Client(config.replica.address, CALL_S)
+    vectors = AnnClient(config.ann.address, CALL_S, RETRY_S)
     producer = Producer(config.kafka.bootstrap)
     schemas = RegistryClient(config.registry.url)
     sink = Interactions(producer, Codec(TOPIC, schemas), registry)
     clock = Clock(config.stack.data_dir / "engine" / "clock.json")
-    upstream = Upstream(features, replica, layout.FEATURE_SET, model.name)
-    engine = Engine(upstream, vectors, Ranker(upstream, model, no_context), clock, sink.post, layout.SLOTS, config.engine.candidates)
+    upstream = Upstream(features, replica, model.name, RETRY_S)
+    engine = Engine(upstream, vectors, Ranker(upstream, model), clock, sink.post, config.engine.candidates)
     events = Events(clock, sink.deliver, config.engine.event_bytes_max)
     heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]))
     end_serving = _serve(app(engine, events, registry), config.engine.url)
@@ -118,9 +123,12 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     return stop
 
 
-def no_context(scene: str, ts_ms: int) -> np.ndarray:
-    """A request carries no context fields yet: the context slots have no value, as in an interaction without context."""
-    return np.zeros(layout.CONTEXT_FIELDS, np.uint64)
+def _warm(model: Model, dim: int) -> None:
+    """Compile the kernels, or read them from Numba's cache, before the first request; arrays from Flight are read-only, a type of its own."""
+    rows, values, keys = np.zeros((1, dim), np.float32), np.zeros((1, 2), np.float32), np.zeros((1, 2), np.uint64)
+    for array in (rows, values, keys):
+        array.setflags(write=False)
+    probability(model.predict(rows, unique_keys(keys)[1], values))
 
 
 def _serve(application: Any, url: str) -> Callable[[], None]:

@@ -9,6 +9,8 @@ import pytest
     *((f"/similar?item=i1&k={k}", "k") for k in ("0", "ten")),
     ("/recommend?n=3", "user"), ("/recommend?user=", "user"), (f"/recommend?user={'x' * 257}", "user"),
     (f"/recommend?user={'%C3%A9' * 200}", "user"), (f"/recommend?user=u1&scene={'x' * 65}", "scene"),
+    ("/recommend?user=u1&context=hour", "context"), ("/recommend?user=u1&context=user.age=7", "context"),
+    (f"/recommend?user=u1&{'&'.join(['context=a=b'] * 65)}", "context"),
     ("/recommend?user=u1&explain=maybe", "explain"), ("/recall", "user"), ("/similar", "item"),
 ])
 def test_bad_query(world, path, field):

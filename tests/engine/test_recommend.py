@@ -35,6 +35,14 @@ def test_impressions_fit_the_schema(world):
     assert all(Codec("interactions", Registry()).encode(record) for _, record in world.impressions)
 
 
+def test_context_reaches_the_features_and_the_log(world):
+    world.http.get("/recommend?user=u1&n=1&context=hour=7&context=device=tv")
+    keys = [feature_key("device", "tv"), feature_key("hour", "7")]  # in order of names, as an interaction's are
+    assert world.asked_context == [*keys, 0, 0] and world.impressions[0][1]["context"] == {"hour": "7", "device": "tv"}
+    world.http.post("/score", json={"user": "u1", "items": ["i3"], "context": {"hour": "7"}})
+    assert world.asked_context == [keys[1], 0, 0, 0]
+
+
 def test_read_items_are_not_recommended(world):
     world.people[feature_key("user_id", "u1")] = [feature_key("item_id", f"i{n}") for n in range(2, 29)]
     items = [row["item_id"] for row in world.http.get("/recommend?user=u1&n=10").json()["items"]]

@@ -12,13 +12,13 @@ from headrace.engine.events import Events
 from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
+from headrace.features.client import FeatureClient
 from headrace.models.catalog import MODELS
 from headrace.rpc.client import Client
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 from headrace.schemas.hashing import feature_key
 
-SLOTS = ("bias", "user_id", "item_id")
 ITEMS = [f"i{n}" for n in range(30)]
 WALL_MS = 1_800_000_000_000
 
@@ -34,7 +34,7 @@ class World:
         self.people = {feature_key("user_id", "u1"): [feature_key("item_id", "i0"), feature_key("item_id", "i1")],
                        feature_key("user_id", "u2"): []}
         self.popular = ["i5", "i0", "i7", "i8", "i9", "i10", "i11", "i12"]
-        self.asked_ts_ms = None
+        self.asked_ts_ms = self.asked_context = None
         self.index = Service(3, CollectorRegistry())
         self.owner = Owner()
         self.owner.start()
@@ -42,16 +42,15 @@ class World:
         self.servers = {"features": Server("127.0.0.1", 0, verbs, self.owner),
                         "replica": Server("127.0.0.1", 0, {"pull": self._pull, "stats": self._stats}, self.owner),
                         "ann": Server("127.0.0.1", 0, self.index.verbs(), self.owner)}
-        self.clients = {name: Client(self.servers[name].address, 5) for name in ("features", "replica")}
-        self.clients["ann"] = AnnClient(self.servers["ann"].address, 5, 0.1)
+        self.clients = {"features": FeatureClient(self.servers["features"].address, deadline_s=0.1, timeout_s=5),
+                        "replica": Client(self.servers["replica"].address, 5), "ann": AnnClient(self.servers["ann"].address, 5, 0.1)}
         for n, item in enumerate(ITEMS[:-1]):
             self.clients["ann"].upsert("item", [item], [[n, 1, 0]], [n])
         self.clients["ann"].upsert("user", ["u1"], [[1, 0, 1]], [7])
         self.clock = Clock(folder / "engine" / "clock.json", lambda: self.wall_ms)
         self.model = MODELS["fm"]
-        upstream = Upstream(self.clients["features"], self.clients["replica"], "base@1", "fm", 0.1)
-        ranker = Ranker(upstream, self.model, lambda scene, ts_ms: np.zeros(4, np.uint64))
-        engine = Engine(upstream, self.clients["ann"], ranker, self.clock, self.impressions.extend, SLOTS, candidates=20)
+        upstream = Upstream(self.clients["features"], self.clients["replica"], "fm", 0.1)
+        engine = Engine(upstream, self.clients["ann"], Ranker(upstream, self.model), self.clock, self.impressions.extend, candidates=20)
         self.http = TestClient(app(engine, Events(self.clock, self._deliver, 2000), CollectorRegistry()), raise_server_exceptions=False)
 
     def stop(self, name):
@@ -81,7 +80,7 @@ class World:
 
     def _assemble(self, header, arrays):
         assert header["feature_set"] == "base@1" and arrays["context"].shape == (len(arrays["item"]), 4)
-        self.asked_ts_ms = set(arrays["ts_ms"].tolist())
+        self.asked_ts_ms, self.asked_context = set(arrays["ts_ms"].tolist()), arrays["context"][0].tolist()
         keys = np.stack([np.full(len(arrays["item"]), 1, np.uint64), arrays["user"], arrays["item"]], 1)
         return {"sequence": 41}, {"keys": keys, "values": np.ones(keys.shape, np.float32), "numbers": np.zeros((len(keys), 2), np.float32)}
 
