@@ -124,7 +124,7 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
 
 
 def _warm(model: Model, dim: int) -> None:
-    """Compile the kernels, or read them from Numba's cache, before the first request; arrays from Flight are read-only, a type of its own."""
+    """Compile the kernels, or read them from Numba's cache, before the first request. Arrays from Flight are read-only: a type."""
     rows, values, keys = np.zeros((1, dim), np.float32), np.zeros((1, 2), np.float32), np.zeros((1, 2), np.uint64)
     for array in (rows, values, keys):
         array.setflags(write=False)
