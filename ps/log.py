@@ -44,7 +44,7 @@ def encode(sequence: int, header: Mapping[str, Any], arrays: Mapping[str, np.nda
     listed = [[name, part.dtype.str.lstrip("<|"), list(part.shape)] for name, part in parts.items()]
     text = json.dumps({**header, "arrays": listed}).encode()
     body: list[memoryview | bytes] = [_LENGTH.pack(len(text)), text]
-    body += [memoryview(part.reshape(-1).view(np.uint8)) for part in parts.values() if part.nbytes]
+    body += [part.reshape(-1).view(np.uint8).data for part in parts.values() if part.nbytes]
     crc = 0
     for piece in body:
         crc = zlib.crc32(piece, crc)
@@ -136,7 +136,7 @@ def _cut_tail(path: Path, data: memoryview, at: int, last: bool) -> None:
 
 
 class Log:
-    """Appends to the last segment of `folder`. One thread calls it. `bytes`: of all segments."""
+    """Appends to the last segment of `folder`. One thread calls it."""
 
     def __init__(self, folder: Path, next_sequence: int) -> None:
         self.folder = folder
@@ -153,7 +153,8 @@ class Log:
         self._path_open = path
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
+        """Of all segments."""
         return sum(path.stat().st_size for _, path in segments(self.folder))
 
     def append(self, sequence: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

@@ -38,7 +38,7 @@ class Held:
     def newer(self, slot: np.ndarray, epoch: int, sequence: int) -> np.ndarray:
         """bool[n]: whether what is held of the slots int64[n] is newer than (epoch, sequence)."""
         held = self.epoch[slot]
-        return (held > epoch) | ((held == epoch) & (self.sequence[slot] > sequence))
+        return np.asarray((held > epoch) | ((held == epoch) & (self.sequence[slot] > sequence)))
 
 
 class Replica:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from headrace.ps.replica import Gap, Replica
 from headrace.rpc.client import Client
@@ -39,8 +40,8 @@ def _export(replica: Replica, owner: Owner, client: Client, gap: Gap) -> int:
                 cursor, rows, begun = 0, 0, -1
                 continue
             begun = epoch
-            owner.call(lambda at=(epoch, sequence): replica.begin_closing(gap, *at))
-        if owner.call(lambda a=arrays, at=(epoch, sequence): replica.take_page(gap, *at, a["keys"], a["values"])):
+            owner.call(partial(replica.begin_closing, gap, epoch, sequence))
+        if owner.call(partial(replica.take_page, gap, epoch, sequence, arrays["keys"], arrays["values"])):
             cursor, rows, tries = header["cursor"], rows + len(arrays["keys"]), 0
         else:
             tries += 1

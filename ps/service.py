@@ -72,7 +72,7 @@ def shard_stats(store: Store) -> Header:
                 tables[table.name]["sum"] = held.sum()
         models[model] = {"version": spec.version, "applied": shard.rings.count(spec.scope), "tables": tables}
     return {"models": models, **shard.counts, "sequence": shard.sequence, "epoch": shard.epoch, "slots": list(shard.slots),
-            "log_bytes": shard.log.bytes if shard.log else 0}
+            "log_bytes": shard.log.size_bytes if shard.log else 0}
 
 
 def replica_verbs(replica: Replica) -> dict[str, Verb]:
@@ -111,7 +111,7 @@ class ShardFigures:
         for name, count in shard.counts.items():
             yield CounterMetricFamily(f"headrace_ps_{name}", f"Pushes received: {name}", value=count)
         yield GaugeMetricFamily("headrace_ps_sequence", "Sequence of the shard", value=shard.sequence)
-        yield GaugeMetricFamily("headrace_ps_log_bytes", "Bytes of the log", value=shard.log.bytes if shard.log else 0)
+        yield GaugeMetricFamily("headrace_ps_log_bytes", "Bytes of the log", value=shard.log.size_bytes if shard.log else 0)
 
 
 class ReplicaFigures:

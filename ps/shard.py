@@ -155,7 +155,7 @@ class Shard:
         for (model, name), table in self.tables.items():
             keys, rows = table.stored()
             tables[model, name] = TableCut(self.specs[model].version, list(table.spec.layout()), keys.copy(), rows.copy(),
-                                           table.changed().copy(), table.published.tolist())
+                                           table.changed().copy(), table.published.copy())
         return Cut(self.sequence, self.epoch, tables, list(self.rings.items()))
 
     def digest(self) -> str:

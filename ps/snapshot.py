@@ -37,7 +37,7 @@ class TableCut(NamedTuple):
     keys: np.ndarray
     rows: np.ndarray
     changed: np.ndarray
-    published: list[int]
+    published: np.ndarray
 
 
 class Cut(NamedTuple):
@@ -69,7 +69,7 @@ def write(folder: Path, cut: Cut) -> Path:
         for kind in ("keys", "rows", "changed"):
             files[f"{model}.{name}.{kind}"] = _write_file(work / f"{model}.{name}.{kind}", getattr(table, kind))
         tables.append({"model": model, "table": name, "version": table.version, "layout": table.layout, "rows": len(table.keys),
-                       "width": int(table.rows.shape[1]), "dtype": table.rows.dtype.name, "published": table.published})
+                       "width": int(table.rows.shape[1]), "dtype": table.rows.dtype.name, "published": table.published.tolist()})
     pages = np.frombuffer(b"".join(data for _, _, data in cut.rings), np.uint8)
     files["rings"] = _write_file(work / "rings", pages)
     rings = [[*key, page] for key, page, _ in cut.rings]
@@ -114,7 +114,7 @@ def read(path: Path) -> Cut:
         at = f"{said['model']}.{said['table']}"
         rows = data[f"{at}.rows"].view(said["dtype"]).reshape(said["rows"], said["width"])
         tables[said["model"], said["table"]] = TableCut(said["version"], said["layout"], data[f"{at}.keys"].view(np.uint64), rows,
-                                                        data[f"{at}.changed"].view(np.int64), said["published"])
+                                                        data[f"{at}.changed"].view(np.int64), np.array(said["published"], np.int64))
     raw = data["rings"].tobytes()
     rings = [(RingKey(scope, source, partition, effect), page, raw[i * _PAGE_BYTES : (i + 1) * _PAGE_BYTES])
              for i, (scope, source, partition, effect, page) in enumerate(manifest["rings"])]
@@ -122,7 +122,7 @@ def read(path: Path) -> Cut:
 
 
 def _write_file(path: Path, array: np.ndarray) -> dict[str, Any]:
-    raw = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     with open(path, "wb") as file:
         file.write(raw)
         file.flush()
@@ -132,7 +132,7 @@ def _write_file(path: Path, array: np.ndarray) -> dict[str, Any]:
 
 def _read_file(path: Path, said: dict[str, Any]) -> np.ndarray:
     raw = np.fromfile(path, np.uint8)
-    if len(raw) != said["bytes"] or hashlib.sha256(raw).hexdigest() != said["sha256"]:
+    if len(raw) != said["bytes"] or hashlib.sha256(raw.data).hexdigest() != said["sha256"]:
         raise ValueError(f"{path.name} does not have the bytes and the sha256 that the manifest says")
     return raw
 

@@ -13,12 +13,11 @@ from headrace.ps.optimizers import OPTIMIZERS
 from headrace.ps.spec import TableSpec
 
 SLOTS = 64
-_ALIGNED = ["C_CONTIGUOUS", "ALIGNED"]
 
 
 def kernel_input(array: np.ndarray) -> np.ndarray:
     """`array` contiguous, aligned and read-only: one specialisation of a kernel serves arrays of any origin."""
-    view = np.require(array, None, _ALIGNED).view()
+    view = np.require(array, None, ["C", "A"]).view()
     view.flags.writeable = False
     return view
 
@@ -157,6 +156,6 @@ class Table:
         """sha256 of keys and rows, in the order of row numbers: equal bytes, equal digest."""
         keys, rows = self.stored()
         state = hashlib.sha256(repr((self.spec.layout(), len(keys))).encode())
-        state.update(np.ascontiguousarray(keys))
-        state.update(np.ascontiguousarray(rows))
+        state.update(np.ascontiguousarray(keys).data)
+        state.update(np.ascontiguousarray(rows).data)
         return state.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -40,7 +41,7 @@ class Feed:
     def fold_many(self, records: Records) -> int:
         """Fold in order, on the owner's thread, 16 a turn: pulls come in between. How many were taken. Raises BadMessage, Refused."""
         parts = [records[at : at + RECORDS_A_HOLD] for at in range(0, len(records), RECORDS_A_HOLD)]
-        return sum(self._owner.call(lambda part=part: self._replica.fold_many(part)) for part in parts)
+        return sum(self._owner.call(partial(self._replica.fold_many, part)) for part in parts)
 
 
 def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) -> Callable[[], None]:

@@ -85,7 +85,7 @@ def test_a_missing_or_cut_segment_in_the_middle_is_refused(tmp_path):
 
 def test_a_failed_append_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     held = write(tmp_path, 2)
-    size = held.bytes
+    size = held.size_bytes
     real = os.writev
 
     def short(fd, pieces):
@@ -99,7 +99,7 @@ def test_a_failed_append_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="space"):
         held.append(3, {}, {})
     monkeypatch.undo()
-    assert held.bytes == size
+    assert held.size_bytes == size
     held.append(3, {}, {})
     held.close()
     assert len(list(read(tmp_path, 0))) == 3

@@ -78,7 +78,7 @@ def test_what_is_refused_leaves_nothing_applied(tmp_path):
     nan[1, 2] = np.nan
     with worlds.store(tmp_path, rows_max=30) as store:
         store.shard.push("fm", "click", worlds.causes([100_000]), worlds.push_of(rng))
-        before, log_bytes = store.shard.digest(), store.shard.log.bytes
+        before, log_bytes = store.shard.digest(), store.shard.log.size_bytes
         wrong = [
             (Refused, "no model", ("xx", "click", ok, {})), (Refused, "no table", ("fm", "click", ok, {"w": (keys, grads)})),
             (Refused, "key 2 is not finite", ("fm", "click", ok, {"weights": (keys, nan)})),
@@ -95,7 +95,7 @@ def test_what_is_refused_leaves_nothing_applied(tmp_path):
         for error, words, push in wrong:
             with pytest.raises(error, match=words):
                 store.shard.push(*push)
-            assert (store.shard.digest(), store.shard.log.bytes) == (before, log_bytes)
+            assert (store.shard.digest(), store.shard.log.size_bytes) == (before, log_bytes)
         both = {"counts": (keys, np.ones((2, 1), np.int64)), "weights": (keys, nan)}
         with pytest.raises(Refused):  # the good table before the bad one is not applied either
             store.shard.push("fm", "click", worlds.causes([100_001]), both)
