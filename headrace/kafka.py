@@ -57,9 +57,28 @@ class WantedTopic(Protocol):
     def config(self) -> dict[str, str]: ...
 
 
+class _Sparse(logging.Filter):
+    """Lets one message through in ten seconds: a client without a broker says so twenty times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + 10
+        return True
+
+
+client_log = logging.getLogger(f"{__name__}.client")
+client_log.addFilter(_Sparse())
+
+
 def _settings(bootstrap: str, **more: Any) -> dict[str, Any]:
     # librdkafka writes connection errors to stderr by itself: they go to a logger, and what matters is raised as a sentence.
-    return {"bootstrap.servers": bootstrap, "logger": log, "log_level": 3, "socket.timeout.ms": 10000, "broker.address.family": "v4",
+    return {"bootstrap.servers": bootstrap, "logger": client_log, "log_level": 3, "socket.timeout.ms": 10000, "broker.address.family": "v4",
             "reconnect.backoff.max.ms": 1000, **more}
 
 
@@ -177,7 +196,8 @@ def _await_leaders(admin: AdminClient, names: set[str], timeout_s: float) -> Non
 def topic_source(bootstrap: str, topic: str) -> int:
     """The source number of `topic` in causes: a hash of its uuid, so a topic made anew is another source."""
     reach(bootstrap)
-    found = _admin(bootstrap).describe_topics(TopicCollection([topic]), request_timeout=REACH_S)[topic]
+    admin = _admin(bootstrap)  # kept alive until the answer is there
+    found = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)[topic]
     try:
         return source_number(str(found.result(REACH_S).topic_id))
     except KafkaException as error:

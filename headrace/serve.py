@@ -31,20 +31,32 @@ def serve(config: Config, role: str, index: int = 0) -> None:
         raise UnknownRole(f"{role!r} is no role; the roles are {', '.join(ROLES)}")
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s %(message)s",
                         datefmt="%Y-%m-%d %H:%M:%S")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for chatty in ("httpx", "faiss"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     start = importlib.import_module(f"headrace.roles.{role}").start
-    given: dict[str, Callable[[], Any]] = {
-        "specs": lambda: specs(config), "publish": lambda: Publisher(config), "consume": lambda: consumer(config, role)}
-    wanted = {name: make() for name, make in given.items() if name in inspect.signature(start).parameters}
     log.info("%s %d starts", role, index)
-    stop = start(config, index, **wanted)
+    stop = start(config, index, **_asked(start, config, role))
     log.info("%s %d runs", role, index)
     ended.wait()
     log.info("%s %d stops", role, index)
     stop()
+
+
+def _asked(start: Callable[..., Any], config: Config, role: str) -> dict[str, Any]:
+    """What the parameters of `start` name. One that takes `flush` too wants `publish` to queue only."""
+    names = inspect.signature(start).parameters
+    given: dict[str, Any] = {}
+    if "specs" in names:
+        given["specs"] = specs(config)
+    if "publish" in names:
+        publisher = Publisher(config)
+        given |= {"publish": publisher.queue, "flush": publisher.flush} if "flush" in names else {"publish": publisher}
+    if "consume" in names:
+        given["consume"] = consumer(config, role)
+    return given
 
 
 def specs(config: Config) -> list[Any]:

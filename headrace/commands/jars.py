@@ -37,9 +37,9 @@ def lock() -> None:
 
 @contextmanager
 def _bars() -> Iterator[Callable]:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    with Progress(TextColumn("{task.description:<48}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()) as progress:
+    with Progress(TextColumn("{task.description:<44}"), BarColumn(16), DownloadColumn()) as progress:
 
         @contextmanager
         def bar(file: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
