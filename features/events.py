@@ -64,11 +64,11 @@ class EventBatch:
             side, keys, names = _values(field, context[field])
             filled[side] += keys
             self._names.update(names)
-        for array, keys in zip(slots, filled, strict=True):
+        for array, found in zip(slots, filled, strict=True):
             width = array.shape[1]
-            if keys:
-                array[row, : len(keys)] = keys[:width]
-            self.dropped += max(0, len(keys) - width)
+            if found:
+                array[row, : len(found)] = found[:width]
+            self.dropped += max(0, len(found) - width)
 
 
 def _served(exposure: dict[str, Any] | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -33,12 +34,15 @@ class FeatureService:
                                   buckets=(.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 2))
         for name in ("sequence", "users", "items"):
             gauge = Gauge(f"headrace_features_{name}", f"Count of {name}.", registry=self.registry)
-            gauge.set_function(lambda name=name: shard.counts[name])
+            gauge.set_function(partial(self._count, name))
 
     def verbs(self) -> Mapping[str, Verb]:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
                  "popular": self._popular, "resolve": self._resolve, "stats": self._stats}
         return {name: self._timed(name, verb) for name, verb in verbs.items()}
+
+    def _count(self, name: str) -> float:
+        return self.shard.counts[name]
 
     def _timed(self, name: str, verb: Verb) -> Verb:
         seconds = self._seconds.labels(name)

@@ -52,6 +52,8 @@ class FeatureShard:
         self._frozen_offsets = min(frozen_offsets, ring_length)
         self.duplicates = 0
         self.failed = ""
+        self.counts: dict[str, int] = {}
+        self.popular = Popular(self._half_life_ms)
         self._restore()
 
     @property

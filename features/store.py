@@ -32,7 +32,7 @@ def _options() -> Options:
     options.set_keep_log_file_num(4)
     blocks = BlockBasedOptions()
     blocks.set_block_cache(Cache(128 << 20))
-    blocks.set_bloom_filter(10.0, False)
+    blocks.set_bloom_filter(10, False)
     options.set_block_based_table_factory(blocks)
     return options
 
@@ -100,7 +100,8 @@ class FeatureStore:
 
     def get(self, family: str, keys: list[bytes]) -> list[bytes | None]:
         """Multi-get; None where there is nothing."""
-        return self._columns[family].get(keys) if keys else []
+        column: Any = self._columns[family]  # typed for its other mode, in which values are Python objects
+        return column.get(keys) if keys else []
 
     def scan(self, family: str) -> Iterator[tuple[bytes, bytes]]:
         """Every key and value in order."""

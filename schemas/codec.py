@@ -94,7 +94,7 @@ class Codec:
         source = io.BytesIO(data)
         source.seek(5)
         try:
-            record = fastavro.schemaless_reader(source, writer, reader)
+            record: Any = fastavro.schemaless_reader(source, writer, reader)
         except UnicodeDecodeError as error:
             raise Malformed("bad_utf8", f"a string is not UTF-8: {error}") from None
         except Exception as error:
