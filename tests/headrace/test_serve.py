@@ -1,0 +1,63 @@
+"""What a role's start is handed: only what its parameters name."""
+
+import threading
+
+import pytest
+
+from headrace import serve
+from headrace.config import Config
+from headrace.kafka import Record
+from headrace.schemas.codec import Codec
+from headrace.schemas.registry_store import SchemaStore
+
+
+class Told:
+    """In place of the publisher to Kafka."""
+
+    def __init__(self, _config):
+        self.said = []
+
+    def __call__(self, *_):
+        self.said.append("published")
+
+    def queue(self, *_):
+        self.said.append("queued")
+
+    def flush(self):
+        self.said.append("flushed")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    monkeypatch.setattr(serve, "Publisher", Told)
+    return lambda start: serve._asked(start, Config(), "replica")
+
+
+def test_a_role_that_asks_for_nothing(asked):
+    assert asked(lambda config, index=0, **_: None) == {}
+
+
+def test_a_role_that_publishes(asked):
+    given = asked(lambda config, index, specs, publish: None)
+    given["publish"]("weights.fm", b"1", {})
+    assert given["publish"].said == ["published"]
+    assert [spec.model for spec in given["specs"]] == ["fm"]
+
+
+def test_a_role_that_flushes_itself(asked):
+    given = asked(lambda config, index, specs, publish, flush: None)
+    given["publish"]("weights.fm", b"1", {})
+    given["flush"]()
+    assert given["flush"].__self__.said == ["queued", "flushed"]
+
+
+def test_a_fold_passes_over_tombstones_and_what_is_not_readable(monkeypatch):
+    codec = Codec("touched", SchemaStore())
+    good = codec.encode({"source": 1, "partition": 0, "offset": 7, "space": "user", "id": "u1", "model": "fm", "ts_ms": 1})
+    values = [good, None, b"\x00broken", good]
+    batch = [Record("touched.fm", 0, n, 0, b"k", value) for n, value in enumerate(values)]
+    monkeypatch.setattr("headrace.kafka.read_batches", lambda *_, **__: iter([[], batch]))
+    monkeypatch.setattr(serve.Codecs, "of", lambda self, topic: codec)
+    folded = []
+    serve._consume(Config(), "touched.fm", folded.append, threading.Event())
+    assert [len(records) for records in folded] == [2]
