@@ -91,10 +91,10 @@ def free_ports(count):
 
 
 def test_the_role_serves_while_everything_below_is_down_and_ends_clean(tmp_path):
-    ports = free_ports(6)
-    config = Config(stack={"data_dir": tmp_path}, engine={"url": f"http://127.0.0.1:{ports[0]}"},
-                    kafka={"bootstrap": f"127.0.0.1:{ports[1]}"}, registry={"url": f"http://127.0.0.1:{ports[2]}"}, features={"address": f"127.0.0.1:{ports[3]}"},
-                    replica={"address": f"127.0.0.1:{ports[4]}"}, ann={"address": f"127.0.0.1:{ports[5]}"})
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(6)]
+    config = Config(stack={"data_dir": tmp_path}, engine={"url": f"http://{addresses[0]}"}, kafka={"bootstrap": addresses[1]},
+                    registry={"url": f"http://{addresses[2]}"}, features={"address": addresses[3]}, replica={"address": addresses[4]},
+                    ann={"address": addresses[5]})
     stop = role.start(config)
     try:
         with httpx.Client(base_url=config.engine.url, trust_env=False, timeout=20) as http:
