@@ -154,7 +154,10 @@ def client_environment(config: Config) -> dict[str, str]:
     where = home(config)
     if not (where / "conf" / "config.yaml").exists():
         prepare(config, 6123)  # a client of an external cluster: only conf/ and lib/ matter, the RPC port is not used
+    # Without FLINK_HOME pyflink points FLINK_LIB_DIR at the wheel's own lib/, which lacks the connectors.
     return {
+        "FLINK_HOME": str(wheel()),
+        "_python_worker_execution_mode": "process",  # else PyFlink may have workers call back into the client, which ends
         "FLINK_CONF_DIR": str(where / "conf"), "FLINK_LIB_DIR": str(where / "lib"), "FLINK_LOG_DIR": str(where / "log"),
         "FLINK_PID_DIR": str(where / "pid"), "FLINK_PLUGINS_DIR": str(wheel() / "plugins"), "FLINK_OPT_DIR": str(wheel() / "opt"),
     }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyflink.common import Configuration
 from pyflink.table import EnvironmentSettings, TableEnvironment
 
 
@@ -25,14 +26,18 @@ class Settings:
 
 
 def environment(settings: Settings) -> TableEnvironment:
-    """A streaming table environment under `settings`."""
-    made = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
-    configure(made, settings)
-    return made
+    """A streaming table environment under `settings`.
+
+    They are given when it is made: PyFlink decides then whether workers run in the client's process, which they must not on a cluster.
+    """
+    configuration = Configuration()
+    for key, value in options(settings).items():
+        configuration.set_string(key, value)
+    return TableEnvironment.create(EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build())
 
 
-def configure(made: TableEnvironment, settings: Settings) -> None:
-    """Set `settings` on an environment; done again between jobs that are submitted from one client."""
+def options(settings: Settings) -> dict[str, str]:
+    """Flink's options of a job."""
     values = {
         "pipeline.name": settings.name,
         "parallelism.default": str(settings.parallelism),
@@ -65,5 +70,4 @@ def configure(made: TableEnvironment, settings: Settings) -> None:
         values["pipeline.jars"] = ";".join(f"file://{jar}" for jar in settings.jars)
     if settings.savepoint:
         values["execution.state-recovery.path"] = settings.savepoint
-    for key, value in values.items():
-        made.get_config().set(key, value)
+    return values

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pyflink.table import DataTypes
-from pyflink.table.udf import FunctionContext, ScalarFunction, udf
+from pyflink.table.udf import FunctionContext
 
 from headrace.features.client import FeatureClient
 from headrace.features.events import EventBatch
@@ -22,6 +22,7 @@ from headrace.rpc.causes import Causes
 from headrace.schemas.codec import Codec, Malformed, check_interaction
 from headrace.schemas.registry import RegistryClient
 from headrace.streaming.kafka import DeadLetters
+from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("key", DataTypes.BYTES()), DataTypes.FIELD("value", DataTypes.BYTES())])
 AHEAD_MS = 1000
@@ -38,7 +39,7 @@ class Addresses:
     parameters: Sequence[str] = ()
 
 
-class Featurize(ScalarFunction):
+class Featurize(Stage):
     """(key, value, partition, offset, timestamp) of interactions -> ROW(key, value) of enriched; null value: nothing to write."""
 
     def __init__(self, addresses: Addresses, source: int, event_bytes_max: int) -> None:
@@ -128,4 +129,4 @@ _EMPTY: dict[str, Any] = {"feature_set": "", "feature_keys": b"", "feature_value
 
 def featurize(addresses: Addresses, source: int, event_bytes_max: int):
     """The vectorised, non-deterministic UDF `featurize`."""
-    return udf(Featurize(addresses, source, event_bytes_max), result_type=RESULT, func_type="pandas", deterministic=False)
+    return vectorised(Featurize(addresses, source, event_bytes_max), RESULT)

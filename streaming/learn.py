@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from pyflink.table import DataTypes
-from pyflink.table.udf import FunctionContext, ScalarFunction, udf
+from pyflink.table.udf import FunctionContext
 
 from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS, F, K
 from headrace.models.batch import from_bytes
@@ -20,6 +20,7 @@ from headrace.models.train import Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
 from headrace.streaming.featurize import Addresses
+from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("user", DataTypes.BOOLEAN()), DataTypes.FIELD("item", DataTypes.BOOLEAN())])
 _USER, _ITEM, _CTR = SLOTS.index("user_id"), SLOTS.index("item_id"), NUMBERS.index("item_ctr")
@@ -35,7 +36,7 @@ class Lesson:
     window_offsets: int
 
 
-class Learn(ScalarFunction):
+class Learn(Stage):
     """A sample's cause, label, weight and features (see `eval`) -> ROW(user, item): whether the id comes first in this batch."""
 
     def __init__(self, addresses: Addresses, lesson: Lesson) -> None:
@@ -76,4 +77,4 @@ def _first_of(keys: np.ndarray) -> np.ndarray:
 
 def learn(addresses: Addresses, lesson: Lesson):
     """The vectorised, non-deterministic UDF `learn`."""
-    return udf(Learn(addresses, lesson), result_type=RESULT, func_type="pandas", deterministic=False)
+    return vectorised(Learn(addresses, lesson), RESULT)

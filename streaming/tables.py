@@ -27,7 +27,7 @@ def _kafka(connection: Connection, topic: str) -> dict[str, str]:
 
 
 def _scan(group: str) -> dict[str, str]:
-    """Start at the group's committed offsets, else at the earliest; checkpoints override both. No idle time-out: an upstream may be dead."""
+    """Start at the group's committed offsets, else at the earliest; checkpoints override both. No idle time-out: it may be a stall."""
     return {"properties.group.id": f"headrace-{group}", "scan.startup.mode": "group-offsets", "properties.auto.offset.reset": "earliest",
             "scan.watermark.emit.strategy": "on-event", "scan.topic-partition-discovery.interval": "0"}
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 from pyflink.table import DataTypes
-from pyflink.table.udf import FunctionContext, ScalarFunction, udf
+from pyflink.table.udf import FunctionContext
 
 from headrace.features.client import FeatureClient
 from headrace.features.layout import SIDE
@@ -20,13 +20,14 @@ from headrace.models.vectors import item_vectors, user_vectors
 from headrace.ps.client import ParameterClient
 from headrace.schemas.hashing import feature_key
 from headrace.streaming.featurize import Addresses
+from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("vector", DataTypes.BYTES()), DataTypes.FIELD("sequence", DataTypes.BIGINT()),
                         DataTypes.FIELD("ts_ms", DataTypes.BIGINT())])
 _SIDES = {"user": (1, user_vectors), "item": (2, item_vectors)}
 
 
-class Vectorize(ScalarFunction):
+class Vectorize(Stage):
     """(space, id, ts_ms) -> ROW(vector float32 bytes, sequence, ts_ms); null vector for an id that comes again later in the batch."""
 
     def __init__(self, addresses: Addresses, model: str) -> None:
@@ -66,4 +67,4 @@ class Vectorize(ScalarFunction):
 
 def vectorize(addresses: Addresses, model: str):
     """The vectorised, non-deterministic UDF `vectorize`."""
-    return udf(Vectorize(addresses, model), result_type=RESULT, func_type="pandas", deterministic=False)
+    return vectorised(Vectorize(addresses, model), RESULT)

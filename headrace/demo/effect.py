@@ -1,0 +1,94 @@
+"""The effect: a user's recommendations, five clicks on one genre, the recommendations again. What moved is the model's, not the read filter's.
+
+The scores compared are of items of that genre which were not clicked, by POST /score, which filters nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Front(Protocol):
+    """The engine's front, as headrace.api.Client calls it."""
+
+    def recommend(self, user: str, n: int = 10, **more: Any) -> dict[str, Any]: ...
+
+    def score(self, user: str, items: list[str]) -> dict[str, Any]: ...
+
+    def emit(self, events: list[dict[str, Any]]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Before and after; `seconds` from the clicks accepted to the first answer in which training had applied them all."""
+
+    user: str
+    genre: str
+    clicked: list[str]
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]]
+    scores_before: dict[str, float]
+    scores_after: dict[str, float]
+    seconds: float
+    why: list[tuple[str, float, float]] = field(default_factory=list)
+
+    @property
+    def rise(self) -> float:
+        """Mean change of the probability over the unclicked items of the genre."""
+        return float(np.mean([self.scores_after[item] - self.scores_before[item] for item in self.scores_before]))
+
+    @property
+    def rose(self) -> bool:
+        return self.rise > 0
+
+
+def clicks(user: str, items: list[str], name: str) -> list[dict[str, Any]]:
+    """An impression and a click on each item, stamped by the engine's clock."""
+    made = []
+    for item in items:
+        for action in ("impression", "click"):
+            made.append({"event_id": f"{name}-{user}-{item}-{action}", "user_id": user, "item_id": item, "action": action, "scene": "demo"})
+    return made
+
+
+def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[str], applied: Callable[[], int], *, n: int = 10,
+            name: str = "demo", deadline_s: float = 30.0) -> Effect:
+    """Recommend, click the first five unseen items of `genre`, wait until training has applied them, recommend again.
+
+    `applied` is how many samples every shard has applied. Raises TimeoutError naming what did not come.
+    """
+    unseen = [item for item in of_genre if item not in seen]
+    clicked, rest = unseen[:5], unseen[5:105]
+    before = front.recommend(user, n, preview=True, explain=True)["items"]
+    scores_before = scores(front, user, rest)
+    target = applied() + len(clicked)
+    front.emit(clicks(user, clicked, name))
+    started = time.monotonic()
+    while applied() < target:
+        if time.monotonic() - started > deadline_s:
+            raise TimeoutError(f"training has not applied the clicks of user {user} within {deadline_s:.0f} s")
+        time.sleep(0.02)
+    scores_after = _moved(front, user, rest, scores_before, deadline_s)
+    seconds = time.monotonic() - started
+    after = front.recommend(user, n, preview=True, explain=True)["items"]
+    return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds)
+
+
+def scores(front: Front, user: str, items: list[str]) -> dict[str, float]:
+    """Probability of each item now."""
+    return {row["item_id"]: row["score"] for row in front.score(user, items)["items"]}
+
+
+def _moved(front: Front, user: str, items: list[str], before: dict[str, float], deadline_s: float) -> dict[str, float]:
+    """The scores once the replica has folded what training applied: its sequence has moved past the one of `before`."""
+    until = time.monotonic() + deadline_s
+    while True:
+        now = scores(front, user, items)
+        if now != before or time.monotonic() > until:
+            return now
+        time.sleep(0.02)

@@ -1,0 +1,18 @@
+"""A Python stage of a job: a vectorised UDF with side effects, so never deterministic: Flink may not evaluate it twice or move it."""
+
+from __future__ import annotations
+
+from pyflink.table.types import DataType
+from pyflink.table.udf import ScalarFunction, udf
+
+
+class Stage(ScalarFunction):
+    """Base of the stages: `open` connects, `eval` takes pandas series of one Arrow batch and returns a frame of equal length."""
+
+    def is_deterministic(self) -> bool:
+        return False
+
+
+def vectorised(stage: Stage, result: DataType):
+    """The UDF of `stage`, whose rows are `result`."""
+    return udf(stage, result_type=result, func_type="pandas", deterministic=False)
