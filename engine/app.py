@@ -54,10 +54,12 @@ class ScoreQuery(_Strict):
 
 
 class ClockSetting(_Strict):
-    """The clock's mode; `ts_ms`, needed under log, is the event time reached."""
+    """The clock's mode; `ts_ms`, needed under log, is the event time reached. `hold_ms`: the engine sends no heartbeats for so long, as a
+    replay sends them in order with its events; 0 gives them back."""
 
     mode: Literal["now", "log"]
     ts_ms: TsMs | None = None
+    hold_ms: int | None = Field(None, ge=0, le=60_000)
 
 
 class BadInput(Exception):
@@ -136,7 +138,10 @@ def _ingest(api: FastAPI, engine: Engine, events: Events) -> None:
         """Fix the mode, or move the log's time forward; 409 when the stack runs on the other clock."""
         if setting.mode == "log" and setting.ts_ms is None:
             raise BadInput("ts_ms", "the log's clock needs the event time reached")
-        return engine.clock.set(setting.mode, setting.ts_ms if setting.ts_ms is not None else engine.clock.peek())
+        state = engine.clock.set(setting.mode, setting.ts_ms if setting.ts_ms is not None else engine.clock.peek())
+        if setting.hold_ms is not None:
+            engine.clock.hold(setting.hold_ms)
+        return state
 
 
 def _operations(api: FastAPI, engine: Engine, registry: CollectorRegistry) -> None:

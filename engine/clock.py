@@ -33,6 +33,7 @@ class Clock:
         self._lock = threading.Lock()
         self._mode: str | None = None
         self._set_ms = self._set_at_ms = self._last_ms = 0
+        self._held_until_ms = 0
         if file.exists():
             held = json.loads(file.read_text())
             self._mode, self._set_ms, self._set_at_ms = held["mode"], held["ts_ms"], held["wall_ms"]
@@ -74,6 +75,15 @@ class Clock:
             if self._mode is None or (mode == LOG and ts_ms > self._read()):
                 self._fix(mode, ts_ms)
             return {"mode": self._mode, "ts_ms": self._read()}
+
+    def hold(self, for_ms: int) -> None:
+        """A replay sends its own heartbeats for the next `for_ms`, in order with its events; 0 gives them back at once."""
+        self._held_until_ms = self._wall_ms() + for_ms if for_ms else 0
+
+    @property
+    def held(self) -> bool:
+        """True while a replay sends heartbeats instead of the engine."""
+        return self._wall_ms() < self._held_until_ms
 
     def _read(self) -> int:
         wall = self._wall_ms()

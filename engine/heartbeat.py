@@ -31,8 +31,8 @@ class Heartbeats:
         self._thread.join(10)
 
     def beat(self) -> None:
-        """One round; nothing while the clock is unset."""
-        if self._clock.mode is None:
+        """One round; nothing while the clock is unset, or a replay sends them in order with events that are still on their way."""
+        if self._clock.mode is None or self._clock.held:
             return
         ts_ms = self._clock.peek()
         for key in self._keys:

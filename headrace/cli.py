@@ -17,6 +17,7 @@ COMMANDS = {
     "url": ("headrace.commands.stack:url", "Print the address of a part of the stack."),
     "serve": ("headrace.commands.stack:serve", "Run one role in this process."),
     "jobs": ("headrace.commands.jobs:app", "Submit, list, stop and resume the Flink jobs."),
+    "env": ("headrace.commands.env:command", "Print what a shell needs to run flink against the stack."),
     "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
     "emit": ("headrace.commands.emit:command", "Send a few interactions."),
     "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),

@@ -39,9 +39,12 @@ class StackClock:
         body = self._ask("GET", None)
         return State(body.get("mode"), body.get("ts_ms"))
 
-    def set(self, mode: Literal["log", "now"], ts_ms: int) -> None:
-        """Claim `mode`, and under `log` move the clock to `ts_ms`. Raises ClockRefused, EngineUnavailable."""
-        self._ask("POST", {"mode": mode, "ts_ms": ts_ms})
+    def set(self, mode: Literal["log", "now"], ts_ms: int, hold_ms: int | None = None) -> None:
+        """Claim `mode`, and under `log` move the clock to `ts_ms`; `hold_ms`: the caller sends heartbeats for so long, 0 gives them back.
+
+        Raises ClockRefused, EngineUnavailable.
+        """
+        self._ask("POST", {"mode": mode, "ts_ms": ts_ms} | ({} if hold_ms is None else {"hold_ms": hold_ms}))
 
     def close(self) -> None:
         self._client.close()

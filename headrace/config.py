@@ -1,4 +1,4 @@
-"""One typed configuration: defaults, then headrace.toml, then the running stack's addresses, then HEADRACE_SECTION__KEY from the environment.
+"""One typed configuration: defaults, headrace.toml, the running stack's addresses, HEADRACE_SECTION__KEY of the environment, in this order.
 
 Read once at an entry point (`load`) and passed down. The only file that reads environment variables.
 """
@@ -63,6 +63,7 @@ class Flink(_Section):
     slots: int = 8
     taskmanager_mb: int = 1600
     jobmanager_mb: int = 768
+    state_backend: Literal["hashmap", "rocksdb"] = Field("hashmap", description="hashmap: on the heap, fast; rocksdb: larger windows.")
     bundle_time_ms: int = Field(20, description="python.fn-execution.bundle.time: the latency of a Python stage.")
     batch_rows: int = Field(1024, description="python.fn-execution.arrow.batch.size.")
     train_batch_rows: int = Field(256, description="Rows of one push; smaller learns fresher, larger faster.")

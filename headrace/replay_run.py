@@ -12,10 +12,11 @@ from headrace.config import Config
 from headrace.drain import Progress, drain
 from headrace.kafka import Producer, reach, watermarks
 from headrace.live_taps import live_taps
-from headrace.replay import Clock, Pace, Sent, close, now_ms, replay
+from headrace.replay import Clock, Pace, Sent, close, heartbeat, now_ms, replay
 from headrace.report import report
 from headrace.rows import Rows
 from headrace.schemas.codec import Codec
+from headrace.schemas.hashing import heartbeat_keys
 from headrace.schemas.interaction import TS_MS_MIN
 from headrace.schemas.registry import RegistryClient
 from headrace.taps import Mark
@@ -23,6 +24,7 @@ from headrace.taps import Mark
 TOPIC = "interactions"
 CLAIM_MS = 86_400_000
 BEHIND_MS = 1000
+HOLD_MS, BEAT_MS = 8000, 100
 
 
 @dataclass(frozen=True)
@@ -59,35 +61,63 @@ def run(config: Config, rows: Rows, file: str, *, clock: Clock = "log", pace: Pa
         stack_clock.close()
 
 
+class Pulse:
+    """Heartbeats of a replay under `now`, from its own producer, so that none overtakes an event; `hold` keeps the engine's back."""
+
+    def __init__(self, partitions: int, send: Callable[[bytes, dict[str, Any]], Any], hold: Callable[[int], Any]) -> None:
+        self._keys, self._send, self._hold = heartbeat_keys(partitions), send, hold
+        self._beat_ms = self._held_ms = 0
+        self.renew()
+
+    def renew(self) -> None:
+        self._hold(HOLD_MS)
+        self._held_ms = now_ms()
+
+    def beat(self) -> None:
+        """A heartbeat to each partition when the last is old enough; the hold is renewed in time."""
+        now = now_ms()
+        if now - self._beat_ms >= BEAT_MS:
+            for key in self._keys:
+                self._send(key, heartbeat(now))
+            self._beat_ms = now
+        if now - self._held_ms >= HOLD_MS // 4:
+            self.renew()
+
+
 def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, stack_clock: StackClock) -> Sent:
     """Send all rows and the closing heartbeats; everything is at the broker when this returns.
 
     The engine's heartbeats carry its clock, which runs on by itself: one that overtakes an event makes it late. So under `log` the clock
-    stays a day behind until the end (a second behind when paced), and under `now` no event is stamped long before the broker has it.
+    stays a day behind until the end (a second behind when paced), and under `now` they are held: ours come in order with our events.
     """
     producer = Producer(config.kafka.bootstrap, linger_ms=5 if clock == "log" else 0)
     codec = Codec(TOPIC, RegistryClient(config.registry.url))
+    partitions = len(watermarks(config.kafka.bootstrap, TOPIC))
     reached = [0]
 
     def send(key: bytes, record: dict[str, Any]) -> None:
         producer.send(TOPIC, key, codec.encode(record))
 
+    pulse = Pulse(partitions, send, lambda hold_ms: stack_clock.set("now", now_ms(), hold_ms))
+
     def moved(sent: Sent) -> None:
-        watch.sent(sent)
         reached[0] = sent.last_ts_ms
         if clock == "now":
+            pulse.beat()
             producer.flush()
         elif pace.factor:
             producer.flush()
             stack_clock.set("log", sent.last_ts_ms - BEHIND_MS)
+        watch.sent(sent)
 
     try:
         sent = replay(rows, send, clock=clock, pace=pace, moved=moved)
         producer.flush()
-        partitions = len(watermarks(config.kafka.bootstrap, TOPIC))
         reached[0] = close(sent, send, partitions, config.samples.window_ms, config.samples.out_of_orderness_ms, clock=clock)
         producer.flush()
         return sent
     finally:
-        if clock == "log" and reached[0]:  # after an interruption too: the rest of the file may follow, its beginning may not
+        if clock == "now":
+            stack_clock.set("now", now_ms(), hold_ms=0)
+        elif reached[0]:  # after an interruption too: the rest of the file may follow, its beginning may not
             stack_clock.set("log", reached[0])

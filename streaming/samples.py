@@ -39,6 +39,9 @@ def views(window_ms: int, target: str) -> list[str]:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", target):
         raise ValueError(f"target {target!r} is no action name: letters, digits, _ and - only")
     window = f"INTERVAL '{window_ms / 1000:.3f}' SECOND"
+    # The join gives an unmatched exposure out one millisecond after `window`, and delays its watermark by the longer of its two bounds: the
+    # lower one, which attribution has made idle, is a millisecond longer so that the tumbling window never has closed before.
+    idle = f"INTERVAL '{(window_ms + 1) / 1000:.3f}' SECOND"
     found = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `i_{name}`" for name in _CAUSE)
     action_columns = f"{_list((*_CAUSE, 'action', 'ts_ms', 'request_id', 'user_id', 'item_id'))}, `ts`"
     windowed = f"WINDOW w AS (PARTITION BY {{by}} ORDER BY `ts` RANGE BETWEEN {window} PRECEDING AND CURRENT ROW)"
@@ -58,7 +61,7 @@ def views(window_ms: int, target: str) -> list[str]:
         f"""CREATE TEMPORARY VIEW joined AS SELECT {_list(_CARRIED, 'e.')}, e.`ts_ms`, e.`ts`, a.`action`, a.`ts_ms` AS `a_ts_ms`
 FROM exposures AS e LEFT JOIN matched AS a
 ON e.`source` = a.`i_source` AND e.`partition` = a.`i_partition` AND e.`offset` = a.`i_offset`
-AND a.`ts` BETWEEN e.`ts` AND e.`ts` + {window}""",
+AND a.`ts` BETWEEN e.`ts` - {idle} AND e.`ts` + {window}""",
         f"""CREATE TEMPORARY VIEW closed AS SELECT {_list([*_CARRIED, 'ts_ms'])},
   MAX(CASE WHEN `action` = '{target}' THEN 1.0E0 ELSE 0.0E0 END) AS `label`,
   COALESCE(LISTAGG(DISTINCT `action`), '') AS `actions`,

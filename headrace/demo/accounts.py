@@ -1,4 +1,4 @@
-"""The accounts of a replay, counted from outside: offsets and records of topics, and the integer table of the parameter server row by row."""
+"""The accounts of a replay, counted from outside: records of topics, and the integer table of the parameter server row by row."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from headrace.rpc.client import Client
 from headrace.taps import Mark, Taps
 
 
-def accounts(report: dict[str, Any], rows: Rows, extra_positives: int, taps: Taps, mark: Mark, addresses: list[str]) -> list[dict[str, Any]]:
-    """Each account with both sides. `extra_positives`: clicks that were emitted beside the file."""
+def accounts(report: dict[str, Any], rows: Rows, extra_positives: int, taps: Taps, mark: Mark,
+             addresses: list[str]) -> list[dict[str, Any]]:
+    """Each account with both sides. `extra_positives`: clicks emitted beside the file."""
     labelled = int(rows.label.sum()) + extra_positives
     positives, strangers = by_cause(taps, mark, rows)
+    known = report["interactions_decoded"] + report["dead_letters"]
     checks = [
-        ("interactions sent = decoded + dead letters", report["interactions_sent"], report["interactions_decoded"] + report["dead_letters"]),
+        ("interactions sent = decoded + dead letters", report["interactions_sent"], known),
         ("impressions = samples in the topic, by distinct cause", report["impressions"], report["samples"]),
         ("positives in samples = labelled impressions of the file", positives, labelled),
         ("samples whose label differs from the file's row, by cause", strangers, 0),
-        ("sum of the parameter server's counts = samples x slots", sum(counts_sum(address, taps.model) for address in addresses),
-         (report["samples"] + min(mark.applied)) * F),
+        ("sum of the parameter server's counts = samples x slots",
+         sum(counts_sum(address, taps.model) for address in addresses), (report["samples"] + min(mark.applied)) * F),
     ]
     checks += [(f"samples applied by shard {i}", applied, report["samples"]) for i, applied in enumerate(report["samples_applied"])]
     return [{"account": name, "left": int(left), "right": int(right), "agree": int(left) == int(right)} for name, left, right in checks]

@@ -73,17 +73,18 @@ class Curve:
     def line(self) -> str:
         """The newest point as one line, for logs."""
         p = self.points[-1]
-        return (f"{p.seconds:6.1f} s  {p.applied:>7,}/{self.total:,} learnt  {p.events_per_s:>7,.0f} events/s  {p.samples_per_s:>6,.0f} samples/s  "
-                f"lag {p.lag:>6,}  PS rows {p.ps_rows:>7,}  AUC {_figure(p.auc)} (popularity {_figure(p.auc_popularity)})  "
-                f"log-loss {_figure(p.logloss)}")
+        return (f"{p.seconds:6.1f} s  {p.applied:>7,}/{self.total:,} learnt  {p.events_per_s:>7,.0f} events/s  "
+                f"{p.samples_per_s:>6,.0f} samples/s  lag {p.lag:>6,}  PS rows {p.ps_rows:>7,}  "
+                f"AUC {_figure(p.auc)} (popularity {_figure(p.auc_popularity)})  log-loss {_figure(p.logloss)}")
 
     def text(self) -> Group:
         """Table and curve of the newest point, for a terminal."""
         p = self.points[-1]
         table = Table(show_header=False, box=None, padding=(0, 2))
-        table.add_row("events/s", f"{p.events_per_s:,.0f}", "samples/s", f"{p.samples_per_s:,.0f}", "lag", f"{p.lag:,}", "PS rows", f"{p.ps_rows:,}")
-        table.add_row("learnt", f"{p.applied:,}/{self.total:,}", "AUC", _figure(p.auc), "popularity", _figure(p.auc_popularity), "log-loss",
-                      f"{_figure(p.logloss)} (base rate {_figure(p.logloss_base_rate)})")
+        table.add_row("events/s", f"{p.events_per_s:,.0f}", "samples/s", f"{p.samples_per_s:,.0f}", "lag", f"{p.lag:,}", "PS rows",
+                      f"{p.ps_rows:,}")
+        table.add_row("learnt", f"{p.applied:,}/{self.total:,}", "AUC", _figure(p.auc), "popularity", _figure(p.auc_popularity),
+                      "log-loss", f"{_figure(p.logloss)} (base rate {_figure(p.logloss_base_rate)})")
         return Group(table, Text.assemble(("  model       ", "bold"), (spark([q.auc for q in self.points]), "green")),
                      Text.assemble(("  popularity  ", "bold"), (spark([q.auc_popularity for q in self.points]), "yellow")))
 

@@ -1,4 +1,4 @@
-"""The effect: a user's recommendations, five clicks on one genre, the recommendations again. What moved is the model's, not the read filter's.
+"""The effect: recommendations, five clicks on one genre, recommendations again. What moved is the model's, not the read filter's.
 
 The scores compared are of items of that genre which were not clicked, by POST /score, which filters nothing.
 """
@@ -35,7 +35,7 @@ class Effect:
     scores_before: dict[str, float]
     scores_after: dict[str, float]
     seconds: float
-    why: list[tuple[str, float, float]] = field(default_factory=list)
+    why: list[tuple[str, float, float]] = field(default_factory=list)  # slot, change in log-odds, what it adds now
 
     @property
     def rise(self) -> float:
@@ -76,7 +76,22 @@ def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[
     scores_after = _moved(front, user, rest, scores_before, deadline_s)
     seconds = time.monotonic() - started
     after = front.recommend(user, n, preview=True, explain=True)["items"]
-    return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds)
+    return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds, moved_by_slot(before, after))
+
+
+def moved_by_slot(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
+    """(slot, change in log-odds, what it adds now) of the first item that is in both explained lists, the largest change first."""
+    was = {row["item_id"]: row for row in before}
+    row = next((row for row in after if row["item_id"] in was), None)
+    if row is None:
+        return []
+    old, new = (_by_slot(one["explain"]["contributions"]) for one in (was[row["item_id"]], row))
+    changes = [(slot, new.get(slot, 0.0) - old.get(slot, 0.0), new.get(slot, 0.0)) for slot in old | new]
+    return sorted(changes, key=lambda change: -abs(change[1]))
+
+
+def _by_slot(contributions: list[dict[str, Any]]) -> dict[str, float]:
+    return {one["slot"]: one["linear"] + one["pairs"] for one in contributions}
 
 
 def scores(front: Front, user: str, items: list[str]) -> dict[str, float]:

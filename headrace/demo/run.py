@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.live import Live
 from headrace import config as configuration
 from headrace import mapping, movielens, replay_run, stack, state, submission
 from headrace.api import Client
+from headrace.clock import StackClock
 from headrace.config import Config
 from headrace.demo.accounts import accounts
 from headrace.demo.curve import Curve
@@ -24,7 +25,7 @@ from headrace.demo.effect import Effect, measure
 from headrace.demo.tell import accounts_table, effect_sentence, effect_table, memory_table
 from headrace.drain import Progress
 from headrace.live_taps import live_taps
-from headrace.replay import Sent
+from headrace.replay import Sent, now_ms
 from headrace.rows import Rows, load
 from headrace.status import rows as processes
 from headrace.taps import Mark, Taps
@@ -100,6 +101,8 @@ class Demo:
                 break
             time.sleep(min(left, LOOK_S))
         if self.effect is None and sent.rows >= len(self.rows) // 5:
+            with closing(StackClock(self.config.engine.url)) as clock:
+                clock.set("now", now_ms(), hold_ms=0)  # nothing is being sent now: event time is the engine's again
             self._drain(sent)
             self.effect = self._measure()
             self._began += time.monotonic() - due

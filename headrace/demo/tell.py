@@ -30,8 +30,8 @@ def effect_sentence(effect: Effect) -> str:
     rose = sum(effect.scores_after[item] > effect.scores_before[item] for item in rows)
     said = (f"{len(rows)} other films of {effect.genre}, none of them clicked: mean probability "
             f"{sum(rows.values()) / len(rows):.4f} -> {sum(effect.scores_after.values()) / len(rows):.4f}, {rose} of {len(rows)} rose")
-    why = ", ".join(f"{slot} {change:+.3f}" for slot, change in effect.why[:4])
-    return f"{said}; of one of them, by slot (log-odds): {why}" if why else said
+    why = ", ".join(f"{slot} {change:+.3f}" for slot, change, _ in effect.why[:5])
+    return f"{said}. Why, for the first film of both lists, by slot (log-odds): {why}" if why else said
 
 
 def memory_table(rows: list[dict[str, Any]]) -> Table:
