@@ -136,8 +136,9 @@ def prepare(config: Config, rpc_port: int) -> tuple[list[str], list[str]]:
     values = {**settings(config, rpc_port), "env.java.opts.all": opens}
     # A JSON scalar is a YAML scalar, so no YAML writer is needed.
     (where / "conf" / "config.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items()))
-    for name in ("log4j-console.properties", "log4j-cli.properties", "log4j.properties"):
-        (where / "conf" / name).write_text(LOG4J)
+    (where / "conf" / "log4j-console.properties").write_text(LOG4J)
+    for name in ("log4j-cli.properties", "log4j.properties"):  # of clients: a person reads along
+        (where / "conf" / name).write_text(LOG4J.replace("rootLogger.level = info", "rootLogger.level = error"))
     classpath = ":".join(str(path) for path in _link(where / "lib"))
     room = memory(config.flink.taskmanager_mb)
     manager = ["-Xms96m", f"-Xmx{max(config.flink.jobmanager_mb - 384, 192)}m", "-XX:MaxMetaspaceSize=256m"]

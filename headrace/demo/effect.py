@@ -85,7 +85,7 @@ def moved_by_slot(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> 
     row = next((row for row in after if row["item_id"] in was), None)
     if row is None:
         return []
-    old, new = (_by_slot(one["explain"]["contributions"]) for one in (was[row["item_id"]], row))
+    old, new = (_by_slot(one["explain"]["slots"]) for one in (was[row["item_id"]], row))
     changes = [(slot, new.get(slot, 0.0) - old.get(slot, 0.0), new.get(slot, 0.0)) for slot in old | new]
     return sorted(changes, key=lambda change: -abs(change[1]))
 
