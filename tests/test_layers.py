@@ -15,7 +15,7 @@ SINGLE = {
     "faiss": ("ann/index.py",),
     "confluent_kafka": ("streaming/kafka.py", "headrace/kafka.py"),
     "pyflink": ("streaming/", "jobs/"),
-    "fastavro": ("schemas/codec.py",),
+    "fastavro": ("schemas/codec.py", "schemas/container.py"),
     "jgo": ("headrace/maven.py",),
 }
 LINES_MAX = 400

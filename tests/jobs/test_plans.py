@@ -1,0 +1,50 @@
+"""The pinned plans are of the statements that the jobs have now, and hold no address."""
+
+import importlib
+import json
+
+import pytest
+
+pytest.importorskip("pyflink")
+
+from headrace.config import Config
+from headrace.jobs import launch
+
+NAMES = ("features", "samples", "train", "vectors")
+
+
+@pytest.fixture
+def job_of(monkeypatch):
+    def make(name, config=None):
+        module = importlib.import_module(f"headrace.jobs.{name}")
+        if name == "features":
+            monkeypatch.setattr(module, "source", lambda config, topic: 7)
+        return module.job(config or Config())
+
+    return make
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_changed_statement_needs_a_new_pin(job_of, name):
+    job = job_of(name)
+    pinned = json.loads(job.plan_file.read_text())
+    assert pinned["statements"] == job.digest, f"{name} changed: python -m headrace.jobs --pin {name}, and say what becomes of savepoints"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plans_hold_identifiers_not_addresses(name):
+    text = (launch.PLANS / f"{name}.json").read_text()
+    assert "bootstrap" not in text and "127.0.0.1" not in text and "/" + "work" not in text
+
+
+def test_another_window_is_another_job(job_of):
+    config = Config()
+    config.samples.window_ms = 60_000
+    assert job_of("samples", config).digest != job_of("samples").digest
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_addresses_are_no_part_of_a_job(job_of, name):
+    config = Config()
+    config.kafka.bootstrap, config.registry.url = "127.0.0.1:1", "http://127.0.0.1:2"
+    assert job_of(name, config).digest == job_of(name).digest
