@@ -22,26 +22,30 @@ from headrace.features.layout import (
     IMPRESSION,
     ITEM_AGE,
     ITEM_COUNT,
-    ITEM_CTR,
     ITEM_FIELD,
     ITEM_FIELDS,
     ITEM_ID,
+    ITEM_LIFT,
     LAST_CLICK,
     LAST_CLICK_SEED,
+    LAST_CLICK_VALUE,
     LAST_CLICKS,
+    LIFT_MAX,
     LOG_BUCKETS,
     PRIOR_RATIO,
     PRIOR_WEIGHT,
-    RATIO_BUCKETS,
     RETRY,
     RING,
     ROW_VERSION,
+    STREAK_RATE,
     USER_COUNT,
-    USER_CTR,
     USER_FIELD,
     USER_FIELDS,
     USER_ID,
+    USER_LIFT,
     USER_RECENCY,
+    USER_SCALE,
+    USER_STREAK,
     F,
 )
 
@@ -65,15 +69,34 @@ def decay(from_ms, to_ms, half_life_ms):
 
 
 @numba.njit
-def ratio_of(clicks, impressions):
-    """Clicks per impression, drawn towards PRIOR_RATIO as if PRIOR_WEIGHT impressions had shown it; within 0 and 1."""
-    return min(1.0, (clicks + PRIOR_WEIGHT * PRIOR_RATIO) / (impressions + PRIOR_WEIGHT))
+def ratio_of(clicks, impressions, prior):
+    """Clicks per impression, drawn towards `prior` as if PRIOR_WEIGHT impressions had shown it; within 0 and 1."""
+    return min(1.0, (clicks + PRIOR_WEIGHT * prior) / (impressions + PRIOR_WEIGHT))
 
 
 @numba.njit
-def ratio_bucket(ratio):
-    """0 to RATIO_BUCKETS - 1, by the square root: ratios of real feeds lie low."""
-    return np.uint64(min(RATIO_BUCKETS - 1, int(math.sqrt(ratio) * RATIO_BUCKETS)))
+def prior_of(totals):
+    """Clicks per impression of the shard, from totals int64[2] (impressions, clicks): what is expected of whom nothing is known."""
+    return ratio_of(float(totals[1]), float(totals[0]), PRIOR_RATIO)
+
+
+@numba.njit
+def rate_of(item_row, prior):
+    """What share of an item's impressions is clicked, since it was first seen."""
+    return ratio_of(float(item_row.clicks_total), float(item_row.impressions_total), prior)
+
+
+@numba.njit
+def within(x, bound):
+    """`x`, at most `bound` away from 0."""
+    return max(-bound, min(bound, x))
+
+
+@numba.njit
+def log_odds(ratio):
+    """Finite for 0 and 1 too."""
+    held = max(1e-6, min(1.0 - 1e-6, ratio))
+    return math.log(held / (1.0 - held))
 
 
 @numba.njit
@@ -83,15 +106,15 @@ def log_bucket(amount):
 
 
 @numba.njit
-def _put(keys, values, slot, key):
+def _put(keys, values, slot, key, value=1.0):
     if key != _ZERO:
         keys[slot] = key
-        values[slot] = np.float32(1.0)
+        values[slot] = np.float32(value)
 
 
 @numba.njit
-def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, keys, values, numbers):
-    """Write a sample: keys uint64[F], values float32[F], numbers float32[K], of a user row and an item row at ts_ms.
+def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, prior, keys, values, numbers):
+    """Write a sample: keys uint64[F], values float32[F], numbers float32[K], of a user row and an item row at ts_ms; `prior` as prior_of.
 
     `user` or `item` 0: none, its side stays empty. A row of zeros is a user or item never seen.
     """
@@ -102,20 +125,22 @@ def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, k
     for n in range(CONTEXT_FIELDS):
         _put(keys, values, CONTEXT + n, context[n])
     if user != _ZERO:
-        _user_side(user_row, user, ts_ms, half_life_ms, keys, values, numbers)
+        _user_side(user_row, user, ts_ms, half_life_ms, prior, keys, values, numbers)
     if item != _ZERO:
-        _item_side(item_row, item, ts_ms, half_life_ms, keys, values, numbers)
+        _item_side(item_row, item, ts_ms, half_life_ms, prior, keys, values, numbers)
 
 
 @numba.njit
-def _user_side(row, user, ts_ms, half_life_ms, keys, values, numbers):
+def _user_side(row, user, ts_ms, half_life_ms, prior, keys, values, numbers):
     _put(keys, values, USER_ID, user)
     for n in range(USER_FIELDS):
         _put(keys, values, USER_FIELD + n, row.fields[n])
     factor = decay(row.decayed_ts_ms, ts_ms, half_life_ms)
     impressions, clicks = row.impressions * factor, row.clicks * factor
-    ratio = ratio_of(clicks, impressions)
-    _put(keys, values, USER_CTR, mix(EMPTY_KEYS[USER_CTR], ratio_bucket(ratio)))
+    ratio = ratio_of(clicks, impressions, prior)
+    lift = within((clicks - row.expected * factor) / (impressions + PRIOR_WEIGHT), 1.0)
+    values[USER_LIFT] = np.float32(USER_SCALE * lift)
+    values[USER_STREAK] = np.float32(USER_SCALE * row.streak)
     _put(keys, values, USER_COUNT, mix(EMPTY_KEYS[USER_COUNT], log_bucket(float(row.impressions_total))))
     recency_s = -1.0
     if row.events_total > 0:
@@ -124,19 +149,19 @@ def _user_side(row, user, ts_ms, half_life_ms, keys, values, numbers):
     for n in range(LAST_CLICKS):
         clicked = row.clicked[(int(row.clicked_next) - 1 - n) % RING]
         if clicked != _ZERO:
-            _put(keys, values, LAST_CLICK + n, mix(LAST_CLICK_SEED, clicked))
+            _put(keys, values, LAST_CLICK + n, mix(LAST_CLICK_SEED, clicked), LAST_CLICK_VALUE)
     numbers[0], numbers[1], numbers[2], numbers[3] = impressions, clicks, ratio, recency_s
 
 
 @numba.njit
-def _item_side(row, item, ts_ms, half_life_ms, keys, values, numbers):
+def _item_side(row, item, ts_ms, half_life_ms, prior, keys, values, numbers):
     _put(keys, values, ITEM_ID, item)
     for n in range(ITEM_FIELDS):
         _put(keys, values, ITEM_FIELD + n, row.fields[n])
     factor = decay(row.decayed_ts_ms, ts_ms, half_life_ms)
     impressions, clicks = row.impressions * factor, row.clicks * factor
-    ratio = ratio_of(clicks, impressions)
-    _put(keys, values, ITEM_CTR, mix(EMPTY_KEYS[ITEM_CTR], ratio_bucket(ratio)))
+    ratio = ratio_of(clicks, impressions, prior)
+    values[ITEM_LIFT] = np.float32(within(log_odds(rate_of(row, prior)) - log_odds(prior), LIFT_MAX))
     _put(keys, values, ITEM_COUNT, mix(EMPTY_KEYS[ITEM_COUNT], log_bucket(float(row.impressions_total))))
     age_s = -1.0
     if row.events_total > 0:
@@ -146,10 +171,12 @@ def _item_side(row, item, ts_ms, half_life_ms, keys, values, numbers):
 
 
 @numba.njit
-def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, keys, values, numbers):
-    """`assemble_one` for m pairs. users USER_ROW[u], items ITEM_ROW[i], *_index int64[m] into them, user and item uint64[m]."""
+def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, totals, keys, values, numbers):
+    """`assemble_one` for m pairs. users USER_ROW[u], items ITEM_ROW[i], *_index int64[m] into them, user and item uint64[m], totals as in
+    prior_of."""
+    prior = prior_of(totals)
     for i in range(len(ts_ms)):
-        assemble_one(users[user_index[i]], items[item_index[i]], user[i], item[i], context[i], ts_ms[i], half_life_ms,
+        assemble_one(users[user_index[i]], items[item_index[i]], user[i], item[i], context[i], ts_ms[i], half_life_ms, prior,
                      keys[i], values[i], numbers[i])
 
 
@@ -186,6 +213,17 @@ def _count(row, impression, click, ts_ms, half_life_ms):
 
 
 @numba.njit
+def _compare(row, rate, impression, click, ts_ms, half_life_ms):
+    """Note what was expected of a user, an impression of an item that is clicked at `rate`, and what came; after _count."""
+    if impression:
+        row.expected += rate * decay(ts_ms, row.decayed_ts_ms, half_life_ms)
+        row.streak = (1.0 - STREAK_RATE) * row.streak - STREAK_RATE * rate
+    if click:
+        row.streak += STREAK_RATE
+    row.streak = within(row.streak, 1.0)
+
+
+@numba.njit
 def _remember(row, item, impression, click, event, source, partition, offset):
     if impression and row.recent[(int(row.recent_next) - 1) % RING] != item:
         row.recent[row.recent_next] = item
@@ -215,10 +253,10 @@ def _describe(row, fields):
 
 @numba.njit
 def freeze_and_fold(users, items, user_index, item_index, source, partition, offset, ts_ms, action, user, item, event,
-                    user_fields, item_fields, context, served, half_life_ms, sequence_now, keys, values, numbers, sequence, status):
+                    user_fields, item_fields, context, served, half_life_ms, totals, sequence_now, keys, values, numbers, sequence, status):
     """Event by event: answer a retry, take the event's fields, freeze an impression, fold. Returns the sequence after (events folded ever).
 
-    users USER_ROW[u] and items ITEM_ROW[i] are changed in place; *_index int64[n] into them. Written: keys uint64[n,F], values
+    users USER_ROW[u], items ITEM_ROW[i] and totals int64[2] (see prior_of) are changed in place; *_index int64[n] into them. Written: keys uint64[n,F], values
     float32[n,F], numbers float32[n,K] (zeros unless an impression that is not served is frozen), sequence int64[n] before the event,
     status uint8[n].
     """
@@ -233,14 +271,19 @@ def freeze_and_fold(users, items, user_index, item_index, source, partition, off
         _describe(item_row, item_fields[i])
         impression = action[i] == IMPRESSION
         click = CLICK <= action[i] <= FOLLOW
+        prior = prior_of(totals)
+        rate = rate_of(item_row, prior)
         if impression and served[i] == 0:
-            assemble_one(user_row, item_row, user[i], item[i], context[i], ts_ms[i], half_life_ms, keys[i], values[i], numbers[i])
+            assemble_one(user_row, item_row, user[i], item[i], context[i], ts_ms[i], half_life_ms, prior, keys[i], values[i], numbers[i])
         if item_row.events_total == 0 or ts_ms[i] < item_row.first_ts_ms:
             item_row.first_ts_ms = ts_ms[i]
         user_row.version = ROW_VERSION
         item_row.version = ROW_VERSION
         _count(user_row, impression, click, ts_ms[i], half_life_ms)
         _count(item_row, impression, click, ts_ms[i], half_life_ms)
+        _compare(user_row, rate, impression, click, ts_ms[i], half_life_ms)
+        totals[0] += impression
+        totals[1] += click
         _remember(user_row, item[i], impression, click, event[i], source[i], partition[i], offset[i])
         sequence_now += 1
     return sequence_now

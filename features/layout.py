@@ -1,6 +1,7 @@
 """The feature set base@1: slots of the model's input, numbers beside them, rows as they lie in the store.
 
-Every slot always has a key. A slot without a value has the key feature_key(slot, "") and the value 0, so a sample has F keys.
+Every slot always has a key. A slot without a value has the key feature_key(slot, "") and the value 0, so a sample has F keys. The lifts
+are numbers: one key each, feature_key(slot, ""), and a value around 0.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 from headrace.schemas.hashing import feature_key
 
 FEATURE_SET = "base@1"
-ROW_VERSION = 1
+ROW_VERSION = 2
 
 USER_FIELDS, ITEM_FIELDS, CONTEXT_FIELDS, LAST_CLICKS = 4, 6, 4, 3
 RING = 64
@@ -19,13 +20,13 @@ SLOTS: tuple[str, ...] = (
     "bias", "user_id", "item_id",
     *(f"user.{n}" for n in range(USER_FIELDS)), *(f"item.{n}" for n in range(ITEM_FIELDS)),
     *(f"context.{n}" for n in range(CONTEXT_FIELDS)),
-    "user_ctr", "user_count", "user_recency", "item_ctr", "item_count", "item_age",
+    "user_lift", "user_streak", "user_count", "user_recency", "item_lift", "item_count", "item_age",
     *(f"last_click.{n}" for n in range(LAST_CLICKS)))
 F = len(SLOTS)
 BIAS, USER_ID, ITEM_ID, USER_FIELD, ITEM_FIELD, CONTEXT = (SLOTS.index(name) for name in (
     "bias", "user_id", "item_id", "user.0", "item.0", "context.0"))
-USER_CTR, USER_COUNT, USER_RECENCY, ITEM_CTR, ITEM_COUNT, ITEM_AGE, LAST_CLICK = (SLOTS.index(name) for name in (
-    "user_ctr", "user_count", "user_recency", "item_ctr", "item_count", "item_age", "last_click.0"))
+USER_LIFT, USER_STREAK, USER_COUNT, USER_RECENCY, ITEM_LIFT, ITEM_COUNT, ITEM_AGE, LAST_CLICK = (SLOTS.index(name) for name in (
+    "user_lift", "user_streak", "user_count", "user_recency", "item_lift", "item_count", "item_age", "last_click.0"))
 
 _USER_SIDE = ("user_id", "user.", "user_", "last_click.")
 _ITEM_SIDE = ("item_id", "item.", "item_")
@@ -42,10 +43,13 @@ EMPTY_KEYS = np.array([feature_key(name, "") for name in SLOTS], np.uint64)
 EMPTY_KEYS.setflags(write=False)
 LAST_CLICK_SEED = np.uint64(feature_key("last_click", ""))  # one field for the three: where in the list a click stands does not matter
 
-RATIO_BUCKETS = 20
 LOG_BUCKETS = 64
-PRIOR_RATIO = 0.1
+PRIOR_RATIO = 0.1  # before the shard has seen anything; then clicks per impression of all it has seen
 PRIOR_WEIGHT = 5.0  # impressions that the prior counts for
+STREAK_RATE = 0.2  # share of the newest impression in user_streak: the last five or so count
+USER_SCALE = 4.0  # lifts of a user lie within -1 and 1 and mostly near 0; AdaGrad steps as far for every slot, so scale is speed
+LIFT_MAX = 4.0
+LAST_CLICK_VALUE = 0.125  # below 1: such keys are rare, and at 1 their first steps cost more than they teach
 
 ACTIONS = ("impression", "click", "like", "repost", "comment", "follow", "dwell", "hide")
 """Codes are 1-based: IMPRESSION is 1; every other action is OTHER."""
@@ -56,7 +60,8 @@ OTHER = len(ACTIONS) + 1
 
 USER_ROW = np.dtype([
     ("version", "u1"), ("recent_next", "u1"), ("clicked_next", "u1"), ("event_next", "u1"), ("spare", "u1", 4),
-    ("impressions", "<f8"), ("clicks", "<f8"),  # decayed, as of decayed_ts_ms
+    ("impressions", "<f8"), ("clicks", "<f8"), ("expected", "<f8"),  # decayed, as of decayed_ts_ms; expected: sum of the items' rates
+    ("streak", "<f8"),  # clicks less expected clicks, the newest impressions most
     ("decayed_ts_ms", "<i8"), ("last_ts_ms", "<i8"),
     ("impressions_total", "<i8"), ("clicks_total", "<i8"), ("events_total", "<i8"),
     ("fields", "<u8", (USER_FIELDS,)),

@@ -86,7 +86,7 @@ def compiled(env: TableEnvironment, job: Job) -> CompiledPlan:
     if job.plan_file.exists():
         pinned = json.loads(job.plan_file.read_text())
         if pinned["statements"] == job.digest:
-            return env.load_plan(PlanReference.from_json_string(json.dumps(pinned["plan"])))
+            return _owned(env, env.load_plan(PlanReference.from_json_string(json.dumps(pinned["plan"]))))
     return fresh(env, job)
 
 
@@ -95,7 +95,12 @@ def fresh(env: TableEnvironment, job: Job) -> CompiledPlan:
     statements = env.create_statement_set()
     for insert in job.inserts:
         statements.add_insert_sql(insert)
-    return statements.compile_plan()
+    return _owned(env, statements.compile_plan())
+
+
+def _owned(env: TableEnvironment, plan: CompiledPlan) -> CompiledPlan:
+    """PyFlink 2.3 hands a plan the Java environment instead of its own, and the plan cannot be executed."""
+    return CompiledPlan(plan._j_compiled_plan, env)
 
 
 def pin(job: Job, config: Config) -> Path:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from headrace.rpc.errors import BY_CODE, Internal, Unavailable
-from headrace.rpc.message import SCHEMA, Arrays, Header, header_bytes, header_of, pack, unpack
+from headrace.rpc.message import SCHEMA, Arrays, Header, decode, encode
 
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.min_reconnect_backoff_ms", 50)]
@@ -35,19 +35,19 @@ class Client:
     def call(self, verb: str, header: Mapping[str, Any] | None = None,
              arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:
         """One call. Not retried here: whether a retry is safe is the room's knowledge (reads are, pushes with causes are)."""
-        batch = pack(arrays or {})
+        message = encode(header or {}, arrays or {})
         with self._lock:
             try:
                 writer, reader = self._stream(verb)
-                writer.write_with_metadata(batch, header_bytes(header or {}))
+                writer.write_metadata(message)
                 chunk = reader.read_chunk()
             except (flight.FlightError, pa.ArrowException, StopIteration, OSError) as error:
                 self._forget()
                 raise Unavailable(f"{self.address} ({verb}): {str(error).splitlines()[0][:200] or type(error).__name__}") from None
-        answer = header_of(chunk.app_metadata)
+        answer, answered = decode(chunk.app_metadata)
         if "error" in answer:
             raise BY_CODE.get(answer["error"]["code"], Internal)(answer["error"]["message"])
-        return answer, unpack(chunk.data)
+        return answer, answered
 
     def call_until(self, deadline_s: float, verb: str, header: Mapping[str, Any] | None = None,
                    arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:

@@ -1,7 +1,8 @@
-"""The shell around Arrow Flight: verbs, one owner thread, error codes instead of tracebacks.
+"""The shell around Arrow Flight: verbs, one at a time, error codes instead of tracebacks.
 
 A verb is a callable (header, arrays) -> (header, arrays). A client opens one DoExchange stream a verb and keeps it; each message on it
-is one call. An error answers on the same stream as {"error": {"code", "message"}} and the stream goes on.
+is one call, and runs on the stream's thread in its turn (rpc/owner.py). An error answers on the same stream as
+{"error": {"code", "message"}} and the stream goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pyarrow import flight
 
 from headrace.rpc.errors import Internal, RpcError, UnknownVerb
-from headrace.rpc.message import SCHEMA, Arrays, Header, header_bytes, header_of, pack, unpack
+from headrace.rpc.message import SCHEMA, Arrays, Header, decode, encode
 from headrace.rpc.owner import Owner
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ Verb = Callable[[Header, Arrays], tuple[Header, Arrays]]
 
 
 class Server(flight.FlightServerBase):
-    """Serves `verbs` at host:port; `port` 0 takes a free one (read `port` after). Verbs run on `owner`, which the caller starts and stops.
+    """Serves `verbs` at host:port; `port` 0 takes a free one (read `port` after). Verbs take turns at `owner`, which the caller starts and
+    stops.
 
     Raises ValueError for a host that is not loopback: tokens and TLS between hosts are not built yet.
     """
@@ -54,23 +56,22 @@ class Server(flight.FlightServerBase):
         for chunk in _chunks(reader):
             if self._closing:
                 raise flight.FlightUnavailableError("the server is stopping")
-            header, arrays = self._answer(name, chunk)
-            writer.write_with_metadata(pack(arrays), header_bytes(header))
+            writer.write_metadata(self._answer(name, chunk))
 
-    def _answer(self, name: str, chunk: flight.FlightStreamChunk) -> tuple[Header, Arrays]:
+    def _answer(self, name: str, chunk: flight.FlightStreamChunk) -> bytes:
         try:
             verb = self._verbs.get(name)
             if verb is None:
                 raise UnknownVerb(f"{name!r}; known: {', '.join(sorted(self._verbs))}")
-            header = header_of(chunk.app_metadata)
-            arrays = unpack(chunk.data) if chunk.data is not None else {}
-            return self._owner.call(lambda: verb(header, arrays))
+            header, arrays = decode(chunk.app_metadata)
+            return encode(*self._owner.call(lambda: verb(header, arrays)))
         except RpcError as error:
-            return {"error": {"code": error.code, "message": str(error)}}, {}
+            code, message = error.code, str(error)
         except Exception:
             number = uuid.uuid4().hex[:8]
             log.exception("verb %s failed, number %s", name, number)
-            return {"error": {"code": Internal.code, "message": f"{name} failed; the server's log has the cause under {number}"}}, {}
+            code, message = Internal.code, f"{name} failed; the server's log has the cause under {number}"
+        return encode({"error": {"code": code, "message": message}}, {})
 
 
 def _chunks(reader):

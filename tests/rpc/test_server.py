@@ -1,6 +1,7 @@
 """Client and server over loopback: answers, error codes without tracebacks, restarts, deadlines."""
 
 import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ def served():
     owner.start()
     seen = []
     verbs = {"echo": lambda header, arrays: (header, arrays), "refuse": refuse, "fail": lambda header, arrays: 1 / 0,
-             "thread": lambda header, arrays: ({"name": threading.current_thread().name}, {})}
+             "odd": lambda header, arrays: ({}, {"x": np.array([object()])})}
     server = Server("127.0.0.1", 0, verbs, owner)
     client = Client(server.address, timeout_s=5)
     yield server, client, owner, seen
@@ -47,6 +48,8 @@ def test_errors_have_codes_and_the_stream_goes_on(served):
     with pytest.raises(Internal) as caught:
         client.call("fail")
     assert "ZeroDivision" not in str(caught.value) and "number" not in str(caught.value)
+    with pytest.raises(Internal):
+        client.call("odd")  # what it answers cannot travel
     assert client.call("echo", {"a": 1})[0] == {"a": 1}
 
 
@@ -60,8 +63,35 @@ def test_a_foreign_message_is_refused_with_a_code(served):
     raw.close()
 
 
-def test_verbs_run_on_the_owner_thread(served):
-    assert served[1].call("thread")[0] == {"name": "owner"}
+def test_verbs_run_one_at_a_time_and_timed_work_between_them():
+    owner, inside, seen = Owner(), [], []
+
+    def alone(header=None, arrays=None):
+        inside.append(1)
+        time.sleep(0.0005)
+        seen.append((len(inside), header is None))
+        inside.pop()
+        return {}, {}
+
+    owner.every(0.002, alone)
+    owner.start()
+    server = Server("127.0.0.1", 0, {"one": alone, "other": alone}, owner)
+
+    def work(verb):
+        client = Client(server.address)
+        for _ in range(40):
+            client.call(verb)
+        client.close()
+
+    threads = [threading.Thread(target=work, args=(verb,)) for verb in ("one", "other") * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    server.shutdown()
+    owner.stop()
+    assert {together for together, _ in seen} == {1}
+    assert sum(timed for _, timed in seen) >= 5
 
 
 def test_many_clients_at_once(served):
