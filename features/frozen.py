@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.features.layout import REPEATED, RETRY, F, K
 
-_VERSION = 1
+_VERSION = 2
 _SHORT = np.dtype([("version", "u1"), ("status", "u1"), ("has_sample", "u1"), ("sequence", "<i8")])
 _SAMPLE = np.dtype([("keys", "<u8", (F,)), ("values", "<f4", (F,)), ("numbers", "<f4", (K,))])
 

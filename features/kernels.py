@@ -1,16 +1,19 @@
 """Freeze and fold: what a user and an item are at an event, then the event put into them. Free functions over structured arrays.
 
 `assemble_one` is the only code that turns rows into a model's input: training (freezing) and serving call the same, so they agree.
-Compiled at each start (some seconds): Numba's cache looks at this file alone and would keep the constants of an older layout.py.
+Numba's cache looks at this file and at the types of the arguments, and would keep the constants of an older layout.py. So only the two
+kernels that are called are cached, and both end with a default argument, which is part of its type by value: a number of the layout.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 
 import numba
 import numpy as np
 
+from headrace.features import layout
 from headrace.features.layout import (
     BIAS,
     CLICK,
@@ -51,6 +54,7 @@ from headrace.features.layout import (
 
 _ZERO = np.uint64(0)
 _BIAS_KEY = np.uint64(EMPTY_KEYS[BIAS])
+_LAYOUT = zlib.crc32(repr(sorted((name, value) for name, value in vars(layout).items() if name.isupper())).encode())
 
 
 @numba.njit
@@ -161,7 +165,8 @@ def _item_side(row, item, ts_ms, half_life_ms, prior, keys, values, numbers):
     factor = decay(row.decayed_ts_ms, ts_ms, half_life_ms)
     impressions, clicks = row.impressions * factor, row.clicks * factor
     ratio = ratio_of(clicks, impressions, prior)
-    values[ITEM_LIFT] = np.float32(within(log_odds(rate_of(row, prior)) - log_odds(prior), LIFT_MAX))
+    if row.events_total > 0:
+        values[ITEM_LIFT] = np.float32(within(log_odds(rate_of(row, prior)) - log_odds(prior), LIFT_MAX))
     _put(keys, values, ITEM_COUNT, mix(EMPTY_KEYS[ITEM_COUNT], log_bucket(float(row.impressions_total))))
     age_s = -1.0
     if row.events_total > 0:
@@ -170,8 +175,9 @@ def _item_side(row, item, ts_ms, half_life_ms, prior, keys, values, numbers):
     numbers[4], numbers[5], numbers[6], numbers[7] = impressions, clicks, ratio, age_s
 
 
-@numba.njit
-def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, totals, keys, values, numbers):
+@numba.njit(cache=True, nogil=True)
+def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, totals, keys, values, numbers,
+             layout_number=_LAYOUT):
     """`assemble_one` for m pairs. users USER_ROW[u], items ITEM_ROW[i], *_index int64[m] into them, user and item uint64[m], totals as in
     prior_of."""
     prior = prior_of(totals)
@@ -214,7 +220,8 @@ def _count(row, impression, click, ts_ms, half_life_ms):
 
 @numba.njit
 def _compare(row, rate, impression, click, ts_ms, half_life_ms):
-    """Note what was expected of a user, an impression of an item that is clicked at `rate`, and what came; after _count."""
+    """Note what an item clicked at `rate` lets expect of a user, and what came; before _count moves the time."""
+    row.expected *= decay(row.decayed_ts_ms, ts_ms, half_life_ms)
     if impression:
         row.expected += rate * decay(ts_ms, row.decayed_ts_ms, half_life_ms)
         row.streak = (1.0 - STREAK_RATE) * row.streak - STREAK_RATE * rate
@@ -251,14 +258,15 @@ def _describe(row, fields):
             row.fields[n] = fields[n]
 
 
-@numba.njit
+@numba.njit(cache=True, nogil=True)
 def freeze_and_fold(users, items, user_index, item_index, source, partition, offset, ts_ms, action, user, item, event,
-                    user_fields, item_fields, context, served, half_life_ms, totals, sequence_now, keys, values, numbers, sequence, status):
+                    user_fields, item_fields, context, served, half_life_ms, totals, sequence_now, keys, values, numbers, sequence, status,
+                    layout_number=_LAYOUT):
     """Event by event: answer a retry, take the event's fields, freeze an impression, fold. Returns the sequence after (events folded ever).
 
-    users USER_ROW[u], items ITEM_ROW[i] and totals int64[2] (see prior_of) are changed in place; *_index int64[n] into them. Written: keys uint64[n,F], values
-    float32[n,F], numbers float32[n,K] (zeros unless an impression that is not served is frozen), sequence int64[n] before the event,
-    status uint8[n].
+    users USER_ROW[u], items ITEM_ROW[i] and totals int64[2] (see prior_of) are changed in place; *_index int64[n] into the rows. Written:
+    keys uint64[n,F], values float32[n,F], numbers float32[n,K] (zeros unless an impression that is not served is frozen), sequence
+    int64[n] before the event, status uint8[n].
     """
     for i in range(len(ts_ms)):
         user_row, item_row = users[user_index[i]], items[item_index[i]]
@@ -279,9 +287,9 @@ def freeze_and_fold(users, items, user_index, item_index, source, partition, off
             item_row.first_ts_ms = ts_ms[i]
         user_row.version = ROW_VERSION
         item_row.version = ROW_VERSION
+        _compare(user_row, rate, impression, click, ts_ms[i], half_life_ms)
         _count(user_row, impression, click, ts_ms[i], half_life_ms)
         _count(item_row, impression, click, ts_ms[i], half_life_ms)
-        _compare(user_row, rate, impression, click, ts_ms[i], half_life_ms)
         totals[0] += impression
         totals[1] += click
         _remember(user_row, item[i], impression, click, event[i], source[i], partition[i], offset[i])

@@ -19,7 +19,7 @@ from headrace.rpc.message import Arrays
 EFFECT = "fold"
 BATCH_MAX = 4096
 FROZEN_OFFSETS = 1 << 18  # what is replayed after a crash: the rate of a partition times the checkpoint interval
-_COUNTS = ("sequence", "applied", "retries", "users", "items")
+_COUNTS = ("sequence", "applied", "retries", "users", "items", "impressions", "clicks")
 
 
 class User(NamedTuple):
@@ -41,8 +41,8 @@ class Sample(NamedTuple):
 class FeatureShard:
     """Owned by one thread. `frozen_offsets`: how many offsets a partition the frozen samples are kept for, at most `ring_length`.
 
-    counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `users`, `items`; `duplicates` since
-    the start.
+    counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `users`, `items`,
+    `impressions` and `clicks` (folded ever: the prior of all rates); `duplicates` since the start.
     """
 
     def __init__(self, store: FeatureStore, *, half_life_s: float, ring_length: int, frozen_offsets: int = FROZEN_OFFSETS) -> None:
@@ -82,7 +82,8 @@ class FeatureShard:
         m = len(ts_ms)
         sample = Sample(np.zeros((m, F), np.uint64), np.zeros((m, F), np.float32), np.zeros((m, K), np.float32))
         if m:
-            kernels.assemble(users.rows, items.rows, users.index, items.index, user, item, context, ts_ms, self._half_life_ms, *sample)
+            kernels.assemble(users.rows, items.rows, users.index, items.index, user, item, context, ts_ms, self._half_life_ms,
+                             self._totals(), *sample)
         return sample
 
     def user(self, key: int) -> User:
@@ -93,6 +94,9 @@ class FeatureShard:
         recent = row["recent"][(int(row["recent_next"]) - 1 - newest) % RING]
         clicked = row["clicked"][(int(row["clicked_next"]) - 1 - newest) % RING]
         return User(bool(found[0]), int(row["impressions_total"]), int(row["clicks_total"]), recent, clicked)
+
+    def _totals(self) -> np.ndarray:
+        return np.array([self.counts["impressions"], self.counts["clicks"]], np.int64)
 
     def _block(self, causes: Causes, events: Arrays) -> Frozen:
         applied = self._rings.check_new(FEATURE_SET, EFFECT, causes)
@@ -125,11 +129,11 @@ class FeatureShard:
     def _fold(self, causes: Causes, events: Arrays) -> Frozen:
         users = _Rows.read(self.store, "users", events["user"], USER_ROW)
         items = _Rows.read(self.store, "items", events["item"], ITEM_ROW)
-        answer = Frozen.empty(len(causes))
+        answer, totals = Frozen.empty(len(causes)), self._totals()
         sequence = kernels.freeze_and_fold(
             users.rows, items.rows, users.index, items.index, *causes, events["ts_ms"], events["action"], events["user"], events["item"],
             events["event"], events["user_fields"], events["item_fields"], events["context"], events["served"], self._half_life_ms,
-            self.sequence, answer.keys, answer.values, answer.numbers, answer.sequence, answer.status)
+            totals, self.sequence, answer.keys, answer.values, answer.numbers, answer.sequence, answer.status)
         folded = answer.status == FOLDED
         users.keep(folded)
         items.keep(folded)
@@ -137,7 +141,8 @@ class FeatureShard:
             "sequence": int(sequence), "applied": self.counts["applied"] + len(causes),
             "retries": self.counts["retries"] + int((~folded).sum()),
             "users": self.counts["users"] + int((users.changed & ~users.found).sum()),
-            "items": self.counts["items"] + int((items.changed & ~items.found).sum())}
+            "items": self.counts["items"] + int((items.changed & ~items.found).sum()),
+            "impressions": int(totals[0]), "clicks": int(totals[1])}
         self._write(causes, answer, users, items, counts)
         self.counts = counts
         self.popular.fold(items.keys[items.changed], items.rows[items.changed])

@@ -17,8 +17,9 @@ def compile_kernels() -> None:
     causes = np.zeros(1, np.int32), np.zeros(1, np.int32), np.zeros(1, np.int64)
     answer = Frozen.empty(1)
     kernels.freeze_and_fold(users, items, index, index, *causes, events["ts_ms"], events["action"], events["user"], events["item"],
-                            events["event"], events["user_fields"], events["item_fields"], events["context"], events["served"], 1000.0, 0,
+                            events["event"], events["user_fields"], events["item_fields"], events["context"], events["served"], 1000.0,
+                            np.zeros(2, np.int64), 0,
                             answer.keys, answer.values, answer.numbers, answer.sequence, answer.status)
     kernels.assemble(users, items, index, index, events["user"], events["item"], events["context"], events["ts_ms"], 1000.0,
-                     answer.keys, answer.values, answer.numbers)
+                     np.zeros(2, np.int64), answer.keys, answer.values, answer.numbers)
     assert answer.values[0, 0] == 1.0, "a compiled kernel froze nothing"

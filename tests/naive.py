@@ -148,6 +148,7 @@ class Features:
     def __init__(self, half_life_s):
         self.half_life_ms = half_life_s * 1000
         self.users, self.items, self.answers, self.sequence, self.retries = {}, {}, {}, 0, 0
+        self.shown = self.clicked = 0  # of everybody
 
     def event(self, cause, ts_ms, action, user, item, event, user_fields, item_fields, context, served):
         """(keys, values, numbers, sequence, status) of one event."""
@@ -167,8 +168,11 @@ class Features:
         frozen = (None, None, None)
         if action == 1 and not served:
             frozen = self.sample(user, item, context, ts_ms)
+        rate = self.rate(i)
         for row in (u, i):
-            row["log"].append((ts_ms, action))
+            row["log"].append((ts_ms, action, rate))
+        self.shown += action == 1
+        self.clicked += 2 <= action <= 6
         if action == 1 and u["recent"][-1:] != [item]:
             u["recent"].append(item)
         if 2 <= action <= 6 and u["clicked"][-1:] != [item]:
@@ -189,7 +193,7 @@ class Features:
         u, i = self.users.get(user, {}), self.items.get(item, {})
         found = {"bias": feature_key("bias", "")}
         found |= {f"context.{n}": key for n, key in enumerate(context)}
-        numbers = dict.fromkeys(NUMBERS, 0.0)
+        numbers, lifts = dict.fromkeys(NUMBERS, 0.0), {}
         for name, key, row in (("user", user, u), ("item", item, i)):
             if not key:
                 continue
@@ -197,28 +201,56 @@ class Features:
             found |= {f"{name}.{n}": key for n, key in enumerate(row.get("fields", ()))}
             log = row.get("log", [])
             shown, clicked = self.decayed(log, {1}, ts_ms), self.decayed(log, {2, 3, 4, 5, 6}, ts_ms)
-            ratio = min(1.0, (clicked + 0.5) / (shown + 5.0))
+            ratio = min(1.0, (clicked + 5.0 * self.prior()) / (shown + 5.0))
             numbers |= {f"{name}_impressions": shown, f"{name}_clicks": clicked, f"{name}_ctr": ratio}
-            found[f"{name}_ctr"] = bucket(f"{name}_ctr", min(19, int(math.sqrt(ratio) * 20)))
-            found[f"{name}_count"] = bucket(f"{name}_count", int(math.log2(1 + sum(action == 1 for _, action in log))))
+            if name == "user":
+                lift = (clicked - self.decayed(log, {1}, ts_ms, rates=True)) / (shown + 5.0)
+                lifts |= {"user_lift": 4 * max(-1.0, min(1.0, lift)), "user_streak": 4 * self.streak(log)}
+            elif log:
+                lifts["item_lift"] = max(-4.0, min(4.0, log_odds(self.rate(row)) - log_odds(self.prior())))
+            found[f"{name}_count"] = bucket(f"{name}_count", int(math.log2(1 + sum(action == 1 for _, action, _ in log))))
             slot, number = ("user_recency", "user_recency_s") if name == "user" else ("item_age", "item_age_s")
             numbers[number] = -1.0
             if log:
-                since = max(t for t, _ in log) if name == "user" else min(t for t, _ in log)
+                since = max(t for t, *_ in log) if name == "user" else min(t for t, *_ in log)
                 numbers[number] = max(0.0, (ts_ms - since) / 1000)
                 found[slot] = bucket(slot, int(math.log2(1 + numbers[number])))
         for n, clicked in enumerate(reversed(u.get("clicked", [])[-3:])):
             found[f"last_click.{n}"] = bucket("last_click", clicked)
         keys = [found.get(slot) or feature_key(slot, "") for slot in SLOTS]
-        values = [1.0 if found.get(slot) else 0.0 for slot in SLOTS]
+        values = [lifts.get(slot, (0.125 if "last" in slot else 1.0) if found.get(slot) else 0.0) for slot in SLOTS]
         return keys, values, list(numbers.values())
 
-    def decayed(self, log, actions, ts_ms):
-        """Each event halves from its own time to the newest event or the reading, whichever is later."""
+    def decayed(self, log, actions, ts_ms, rates=False):
+        """Each event, or its item's rate, halves from its own time to the newest event or the reading, whichever is later."""
         if not log:
             return 0.0
-        at = max(ts_ms, max(t for t, _ in log))
-        return sum(2.0 ** (-(at - t) / self.half_life_ms) for t, action in log if action in actions)
+        at = max([ts_ms, *(t for t, *_ in log)])
+        return sum((rate if rates else 1.0) * 2.0 ** (-(at - t) / self.half_life_ms) for t, action, rate in log if action in actions)
+
+    def prior(self):
+        """Clicks per impression of everybody."""
+        return min(1.0, (self.clicked + 0.5) / (self.shown + 5.0))
+
+    def rate(self, item):
+        """An item's clicks per impression, all its events alike."""
+        actions = [action for _, action, _ in item.get("log", [])]
+        clicked, shown = sum(2 <= action <= 6 for action in actions), actions.count(1)
+        return min(1.0, (clicked + 5.0 * self.prior()) / (shown + 5.0))
+
+    def streak(self, log):
+        """Clicks less expected clicks; an impression takes a fifth off what was before it."""
+        streak = 0.0
+        for _, action, rate in log:
+            streak = 0.8 * streak - 0.2 * rate if action == 1 else streak + 0.2 * (2 <= action <= 6)
+            streak = max(-1.0, min(1.0, streak))
+        return streak
+
+
+def log_odds(ratio):
+    """Of a ratio held away from 0 and 1."""
+    ratio = max(1e-6, min(1 - 1e-6, ratio))
+    return float(np.log(ratio / (1 - ratio)))
 
 
 def bucket(slot, number):
