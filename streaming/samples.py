@@ -6,8 +6,11 @@ One topic is both sides, so there is one watermark, and a stalled features job s
 2. each action finds its exposure: the latest of its (user, item) in the window before it, or the one of its request when it names one.
    An OVER window gives every action at most one exposure, without waiting for the window;
 3. exposures LEFT JOIN attributed actions in [exposure, exposure + window] on the exposure's cause;
-4. a tumbling window on the exposure's time gathers all actions of an exposure into one sample and collapses duplicates of a cause;
-   it closes `window` after the exposure, in event-time order whatever the label, so a score on arrival tells nothing of the label.
+4. a tumbling window on the exposure's time gathers all actions of an exposure into one sample and collapses duplicates of a cause,
+   `window` after the exposure;
+5. samples leave in the order of event time and cause. Without that last sort the positives of a tumbling window come before its negatives
+   (they entered it first), and a model scored on arrival then has an AUC of 0.465 on shuffled labels. One task sorts, whatever the
+   parallelism.
 """
 
 from __future__ import annotations
@@ -62,12 +65,12 @@ def views(window_ms: int, target: str) -> list[str]:
 FROM exposures AS e LEFT JOIN matched AS a
 ON e.`source` = a.`i_source` AND e.`partition` = a.`i_partition` AND e.`offset` = a.`i_offset`
 AND a.`ts` BETWEEN e.`ts` - {idle} AND e.`ts` + {window}""",
-        f"""CREATE TEMPORARY VIEW closed AS SELECT {_list([*_CARRIED, 'ts_ms'])},
+        f"""CREATE TEMPORARY VIEW closed AS SELECT window_time AS `closed_at`, {_list([*_CARRIED, 'ts_ms'])},
   MAX(CASE WHEN `action` = '{target}' THEN 1.0E0 ELSE 0.0E0 END) AS `label`,
   COALESCE(LISTAGG(DISTINCT `action`), '') AS `actions`,
   MIN(CASE WHEN `action` = '{target}' THEN `a_ts_ms` END) AS `action_ts_ms`
 FROM TABLE(TUMBLE(TABLE joined, DESCRIPTOR(`ts`), INTERVAL '0.010' SECOND))
-GROUP BY window_start, window_end, {_list([*_CARRIED, 'ts_ms'])}""",
+GROUP BY window_start, window_end, window_time, {_list([*_CARRIED, 'ts_ms'])}""",
     ]
 
 
@@ -81,7 +84,7 @@ def inserts(target: str) -> list[str]:
         return (f"INSERT INTO dead_letters SELECT 'interactions', `partition`, `offset`, '{reason}', {detail}, x'', {now} FROM {view}")
 
     return [
-        f"INSERT INTO samples SELECT `user_id`, {sample} FROM closed",
+        f"INSERT INTO samples SELECT `user_id`, {sample} FROM closed ORDER BY `closed_at`, {_list(_CAUSE)}",
         refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came behind the watermark')"),
         refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of ', `item_id`, ' in its window')"),
     ]
