@@ -12,10 +12,12 @@ import pyarrow as pa
 from pyarrow import flight
 
 from headrace.rpc.errors import BY_CODE, Internal, Unavailable
+from headrace.rpc.memory import keep_freed
 from headrace.rpc.message import SCHEMA, Arrays, Header, decode, encode
 
+# The last one is how long an attempt to connect may take too, beside the pauses between attempts: a busy server answers in its own time.
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1),
-            ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.min_reconnect_backoff_ms", 50)]
+            ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.min_reconnect_backoff_ms", 3000)]
 
 
 class Client:
@@ -26,6 +28,7 @@ class Client:
     """
 
     def __init__(self, address: str, timeout_s: float = 30.0) -> None:
+        keep_freed()
         self.address = address
         self._timeout_s = timeout_s
         self._lock = threading.Lock()

@@ -33,7 +33,8 @@ _PADS = tuple(bytes(n) for n in range(_ALIGN))
 
 def encode(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
     """The message of `header` (JSON; numpy scalars allowed) and `arrays` (any shape, dtypes of DTYPES)."""
-    listed, parts = [], []
+    listed: list[tuple[str, str, tuple[int, ...]]] = []
+    parts: list[memoryview | bytes] = []
     for name, array in arrays.items():
         array = np.asarray(array, order="C")
         listed.append((name, array.dtype.str.lstrip("<|"), array.shape))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pyarrow import flight
 
 from headrace.rpc.errors import Internal, RpcError, UnknownVerb
+from headrace.rpc.memory import keep_freed
 from headrace.rpc.message import SCHEMA, Arrays, Header, decode, encode
 from headrace.rpc.owner import Owner
 
@@ -33,6 +34,7 @@ class Server(flight.FlightServerBase):
     def __init__(self, host: str, port: int, verbs: Mapping[str, Verb], owner: Owner) -> None:
         if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
             raise ValueError(f"refusing to serve on {host}: tokens and TLS are not built yet, use 127.0.0.1")
+        keep_freed()
         super().__init__(f"grpc://{host}:{port}")
         self.host = host
         self._verbs = dict(verbs)
