@@ -97,8 +97,8 @@ class Featurize(Stage):
         """Encoded enriched records, None for a retry."""
         events = [i for i, record in enumerate(records) if record["action"] != "heartbeat"]
         frozen: dict[int, int] = {}
+        batch = EventBatch([records[i] for i in events])
         if events:
-            batch = EventBatch([records[i] for i in events])
             self.features.names(batch.names)
             answer = self.features.freeze_and_fold(causes.take(np.array(events)), batch)
             frozen = {i: row for row, i in enumerate(events)}
@@ -111,10 +111,9 @@ class Featurize(Stage):
                 continue
             cause = {"source": self.source, "partition": int(causes.partition[i]), "offset": int(causes.offset[i])}
             made = {name: record[name] for name in _COPIED} | cause
-            exposure = record.get("exposure")
-            if record["action"] == "impression" and exposure:
-                made |= exposure
-            elif record["action"] == "impression" and row is not None:
+            if record["exposure"]:
+                made |= record["exposure"]  # model, version and score as served; its features too when they are a whole sample
+            if record["action"] == "impression" and row is not None and not batch.columns["served"][row]:
                 made |= {"feature_set": FEATURE_SET, "feature_keys": answer.keys[row].tobytes(),
                          "feature_values": answer.values[row].tobytes(), "numbers": answer.numbers[row].tobytes(),
                          "features_sequence": int(answer.sequence[row])}

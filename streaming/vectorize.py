@@ -37,6 +37,7 @@ class Vectorize(Stage):
     def open(self, function_context: FunctionContext) -> None:
         self.features = FeatureClient(self.addresses.features)
         self.parameters = ParameterClient(self.addresses.parameters)
+        self.newest = 0
 
     def eval(self, space: pd.Series, ids: pd.Series, touched_ms: pd.Series) -> pd.DataFrame:
         vectors: list[bytes | None] = [None] * len(ids)
@@ -62,7 +63,9 @@ class Vectorize(Stage):
         slots = side == SIDE
         wanted, index = unique_keys(np.ascontiguousarray(answer.keys[:, slots]))
         rows, sequence = self.parameters.pull(self.model, "weights", wanted)
-        return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), SIDE[slots]), sequence
+        # The lowest of the shards asked, and not every id asks the same ones: an index takes the higher of two, so it may not fall.
+        self.newest = max(self.newest, sequence)
+        return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), SIDE[slots]), self.newest
 
 
 def vectorize(addresses: Addresses, model: str):
