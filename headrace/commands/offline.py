@@ -1,0 +1,53 @@
+"""`headrace offline`: a log learnt in this process, for the figures that the stack must reach on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from headrace.commands import options
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV, JSON lines (both gzip too) or an Avro container.")],
+    mapping: Annotated[Path, typer.Option("--mapping", help="MAPPING.toml: which column is what.")],
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows in time order.")] = None,
+    model: Annotated[str | None, typer.Option(help="fm or lr; by default model.name.")] = None,
+    batch_rows: Annotated[int | None, typer.Option(min=1, help="Samples of a push; by default flink.train_batch_rows.")] = None,
+    seed: Annotated[int, typer.Option(help="Where factors start; 0 as in the stack.")] = 0,
+    shuffle_labels: Annotated[int | None, typer.Option(metavar="SEED", help="Permute the labels: a control, AUC 0.5.")] = None,
+    output: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    config: options.File = None,
+    data: options.Data = None,
+) -> None:
+    """Learn FILE row by row in time order, each scored before it is learnt, without Kafka and Flink; print what the model reaches."""
+    from headrace import mapping as mappings
+    from headrace import rows as rows_of
+    from headrace.commands.replay import table
+    from headrace.config import ConfigError
+    from headrace.models.catalog import MODELS
+    from headrace.offline import run
+    from headrace.readers import ReadError
+
+    console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    try:
+        settings = options.configured(config, data, running=False)
+        if model is not None and model not in MODELS:
+            raise ConfigError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
+        rows = rows_of.load(file, mappings.load(mapping))
+    except (ValueError, mappings.MappingError, ConfigError, ReadError) as error:
+        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        raise typer.Exit(1) from None
+    rows = rows if limit is None else rows.first(limit)
+    rows = rows if shuffle_labels is None else rows.shuffled(shuffle_labels)
+    chosen = settings.model.model_copy(update={"name": model} if model else {})
+    with errors.status("kernels are compiled") as status:
+        figures = run(rows, chosen, batch_rows or settings.flink.train_batch_rows, seed, half_life_s=settings.features.half_life_s,
+                      moved=lambda done: status.update(f"{done:,} of {len(rows):,} rows"))
+    if output is not None:
+        output.write_text(json.dumps(figures, indent=2) + "\n")
+    console.print(table(figures))

@@ -1,0 +1,122 @@
+"""A log learnt in this process: the stack's own features, models and parameter server, without Kafka, Flink and the network.
+
+What the stack reaches on the same log must equal it within 0.005 of AUC: the stack's pushes fall elsewhere, and its partitions run side
+by side. The log itself is in memory, the feature shard in a temporary folder; nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from headrace.config import Features, Model
+from headrace.features.events import EventBatch
+from headrace.features.layout import IMPRESSION, NUMBERS
+from headrace.features.shard import FeatureShard
+from headrace.features.store import FeatureStore
+from headrace.models.batch import Batch
+from headrace.models.catalog import MODELS
+from headrace.models.progressive import MODEL, POPULARITY, keys_of, summary
+from headrace.models.spec import model_spec
+from headrace.models.train import Trainer, Updates
+from headrace.ps.shard import APPLIED, Shard
+from headrace.ps.spec import ModelSpec
+from headrace.replay import interactions
+from headrace.rows import Rows
+from headrace.rpc.causes import Causes
+
+ROWS_A_CALL = 2048
+ROWS_MAX = 20_000_000  # address space only
+RING = 1 << 16  # offsets come in order, one push after the other
+_CTR = NUMBERS.index("item_ctr")
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def run(rows: Rows, model: Model, batch_rows: int, seed: int = 0, *, half_life_s: float = Features().half_life_s,
+        moved: Callable[[int], Any] = lambda rows: None) -> dict[str, Any]:
+    """Learn `rows` in their order with pushes of `batch_rows` samples; the figures of model and popularity, as a replay reports them.
+
+    `seed` other than 0 starts the factors elsewhere, to see how much chance there is in a figure. `moved` is told the rows done.
+    """
+    parameters = Parameters(model)
+    trainer = Trainer(MODELS[model.name], parameters.pull, parameters.push, l2=model.l2, window_offsets=model.window_offsets)
+    salt = np.uint64(seed * _GOLDEN % (1 << 64))
+    held: list[tuple[Batch, Causes, np.ndarray]] = []
+    done = 0
+    for part in chain(samples(rows, half_life_s), [None]):
+        if part is not None:
+            held.append(part)
+        batch, causes, popularity = _joined(held)
+        whole = len(batch) if part is None else len(batch) - len(batch) % batch_rows
+        for start in range(0, whole, batch_rows):
+            at = np.arange(start, min(start + batch_rows, whole))
+            trainer.learn(Batch(batch.keys[at] ^ salt, *batch.take(at)[1:]), causes.take(at), popularity[at])
+        rest = np.arange(whole, len(batch))
+        held = [(batch.take(rest), causes.take(rest), popularity[rest])]
+        done += whole
+        moved(done)
+    figures, baseline = parameters.summary(MODEL), parameters.summary(POPULARITY)
+    return {"samples": figures["samples"], "auc": figures["auc"], "auc_popularity": baseline["auc"], "logloss": figures["logloss"],
+            "logloss_base_rate": figures["logloss_base_rate"], "calibration": figures["calibration"]}
+
+
+def samples(rows: Rows, half_life_s: float) -> Iterator[tuple[Batch, Causes, np.ndarray]]:
+    """(batch, causes, popularity float32[n]) of successive rows: each frozen before it and its action are folded, as in the stack."""
+    with tempfile.TemporaryDirectory(prefix="headrace-offline-") as folder:
+        store = FeatureStore(folder)
+        shard = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096)
+        offset = 0
+        try:
+            for start in range(0, len(rows), ROWS_A_CALL):
+                part = slice(start, min(start + ROWS_A_CALL, len(rows)))
+                records = [record for _, *pair in interactions(rows, part) for record in pair if record is not None]
+                causes = _causes(np.arange(offset, offset + len(records)))
+                events = EventBatch(records).columns
+                frozen = shard.freeze_and_fold(causes, events)
+                shown = events["action"] == IMPRESSION
+                label = rows.label[part].astype(np.float32)
+                batch = Batch(frozen.keys[shown], frozen.values[shown], label, np.ones(len(label), np.float32))
+                yield batch, causes.take(shown), frozen.numbers[shown, _CTR]
+                offset += len(records)
+        finally:
+            store.close()
+
+
+class Parameters:
+    """One shard of the parameter server, called directly; it keeps no log, since nothing outlives the process."""
+
+    def __init__(self, model: Model) -> None:
+        self._name = model.name
+        spec = model_spec(model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale)
+        self._shard = Shard([ModelSpec.from_json(spec)], 0, 1, ROWS_MAX, RING)
+        self._shard.log = _Unlogged()  # type: ignore[assignment]
+
+    def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:
+        return self._shard.pull(model, table, keys), self._shard.sequence
+
+    def push(self, model: str, effect: str, causes: Causes, compute: Callable[[np.ndarray], Updates]) -> None:
+        pushed = self._shard.push(model, effect, causes, compute(np.arange(len(causes))))
+        assert pushed.status == APPLIED, "every cause comes once"
+
+    def summary(self, series: int) -> dict[str, float | None]:
+        """Figures of a series of the metrics, in total."""
+        return summary(self.pull(self._name, "metrics", keys_of(series))[0][:, 0])
+
+
+class _Unlogged:
+    def append(self, sequence: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Nothing."""
+
+
+def _causes(offsets: np.ndarray) -> Causes:
+    return Causes(np.ones(len(offsets), np.int32), np.zeros(len(offsets), np.int32), offsets.astype(np.int64))
+
+
+def _joined(parts: list[tuple[Batch, Causes, np.ndarray]]) -> tuple[Batch, Causes, np.ndarray]:
+    batches, causes, popularity = zip(*parts, strict=True)
+    return (Batch(*map(np.concatenate, zip(*batches, strict=True))), Causes(*map(np.concatenate, zip(*causes, strict=True))),
+            np.concatenate(popularity))
