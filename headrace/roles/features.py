@@ -1,4 +1,4 @@
-"""The feature service as a role: the store, one owner thread, the Flight server, health."""
+"""The feature service as a role: the store, its owner, the Flight server, health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The role of a training shard: folder, Flight, health, publishing and snapshots around one owner thread."""
+"""The role of a training shard: folder, Flight, health, publishing and snapshots around one owner."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Feed:
         return self.fold_many([records] if isinstance(records, dict) else records)
 
     def fold_many(self, records: Records) -> int:
-        """Fold in order, on the owner's thread, 16 a turn: pulls come in between. How many were taken. Raises BadMessage, Refused."""
+        """Fold in order, 16 a turn at the owner: pulls come in between. How many were taken. Raises BadMessage, Refused."""
         parts = [records[at : at + RECORDS_A_HOLD] for at in range(0, len(records), RECORDS_A_HOLD)]
         return sum(self._owner.call(partial(self._replica.fold_many, part)) for part in parts)
 

@@ -2,13 +2,17 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from headrace import serve
 from headrace.config import Config
 from headrace.kafka import Record
+from headrace.ps import publish
+from headrace.roles import ps
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry_store import SchemaStore
+from tests.ps import worlds
 
 
 class Told:
@@ -49,6 +53,15 @@ def test_a_role_that_flushes_itself(asked):
     given["publish"]("weights.fm", b"1", {})
     given["flush"]()
     assert given["flush"].__self__.said == ["queued", "flushed"]
+
+
+def test_a_round_of_all_slots_is_flushed_once(asked, tmp_path):
+    given = asked(ps.start)
+    keys = np.arange(4000, dtype=np.uint64)
+    with worlds.store(tmp_path) as store:
+        store.shard.push("fm", "click", worlds.causes([0]), {"weights": (keys, np.ones((len(keys), 3), np.float32))})
+        assert publish.Publisher(store.shard, given["publish"], lambda: 1, given["flush"]).run_pass() == len(keys)
+    assert given["flush"].__self__.said == ["queued"] * 64 + ["flushed"]
 
 
 def test_a_fold_passes_over_tombstones_and_what_is_not_readable(monkeypatch):
