@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -46,8 +48,9 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
         (data / "run").mkdir(exist_ok=True)
         settings = data / "run" / "headrace.toml"
         settings.write_text(show(config))
-        board = _Board(data, overlay)
-        supervisor = Supervisor(board.run, data / "logs", config.stack.restarts_max, board.post, say)
+        board = _Board(data, ports.addresses(config))
+        recovery = _Recovery(data)
+        supervisor = Supervisor(board.run, data / "logs", config.stack.restarts_max, board.post, say, recovery.came_back)
         before = _catch(stop)
         try:
             board.post([])
@@ -61,6 +64,7 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
             supervisor.watch(stop)
         finally:
             board.become("stopping")
+            recovery.stop()
             supervisor.stop()
             state.remove(data)
             for number, handler in before.items():
@@ -91,14 +95,34 @@ def down(data_dir: Path, deadline_s: float = 90.0) -> bool:
     return True
 
 
+class _Recovery:
+    """A JobManager that comes back has forgotten its jobs: they are submitted again from a process of their own."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._client: subprocess.Popen[bytes] | None = None
+
+    def came_back(self, name: str) -> None:
+        if name == "flink-jobmanager":
+            self.stop()
+            with (self._data / "logs" / "jobs-recover.log").open("ab") as log:
+                self._client = subprocess.Popen([sys.executable, "-m", "headrace", "jobs", "recover"], cwd=self._data / "run",
+                                                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+
+    def stop(self) -> None:
+        if self._client is not None and self._client.poll() is None:
+            self._client.terminate()
+            self._client.wait(30)
+
+
 class _Board:
     """Keeps stack.json in step with the processes."""
 
-    def __init__(self, data: Path, overlay: dict[str, Any]) -> None:
+    def __init__(self, data: Path, addresses: dict[str, dict[str, Any]]) -> None:
         self.run = uuid.uuid4().hex
         self._data, self._processes = data, list[Process]()
         self._state: dict[str, Any] = {
-            "run": self.run, "state": "starting", "config": overlay,
+            "run": self.run, "state": "starting", "config": addresses,
             "supervisor": {"pid": os.getpid(), "started": start_time(os.getpid())}}
 
     def post(self, processes: list[Process]) -> None:

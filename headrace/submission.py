@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from headrace import java
+from headrace import java, kafka
 from headrace.config import Config
 from headrace.flink_rest import FlinkRest, python_cause, root_cause
+
+BROKER_S = 5.0
 
 
 class SubmissionFailed(Exception):
@@ -20,14 +22,16 @@ class SubmissionFailed(Exception):
 def submit(config: Config, names: list[str], savepoints: dict[str, str] | None = None, deadline_s: float = 120.0) -> dict[str, str]:
     """Submit those of `names` that do not run yet, from one client; {name: job id} of all, when every task of each runs.
 
-    Raises SubmissionFailed and FlinkUnavailable.
+    Raises SubmissionFailed, FlinkUnavailable and KafkaUnavailable: Flink takes a job without its broker, and restarts it for ever.
     """
     rest = FlinkRest(config.flink.url)
     running = rest.running()
     wanted = [name for name in names if name not in running]
     ids = {name: running[name]["jid"] for name in names if name in running}
     if wanted:
+        kafka.reach(config.kafka.bootstrap, BROKER_S)
         ids |= _client(config, wanted, savepoints or {})
+        _remember(config, "submitted", ids)
     until = time.monotonic() + deadline_s
     for name, job in ids.items():
         while not rest.ready(job):
@@ -44,13 +48,29 @@ def stop(config: Config, names: list[str]) -> dict[str, str]:
     running = rest.running()
     folder = (config.stack.data_dir / "flink" / "savepoints").resolve()
     ended = {name: rest.stop(running[name]["jid"], f"file://{folder}") for name in names if name in running}
-    _remember(config, ended)
+    _remember(config, "savepoints", ended)
+    _forget(config, "submitted", list(ended))
     return ended
+
+
+def recover(config: Config) -> dict[str, str]:
+    """Submit again what had been submitted and runs no more (a JobManager that died forgets its jobs), each from its newest checkpoint."""
+    running = FlinkRest(config.flink.url).running()
+    lost = {name: job for name, job in _remembered(config)["submitted"].items() if name not in running}
+    checkpoints = {name: newest_checkpoint(config, job) for name, job in lost.items()}
+    return submit(config, list(lost), {name: path for name, path in checkpoints.items() if path}) if lost else {}
+
+
+def newest_checkpoint(config: Config, job: str) -> str:
+    """URI of the newest complete checkpoint that the local stack keeps of a job id, "" when there is none."""
+    folder = (config.stack.data_dir / "flink" / "checkpoints" / job).resolve()
+    whole = [meta.parent for meta in folder.glob("chk-*/_metadata")]
+    return f"file://{max(whole, key=lambda one: int(one.name.split('-')[1]))}" if whole else ""
 
 
 def resume(config: Config, names: list[str]) -> dict[str, str]:
     """Submit `names` from their remembered savepoints. Raises SubmissionFailed when one has none."""
-    known = _remembered(config)
+    known = _remembered(config)["savepoints"]
     for name in names:
         if name not in known:
             raise SubmissionFailed(f"{name} has no savepoint in {_file(config)}: `headrace jobs stop {name}` makes one; or submit it")
@@ -83,9 +103,19 @@ def _file(config: Config) -> Path:
     return config.stack.data_dir / "jobs.json"
 
 
-def _remembered(config: Config) -> dict[str, str]:
-    return json.loads(_file(config).read_text()) if _file(config).exists() else {}
+def _remembered(config: Config) -> dict[str, dict[str, str]]:
+    """{"submitted": {name: job id}, "savepoints": {name: path}}."""
+    held = json.loads(_file(config).read_text()) if _file(config).exists() else {}
+    return {"submitted": held.get("submitted", {}), "savepoints": held.get("savepoints", {})}
 
 
-def _remember(config: Config, savepoints: dict[str, str]) -> None:
-    _file(config).write_text(json.dumps(_remembered(config) | savepoints, indent=2))
+def _remember(config: Config, kind: str, values: dict[str, str]) -> None:
+    held = _remembered(config)
+    held[kind] |= values
+    _file(config).write_text(json.dumps(held, indent=2))
+
+
+def _forget(config: Config, kind: str, names: list[str]) -> None:
+    held = _remembered(config)
+    held[kind] = {name: value for name, value in held[kind].items() if name not in names}
+    _file(config).write_text(json.dumps(held, indent=2))

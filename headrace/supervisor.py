@@ -29,7 +29,8 @@ class Supervisor:
     """Children in the order in which they are stopped from behind. One thread calls it: children die with that thread."""
 
     def __init__(self, run: str, logs: Path, restarts_max: int, changed: Callable[[list[Process]], None],
-                 say: Callable[[str], None]) -> None:
+                 say: Callable[[str], None], came_back: Callable[[str], Any] = lambda name: None) -> None:
+        self._came_back = came_back  # told the name of a child that died and is ready again
         self.run, self.processes = run, list[Process]()
         self._logs, self._restarts_max, self._changed, self._say = logs, restarts_max, changed, say
         self._asked: dict[str, float] = {}
@@ -86,6 +87,8 @@ class Supervisor:
                     process.state = "ready"
                     self._say(f"{process.child.name}: ready, {process.child.address or f'pid {process.popen.pid if process.popen else 0}'}")
                     self._changed(self.processes)
+                    if process.restarts:
+                        self._came_back(process.child.name)
                 self._asked[process.child.name] = time.monotonic() + READY_S
 
     def _died(self, process: Process, now: float) -> None:

@@ -89,3 +89,16 @@ def resume(names: Names = None) -> None:
 
     for name, job in again(load(), _chosen(names)).items():
         typer.echo(f"{name}: {job}")
+
+
+@app.command()
+def recover() -> None:
+    """Submit again what a JobManager that died has forgotten, from the newest checkpoints; the local stack does this by itself."""
+    from headrace.config import load
+    from headrace.submission import recover as again
+
+    found = again(load())
+    for name, job in found.items():
+        typer.echo(f"{name}: {job}")
+    if not found:
+        typer.echo("no submitted job is missing")
