@@ -1,7 +1,7 @@
 """Vectors of one space by inner product: exact, flat, overwritten in place, visible at the next search.
 
 FAISS's flat index keeps its rows in one block of memory; a slot is written through a view of it, so that a new vector of a known id never
-leaves the old one searchable. Only the owner's thread may touch a space: FAISS does not define add beside search.
+leaves the old one searchable. Only the owner of its turn may touch a space: FAISS does not define add beside search.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ DIM_MAX = 4096
 
 
 class Service:
-    """Spaces by name. Every method runs on the owner's thread.
+    """Spaces by name. Every method runs in its turn at the owner.
 
     `dim`: floats a vector of every space; 0: the first vector of a space says. Freshness: gauge headrace_ann_newest_ts_ms.
     """
@@ -39,7 +39,7 @@ class Service:
         self._sequence = Gauge("headrace_ann_sequence", "Highest sequence folded.", ["space"], registry=registry)
         self._newest = Gauge("headrace_ann_newest_ts_ms", "When the newest folded vector was made, ms since 1970.", registry=registry)
         self._folded = Counter("headrace_ann_vectors", "Vectors and deletes: applied, older, refused.", ["outcome"], registry=registry)
-        self._searched = Histogram("headrace_ann_search_seconds", "Time of a search on the owner's thread.", registry=registry,
+        self._searched = Histogram("headrace_ann_search_seconds", "Time of a search in its turn.", registry=registry,
                                    buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1))
 
     def verbs(self) -> dict[str, Verb]:

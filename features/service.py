@@ -24,13 +24,13 @@ _STATUS = ("folded", "repeated", "retry")
 
 
 class FeatureService:
-    """Verbs over one shard; all run on the shard's owner thread. `registry` holds the metrics."""
+    """Verbs over one shard; each runs in its turn at the shard's owner. `registry` holds the metrics."""
 
     def __init__(self, shard: FeatureShard) -> None:
         self.shard = shard
         self.registry = CollectorRegistry()
         self._events = Counter("headrace_features_events_total", "Events by status.", ["status"], registry=self.registry)
-        self._seconds = Histogram("headrace_features_call_seconds", "Seconds a call on the owner thread.", ["verb"], registry=self.registry,
+        self._seconds = Histogram("headrace_features_call_seconds", "Seconds of a call in its turn.", ["verb"], registry=self.registry,
                                   buckets=(.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 2))
         for name in ("sequence", "users", "items"):
             gauge = Gauge(f"headrace_features_{name}", f"Count of {name}.", registry=self.registry)
