@@ -6,8 +6,6 @@ WANT := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 FARM := .typing/headrace
 ROOMS := schemas rpc features ps ann models streaming engine jobs
-CHECKED := -p headrace.rpc -p headrace.schemas -p headrace.ps -m headrace.config -m headrace.stack -m headrace.serve -m headrace.doctor \
-  -m headrace.jars -m headrace.maven -m headrace.guard -m headrace.cli -m headrace.commands.stack -m headrace.commands.jars
 
 .PHONY: setup install demo test lint clean
 
@@ -34,7 +32,7 @@ test: setup lint
 lint:
 	@$(PY) -m ruff check .
 	@rm -rf .typing && mkdir -p $(FARM) && ln -s $(CURDIR)/headrace/* $(FARM)/ && for room in $(ROOMS); do ln -sfn $(CURDIR)/$$room $(FARM)/$$room; done
-	@MYPYPATH=.typing $(PY) -m mypy $(CHECKED)
+	@MYPYPATH=.typing $(PY) -m mypy -p headrace
 
 clean:
 	rm -rf .venv .typing .headrace build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -156,9 +156,9 @@ class FeatureShard:
         for cause, data in zip(zip(*(column.tolist() for column in causes), strict=True), to_bytes(answer), strict=True):
             batch.put("frozen", cause_key(*cause), data)
         for key, page in self._rings.mark(FEATURE_SET, EFFECT, causes):
-            data = self._rings.page(key, page)
-            if data is not None:
-                batch.put("rings", ring_page_key(*key, page), data)
+            bits = self._rings.page(key, page)
+            if bits is not None:
+                batch.put("rings", ring_page_key(*key, page), bits)
             if page > self._head_pages.get(key, -1):
                 self._head_pages[key] = page
                 self._prune(batch, key, page)

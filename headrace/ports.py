@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ LISTENED = (
     ("ps", "addresses"), ("ps", "http_ports"), ("replica", "address"), ("replica", "http_port"), ("ann", "address"), ("ann", "http_port"),
     ("engine", "url"), ("flink", "url"),
 )
+UNCLAIMED = (20000, 32000)  # Linux gives 32768 and above to clients
 
 
 class PortTaken(Exception):
@@ -56,10 +58,18 @@ def answers(address: int | str, timeout_s: float = 0.3) -> bool:
 
 
 def any_free() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, and that the system gives to no client: it is free still when who listens there comes back."""
+    while not is_free(port := random.randrange(*UNCLAIMED)):
+        pass
+    return port
+
+
+def addresses(config: Config) -> dict[str, dict[str, Any]]:
+    """Every address of `config`, as a configuration overlay: who knows the data folder of a running stack needs nothing else."""
+    found: dict[str, dict[str, Any]] = {}
+    for section, key in LISTENED:
+        found.setdefault(section, {})[key] = getattr(getattr(config, section), key)
+    return found
 
 
 def plan(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:

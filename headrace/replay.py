@@ -82,20 +82,23 @@ def replay(rows: Rows, send: Send, *, clock: Clock = "log", pace: Pace = Pace(),
 
 
 def interactions(rows: Rows, batch: slice) -> Iterator[tuple[bytes, Record, Record | None]]:
-    """Of each row of `batch`: the key, the impression, and the action or None. Both share one context: a sink must not change it."""
+    """Of each row of `batch`: the key, the impression, and the action or None. Both share one context: a sink must not change it.
+
+    A row is a request of its own: sent faster than it happened, an item that a user met twice lies within one window, or one millisecond.
+    """
     part = slice(batch.start, batch.stop)
     users, items = rows.user[part].to_pylist(), rows.item[part].to_pylist()
     prefix = rows.digest + "-"
     numbers = zip(rows.row[part].tolist(), rows.ts_ms[part].tolist(), rows.label[part].tolist(), strict=True)
     for (row, ts_ms, label), user, item, context in zip(numbers, users, items, _contexts(rows, part), strict=True):
         key = user.encode()
-        impression = _record(f"{prefix}{row}-i", user, item, "impression", ts_ms, context)
-        yield key, impression, _record(f"{prefix}{row}-a", user, item, rows.action, ts_ms, context) if label else None
+        impression = _record(f"{prefix}{row}-i", f"{prefix}{row}", user, item, "impression", ts_ms, context)
+        yield key, impression, {**impression, "event_id": f"{prefix}{row}-a", "action": rows.action} if label else None
 
 
 def heartbeat(ts_ms: int) -> Record:
     """The record that moves event time to `ts_ms` and is nothing else."""
-    return _record("heartbeat", "", "", "heartbeat", ts_ms, {})
+    return _record("heartbeat", None, "", "", "heartbeat", ts_ms, {})
 
 
 def close(sent: Sent, send: Send, partitions: int, window_ms: int, out_of_orderness_ms: int, *, clock: Clock = "log",
@@ -114,8 +117,8 @@ def close(sent: Sent, send: Send, partitions: int, window_ms: int, out_of_ordern
         sleep(0.1)
 
 
-def _record(event_id: str, user: str, item: str, action: str, ts_ms: int, context: dict[str, str]) -> Record:
-    return {"event_id": event_id, "request_id": None, "scene": "", "user_id": user, "item_id": item, "action": action, "value": 1.0,
+def _record(event_id: str, request_id: str | None, user: str, item: str, action: str, ts_ms: int, context: dict[str, str]) -> Record:
+    return {"event_id": event_id, "request_id": request_id, "scene": "", "user_id": user, "item_id": item, "action": action, "value": 1.0,
             "position": None, "ts_ms": ts_ms, "context": context, "exposure": None}
 
 

@@ -27,8 +27,8 @@ class Causes(NamedTuple):
     partition: np.ndarray
     offset: np.ndarray
 
-    def take(self, index: np.ndarray) -> Causes:
-        """The causes at `index` (int or bool array)."""
+    def take(self, index: np.ndarray | slice) -> Causes:
+        """The causes at `index` (int or bool array, or a slice)."""
         return Causes(self.source[index], self.partition[index], self.offset[index])
 
     def __len__(self) -> int:  # rows, not the three columns

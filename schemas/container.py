@@ -40,6 +40,7 @@ def _rows(path: str | Path) -> Iterator[dict[str, Any]]:
     with Path(path).open("rb") as file:
         try:
             for datum in fastavro.reader(file):
+                assert isinstance(datum, dict), "a container of records, as its schema was checked to be"
                 yield datum
                 row += 1
         except GeneratorExit:

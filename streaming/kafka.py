@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, Producer
 
 from headrace.schemas.codec import Codec
 
@@ -46,6 +46,6 @@ class DeadLetters:
         if left or self._failed:
             raise DeadLettersLost(f"{left} waiting, {len(self._failed)} failed: {self._failed[:1]}")
 
-    def _delivered(self, error: KafkaException | None, _message: Any) -> None:
+    def _delivered(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None:
             self._failed.append(str(error))

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def _shell(calls: int) -> dict[int, np.ndarray]:
     with _serving("shell") as address:
         client = Client(address)
         try:
-            return {n: _times(lambda n=n: client.call("pull", header, {"keys": keys[n]}), calls) for n in (1, KEYS)}
+            return {n: _times(partial(client.call, "pull", header, {"keys": keys[n]}), calls) for n in (1, KEYS)}
         finally:
             client.close()
 
@@ -58,7 +59,7 @@ def _bare(calls: int) -> dict[int, np.ndarray]:
             reader.read_chunk()
 
         try:
-            return {n: _times(lambda n=n: call(n), calls) for n in (1, KEYS)}
+            return {n: _times(partial(call, n), calls) for n in (1, KEYS)}
         finally:
             writer.close()
 

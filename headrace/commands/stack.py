@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from headrace.commands.options import Data, File, Json, configured
+
+WIDE = 1000
 
 
 class UnknownAddress(Exception):
@@ -48,7 +51,8 @@ def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
     else:
         from rich.console import Console
 
-        Console().print(table(found))
+        # A pipe has no width: what reads it gets every cell whole.
+        Console(width=None if sys.stdout.isatty() else WIDE).print(table(found))
     if found is None:
         raise typer.Exit(1)
 

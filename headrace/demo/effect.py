@@ -16,7 +16,7 @@ import numpy as np
 class Front(Protocol):
     """The engine's front, as headrace.api.Client calls it."""
 
-    def recommend(self, user: str, n: int = 10, **more: Any) -> dict[str, Any]: ...
+    def recommend(self, user: str, n: int = 10, *, explain: bool = False, preview: bool = False) -> dict[str, Any]: ...
 
     def score(self, user: str, items: list[str]) -> dict[str, Any]: ...
 
@@ -65,7 +65,7 @@ def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[
     unseen = [item for item in of_genre if item not in seen]
     clicked, rest = unseen[:5], unseen[5:105]
     before = front.recommend(user, n, preview=True, explain=True)["items"]
-    scores_before = scores(front, user, rest)
+    scores_before, sequence = scores(front, user, rest)
     target = applied() + len(clicked)
     front.emit(clicks(user, clicked, name))
     started = time.monotonic()
@@ -73,7 +73,7 @@ def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[
         if time.monotonic() - started > deadline_s:
             raise TimeoutError(f"training has not applied the clicks of user {user} within {deadline_s:.0f} s")
         time.sleep(0.02)
-    scores_after = _moved(front, user, rest, scores_before, deadline_s)
+    scores_after = _folded(front, user, rest, sequence, deadline_s)
     seconds = time.monotonic() - started
     after = front.recommend(user, n, preview=True, explain=True)["items"]
     return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds, moved_by_slot(before, after))
@@ -94,16 +94,17 @@ def _by_slot(contributions: list[dict[str, Any]]) -> dict[str, float]:
     return {one["slot"]: one["linear"] + one["pairs"] for one in contributions}
 
 
-def scores(front: Front, user: str, items: list[str]) -> dict[str, float]:
-    """Probability of each item now."""
-    return {row["item_id"]: row["score"] for row in front.score(user, items)["items"]}
+def scores(front: Front, user: str, items: list[str]) -> tuple[dict[str, float], int]:
+    """Probability of each item now, and the sequence of the serving weights behind them."""
+    answer = front.score(user, items)
+    return {row["item_id"]: row["score"] for row in answer["items"]}, answer["weights"]["sequence"]
 
 
-def _moved(front: Front, user: str, items: list[str], before: dict[str, float], deadline_s: float) -> dict[str, float]:
-    """The scores once the replica has folded what training applied: its sequence has moved past the one of `before`."""
+def _folded(front: Front, user: str, items: list[str], before: int, deadline_s: float) -> dict[str, float]:
+    """The scores once the replica has folded weights newer than sequence `before`; scores alone move with time too, as features age."""
     until = time.monotonic() + deadline_s
     while True:
-        now = scores(front, user, items)
-        if now != before or time.monotonic() > until:
+        now, sequence = scores(front, user, items)
+        if sequence > before or time.monotonic() > until:
             return now
         time.sleep(0.02)

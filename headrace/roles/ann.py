@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -43,7 +44,7 @@ def start(config: Config, index: int, consume: Consume) -> Callable[[], None]:
 
     def fold_many(records: Records) -> int:
         parts = [records[at : at + RECORDS_A_HOLD] for at in range(0, len(records), RECORDS_A_HOLD)]  # searches come in between
-        return sum(owner.call(lambda part=part: service.fold_many(part)) for part in parts)
+        return sum(owner.call(partial(service.fold_many, part)) for part in parts)
 
     def read() -> None:
         while not stop.is_set():
