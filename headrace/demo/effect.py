@@ -91,7 +91,7 @@ def moved_by_slot(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> 
 
 
 def _by_slot(contributions: list[dict[str, Any]]) -> dict[str, float]:
-    return {one["slot"]: one["linear"] + one["pairs"] for one in contributions}
+    return {one["name"] or one["slot"]: one["linear"] + one["pairs"] for one in contributions}
 
 
 def scores(front: Front, user: str, items: list[str]) -> tuple[dict[str, float], int]:
