@@ -70,7 +70,8 @@ def settings(name: str, config: Config, *, target: str = "", jars: tuple[Path, .
     """How job `name` runs under `config`."""
     rows = config.flink.train_batch_rows if name == "train" else config.flink.batch_rows
     flink = config.flink
-    return Settings(name, sys.executable, target, flink.parallelism, jars, flink.bundle_time_ms, rows, flink.checkpoint_ms, savepoint)
+    return Settings(name, sys.executable, target, flink.parallelism, jars, flink.bundle_time_ms, max(rows, flink.batch_rows), rows,
+                    flink.checkpoint_ms, savepoint)
 
 
 def declare(env: TableEnvironment, job: Job, where: Connection) -> None:

@@ -12,7 +12,9 @@ from pyflink.table import EnvironmentSettings, TableEnvironment
 
 @dataclass(frozen=True)
 class Settings:
-    """How a job runs. `target`: REST address host:port of a session cluster; "" leaves the target to whoever launches (flink run)."""
+    """How a job runs. A stage is called with at most `batch_rows` at once, and Flink hands it at most `bundle_rows` before it waits.
+
+    `target`: REST address host:port of a session cluster; "" leaves the target to whoever launches (flink run)."""
 
     name: str
     python: str
@@ -20,6 +22,7 @@ class Settings:
     parallelism: int = 1
     jars: Sequence[Path] = ()
     bundle_time_ms: int = 20
+    bundle_rows: int = 1024
     batch_rows: int = 1024
     checkpoint_ms: int = 5000
     savepoint: str = ""
@@ -55,7 +58,7 @@ def options(settings: Settings) -> dict[str, str]:
         "python.executable": settings.python,
         "python.client.executable": settings.python,
         "python.fn-execution.bundle.time": str(settings.bundle_time_ms),
-        "python.fn-execution.bundle.size": str(settings.batch_rows),
+        "python.fn-execution.bundle.size": str(settings.bundle_rows),
         "python.fn-execution.arrow.batch.size": str(settings.batch_rows),
         "table.exec.source.idle-timeout": "0 ms",
         "table.exec.sink.not-null-enforcer": "ERROR",

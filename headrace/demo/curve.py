@@ -73,9 +73,9 @@ class Curve:
     def line(self) -> str:
         """The newest point as one line, for logs."""
         p = self.points[-1]
-        return (f"{p.seconds:6.1f} s  {p.applied:>7,}/{self.total:,} learnt  {p.events_per_s:>7,.0f} events/s  "
-                f"{p.samples_per_s:>6,.0f} samples/s  lag {p.lag:>6,}  PS rows {p.ps_rows:>7,}  "
-                f"AUC {_figure(p.auc)} (popularity {_figure(p.auc_popularity)})  log-loss {_figure(p.logloss)}")
+        return (f"{p.seconds:5.1f} s {p.applied:>7,} learnt {p.events_per_s:>6,.0f} events/s {p.samples_per_s:>6,.0f} samples/s "
+                f"lag {p.lag:>6,} PS rows {p.ps_rows:>6,}  AUC {_figure(p.auc)} (popularity {_figure(p.auc_popularity)}) "
+                f"log-loss {_figure(p.logloss)}")
 
     def text(self) -> Group:
         """Table and curve of the newest point, for a terminal."""

@@ -36,10 +36,10 @@ def effect_sentence(effect: Effect) -> str:
 
 def memory_table(rows: list[dict[str, Any]]) -> Table:
     """Resting memory by process, Python workers with their TaskManager."""
-    table = Table(title="memory by process (resident, MB)", title_justify="left", show_header=False)
+    table = Table("memory by process", "resident MB")
     for row in sorted(rows, key=lambda row: -row["memory_mb"]):
-        table.add_row(row["name"], f"{row['memory_mb']:,.0f}")
-    table.add_row("all", f"{sum(row['memory_mb'] for row in rows):,.0f}", style="bold")
+        table.add_row(row["name"], f"{row['memory_mb']:>8,.0f}")
+    table.add_row("all", f"{sum(row['memory_mb'] for row in rows):>8,.0f}", style="bold")
     return table
 
 
