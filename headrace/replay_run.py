@@ -98,11 +98,11 @@ def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, st
     def send(key: bytes, record: dict[str, Any]) -> None:
         producer.send(TOPIC, key, codec.encode(record))
 
-    pulse = Pulse(partitions, send, lambda hold_ms: stack_clock.set("now", now_ms(), hold_ms))
+    pulse = Pulse(partitions, send, lambda hold_ms: stack_clock.set("now", now_ms(), hold_ms)) if clock == "now" else None
 
     def moved(sent: Sent) -> None:
         reached[0] = sent.last_ts_ms
-        if clock == "now":
+        if pulse:
             pulse.beat()
             producer.flush()
         elif pace.factor:
@@ -117,7 +117,7 @@ def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, st
         producer.flush()
         return sent
     finally:
-        if clock == "now":
+        if pulse:
             stack_clock.set("now", now_ms(), hold_ms=0)
         elif reached[0]:  # after an interruption too: the rest of the file may follow, its beginning may not
             stack_clock.set("log", reached[0])

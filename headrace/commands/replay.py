@@ -80,7 +80,8 @@ class Bars:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._bars.stop()
+        if self._bars.live.is_started:  # else it would print an empty line before a refusal
+            self._bars.stop()
 
     def watch(self):
         """What replay_run.run tells."""
