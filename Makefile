@@ -12,6 +12,8 @@ ROOMS := schemas rpc features ps ann models streaming engine jobs
 setup:
 	@if [ "$$(cat $(STAMP) 2>/dev/null)" != "$(WANT)" ]; then $(MAKE) --no-print-directory install; fi
 	@$(PY) -m headrace jars fetch
+	@if [ ! -e .venv/headrace-warm ] || [ -n "$$(find */kernels.py */layout.py headrace/config.py -newer .venv/headrace-warm)" ]; then \
+	  echo "compiling kernels, once"; $(PY) -m headrace.warm && touch .venv/headrace-warm; fi
 
 # Packages that are built at install (crcmod, dill, docopt, hdfs) need the pinned setuptools too: pip calls that a build constraint.
 install:
