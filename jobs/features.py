@@ -9,7 +9,7 @@ from headrace.streaming.featurize import featurize
 
 
 def job(config: Config) -> Job:
-    stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max)
+    stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external)
     return Job("features", features.tables, [features.insert()], functions={"featurize": stage})
 
 

@@ -126,6 +126,6 @@ _EMPTY: dict[str, Any] = {"feature_set": "", "feature_keys": b"", "feature_value
                           "model": None, "version": None, "score": None, "arms": []}
 
 
-def featurize(addresses: Addresses, source: int, event_bytes_max: int):
+def featurize(addresses: Addresses, source: int, event_bytes_max: int, ship: bool = False):
     """The vectorised, non-deterministic UDF `featurize`."""
-    return vectorised(Featurize(addresses, source, event_bytes_max), RESULT)
+    return vectorised(Featurize(addresses, source, event_bytes_max), RESULT, ship)

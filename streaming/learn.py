@@ -75,6 +75,6 @@ def _first_of(keys: np.ndarray) -> np.ndarray:
     return marks
 
 
-def learn(addresses: Addresses, lesson: Lesson):
+def learn(addresses: Addresses, lesson: Lesson, ship: bool = False):
     """The vectorised, non-deterministic UDF `learn`."""
-    return vectorised(Learn(addresses, lesson), RESULT)
+    return vectorised(Learn(addresses, lesson), RESULT, ship)

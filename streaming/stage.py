@@ -13,6 +13,12 @@ class Stage(ScalarFunction):
         return False
 
 
-def vectorised(stage: Stage, result: DataType):
-    """The UDF of `stage`, whose rows are `result`."""
-    return udf(stage, result_type=result, func_type="pandas", deterministic=False)
+def vectorised(stage: Stage, result: DataType, ship: bool = False):
+    """The UDF of `stage`, whose rows are `result`; `ship`: with the rooms inside, for a cluster that has not installed them."""
+    function: ScalarFunction = stage
+    if ship:
+        from headrace.streaming import shipped
+
+        shipped.by_value()
+        function = shipped.Shipped(stage, shipped.archive())
+    return udf(function, result_type=result, func_type="pandas", deterministic=False)

@@ -68,6 +68,6 @@ class Vectorize(Stage):
         return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), SIDE[slots]), self.newest
 
 
-def vectorize(addresses: Addresses, model: str):
+def vectorize(addresses: Addresses, model: str, ship: bool = False):
     """The vectorised, non-deterministic UDF `vectorize`."""
-    return vectorised(Vectorize(addresses, model), RESULT)
+    return vectorised(Vectorize(addresses, model), RESULT, ship)
