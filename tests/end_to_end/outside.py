@@ -25,7 +25,7 @@ Offsets = dict[int, int]
 Cause = tuple[int, int, int]
 
 
-def until(condition: Callable[[], T], what: str | Callable[[], Any], deadline_s: float = 60.0) -> T:
+def until(condition: Callable[[], T], what: str | Callable[[], Any], deadline_s: float = 180.0) -> T:
     """What `condition` returns once it is true. Fails naming `what` did not come."""
     ends = time.monotonic() + deadline_s
     while not (found := condition()):
@@ -137,7 +137,7 @@ class Outside:
         held = self.replica.call("pull", {"model": self.model, "table": "weights"}, {"keys": keys})[1]["values"]
         return len(rows) == 0 or bool((np.stack(list(rows.values())) == held).all())
 
-    def learnt(self, before: list[int], count: int, deadline_s: float = 60.0) -> None:
+    def learnt(self, before: list[int], count: int, deadline_s: float = 180.0) -> None:
         """Wait until every shard has applied `count` samples more than `before`, and fail when one applies another number."""
         wanted = [start + count for start in before]
         until(lambda: min(now - want for now, want in zip(self.applied(), wanted, strict=True)) >= 0,
