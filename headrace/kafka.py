@@ -258,9 +258,22 @@ def _watermarks(consumer: Consumer, bootstrap: str, topic: str) -> dict[int, tup
         found = consumer.list_topics(topic, timeout=REACH_S).topics[topic]
         if found.error is not None:
             raise KafkaUnavailable(f"topic {topic} at {bootstrap}: {found.error.str()}; `headrace up` creates the topics")
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=REACH_S) for p in sorted(found.partitions)}
+        return {p: _offsets_of(consumer, TopicPartition(topic, p)) for p in sorted(found.partitions)}
     except KafkaException as error:
         raise _unavailable(bootstrap, _words(error)) from None
+
+
+def _offsets_of(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """Asked again while a broker that just came back is not yet its partitions' leader."""
+    ends = time.monotonic() + REACH_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=REACH_S)
+        except KafkaException as error:
+            first = error.args[0] if error.args else None
+            if not (isinstance(first, KafkaError) and first.code() == KafkaError.NOT_LEADER_FOR_PARTITION) or time.monotonic() > ends:
+                raise
+            time.sleep(0.1)
 
 
 def _first(start: Start, partition: int, high: int) -> int:

@@ -71,7 +71,14 @@ class Outside:
         """The offset that the next record of each partition gets."""
         partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
         assert partitions, f"topic {topic} has no partitions"
-        return {p: self._consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+        return {p: until(lambda p=p: self._next(topic, p), f"a leader of {topic}, {p}") - 1 for p in partitions}
+
+    def _next(self, topic: str, partition: int) -> int:
+        """One more than the next offset; 0 while a broker that just came back does not lead the partition yet."""
+        try:
+            return self._consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, partition), timeout=10)[1] + 1
+        except confluent_kafka.KafkaException:
+            return 0
 
     def read(self, topic: str, start: Offsets, stop: Offsets | None = None) -> list[Row]:
         """Every record from `start` to before `stop` (default: now), decoded under the repository's schema, by partition and offset."""

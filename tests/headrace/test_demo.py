@@ -74,7 +74,7 @@ def test_a_look_at_the_curve_is_a_difference_to_the_mark_and_to_the_look_before(
     assert (first.events_per_s, first.samples_per_s, first.auc, first.auc_popularity) == (5.0, 1.0, 1.0, 0.5)
     world.applied = [7, 5]  # of which one was there before: the slowest shard counts
     assert curve.look(Sent(rows=4, impressions=4)).lag == 0
-    assert "4/4 learnt" in curve.line() and "AUC 1.000 (popularity 0.500)" in curve.line()
+    assert " 4 learnt" in curve.line() and "AUC 1.000 (popularity 0.500)" in curve.line()
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(curve.text())
     shown = console.export_text()
@@ -115,7 +115,8 @@ class Front:
 
     def recommend(self, user: str, n: int = 10, **more) -> dict:
         assert more == {"preview": True, "explain": True}  # the demo looks, and leaves no impressions
-        slots = [{"slot": "user_id", "linear": self.learnt * 0.1, "pairs": 0.0}, {"slot": "bias", "linear": 0.5, "pairs": 0.0}]
+        slots = [{"slot": "user_id", "name": "user_id=1", "linear": self.learnt * 0.1, "pairs": 0.0},
+                 {"slot": "bias", "name": None, "linear": 0.5, "pairs": 0.0}]
         seen = {event["item_id"] for event in self.emitted}
         items = [f"i{place}" for place in range(40) if f"i{place}" not in seen][:n]
         return {"items": [{"item_id": item, "score": self._score(item), "explain": {"slots": slots}} for item in items]}
@@ -137,7 +138,7 @@ def test_the_effect_compares_items_that_were_not_clicked_once_the_clicks_are_lea
     assert sent == [("i1", "impression"), ("i1", "click"), ("i3", "impression")]
     assert len({event["event_id"] for event in front.emitted}) == 10
     assert effect.rose and effect.rise == pytest.approx(0.1, abs=1e-4)
-    assert effect.why[0] == ("user_id", pytest.approx(0.5), pytest.approx(0.5)) and effect.why[1][:2] == ("bias", 0.0)
+    assert effect.why[0] == ("user_id=1", pytest.approx(0.5), pytest.approx(0.5)) and effect.why[1][:2] == ("bias", 0.0)
     assert "23 other films of Drama, none of them clicked" in effect_sentence(effect) and "23 of 23 rose" in effect_sentence(effect)
     table = effect_table(effect, {"i0": "Casablanca"})
     assert table.row_count == 10 and "Casablanca" in list(table.columns[1].cells)
