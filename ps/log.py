@@ -154,8 +154,8 @@ class Log:
 
     @property
     def size_bytes(self) -> int:
-        """Of all segments."""
-        return sum(path.stat().st_size for _, path in segments(self.folder))
+        """Of all segments; one that a snapshot has just made superfluous counts nothing."""
+        return sum(_size_of(path) for _, path in segments(self.folder))
 
     def append(self, sequence: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Write a record. Raises OSError, with the file as before; when even that fails, `failed` says so and every later call raises."""
@@ -199,3 +199,10 @@ class Log:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

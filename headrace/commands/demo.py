@@ -28,7 +28,7 @@ def command(
     if state.read(data) is not None:
         raise DemoFailed(f"a stack runs on {data} already: `headrace down --data {data}` stops it")
     shutil.rmtree(data, ignore_errors=True)
-    console = Console(record=True, width=118) if svg else Console(soft_wrap=True)
+    console = Console(record=True, width=132, highlight=False) if svg else Console(soft_wrap=True, highlight=False)
     result = run(data, console, limit=limit, rate=rate, keep=keep, shuffle=shuffle_labels)
     if svg is not None:
         console.save_svg(str(svg), title="make demo")
