@@ -34,20 +34,24 @@ from headrace.features.layout import (
     LAST_CLICK_VALUE,
     LAST_CLICKS,
     LIFT_MAX,
+    LIFT_SCALE,
+    LIFT_STEP,
+    LIFT_WEIGHT,
     LOG_BUCKETS,
     PRIOR_RATIO,
     PRIOR_WEIGHT,
+    RECENCY_MID,
+    RECENCY_SPAN,
     RETRY,
     RING,
     ROW_VERSION,
-    STREAK_RATE,
+    STREAK_STEP,
     USER_COUNT,
     USER_FIELD,
     USER_FIELDS,
     USER_ID,
     USER_LIFT,
     USER_RECENCY,
-    USER_SCALE,
     USER_STREAK,
     F,
 )
@@ -104,6 +108,12 @@ def log_odds(ratio):
 
 
 @numba.njit
+def chance(odds):
+    """The probability of log-odds."""
+    return 1.0 / (1.0 + math.exp(-odds))
+
+
+@numba.njit
 def log_bucket(amount):
     """0 to LOG_BUCKETS - 1: the whole part of log2(1 + amount)."""
     return np.uint64(min(LOG_BUCKETS - 1, int(math.log2(1.0 + max(0.0, amount)))))
@@ -142,14 +152,13 @@ def _user_side(row, user, ts_ms, half_life_ms, prior, keys, values, numbers):
     factor = decay(row.decayed_ts_ms, ts_ms, half_life_ms)
     impressions, clicks = row.impressions * factor, row.clicks * factor
     ratio = ratio_of(clicks, impressions, prior)
-    lift = within((clicks - row.expected * factor) / (impressions + PRIOR_WEIGHT), 1.0)
-    values[USER_LIFT] = np.float32(USER_SCALE * lift)
-    values[USER_STREAK] = np.float32(USER_SCALE * row.streak)
+    values[USER_LIFT] = np.float32(LIFT_SCALE * row.lift)
+    values[USER_STREAK] = np.float32(row.streak)
     _put(keys, values, USER_COUNT, mix(EMPTY_KEYS[USER_COUNT], log_bucket(float(row.impressions_total))))
     recency_s = -1.0
     if row.events_total > 0:
         recency_s = max(0.0, (ts_ms - row.last_ts_ms) / 1000.0)
-        _put(keys, values, USER_RECENCY, mix(EMPTY_KEYS[USER_RECENCY], log_bucket(recency_s)))
+        values[USER_RECENCY] = np.float32((math.log2(1.0 + recency_s) - RECENCY_MID) / RECENCY_SPAN)
     for n in range(LAST_CLICKS):
         clicked = row.clicked[(int(row.clicked_next) - 1 - n) % RING]
         if clicked != _ZERO:
@@ -220,14 +229,19 @@ def _count(row, impression, click, ts_ms, half_life_ms):
 
 @numba.njit
 def _compare(row, rate, impression, click, ts_ms, half_life_ms):
-    """Note what an item clicked at `rate` lets expect of a user, and what came; before _count moves the time."""
-    row.expected *= decay(row.decayed_ts_ms, ts_ms, half_life_ms)
+    """Move the user's two offsets by what an item clicked at `rate` let expect and what came: one step of online logistic regression each,
+    so a click raises both, always. Before _count moves the time."""
+    odds = log_odds(rate)
+    seen = row.impressions * decay(row.decayed_ts_ms, ts_ms, half_life_ms) + impression  # with this one: its click steps as far
+    lift_step = LIFT_STEP / (LIFT_WEIGHT + seen)
     if impression:
-        row.expected += rate * decay(ts_ms, row.decayed_ts_ms, half_life_ms)
-        row.streak = (1.0 - STREAK_RATE) * row.streak - STREAK_RATE * rate
+        row.lift -= lift_step * chance(odds + row.lift)
+        row.streak -= STREAK_STEP * chance(odds + row.streak)
     if click:
-        row.streak += STREAK_RATE
-    row.streak = within(row.streak, 1.0)
+        row.lift += lift_step
+        row.streak += STREAK_STEP
+    row.lift = within(row.lift, LIFT_MAX)
+    row.streak = within(row.streak, LIFT_MAX)
 
 
 @numba.njit

@@ -1,7 +1,7 @@
 """The feature set base@1: slots of the model's input, numbers beside them, rows as they lie in the store.
 
-Every slot always has a key. A slot without a value has the key feature_key(slot, "") and the value 0, so a sample has F keys. The lifts
-are numbers: one key each, feature_key(slot, ""), and a value around 0.
+Every slot always has a key. A slot without a value has the key feature_key(slot, "") and the value 0, so a sample has F keys. The lifts,
+the streak and the recency are numbers: one key each, feature_key(slot, ""), and a value around 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from headrace.schemas.hashing import feature_key
 
 FEATURE_SET = "base@1"
-ROW_VERSION = 2
+ROW_VERSION = 3
 
 USER_FIELDS, ITEM_FIELDS, CONTEXT_FIELDS, LAST_CLICKS = 4, 6, 4, 3
 RING = 64
@@ -46,8 +46,10 @@ LAST_CLICK_SEED = np.uint64(feature_key("last_click", ""))  # one field for the 
 LOG_BUCKETS = 64
 PRIOR_RATIO = 0.1  # before the shard has seen anything; then clicks per impression of all it has seen
 PRIOR_WEIGHT = 5.0  # impressions that the prior counts for
-STREAK_RATE = 0.2  # share of the newest impression in user_streak: the last five or so count
-USER_SCALE = 4.0  # lifts of a user lie within -1 and 1 and mostly near 0; AdaGrad steps as far for every slot, so scale is speed
+STREAK_STEP = 1.0  # of the user's offset that follows the last impressions
+LIFT_STEP, LIFT_WEIGHT = 8.0, 5.0  # of the offset over days: LIFT_STEP / (LIFT_WEIGHT + impressions)
+LIFT_SCALE = 2.0  # AdaGrad steps as far for every slot, so scale is speed
+RECENCY_MID, RECENCY_SPAN = 8.0, 4.0  # log2 of seconds: about 0 at four minutes, 1 at an hour
 LIFT_MAX = 4.0
 LAST_CLICK_VALUE = 0.125  # below 1: such keys are rare, and at 1 their first steps cost more than they teach
 
@@ -60,8 +62,8 @@ OTHER = len(ACTIONS) + 1
 
 USER_ROW = np.dtype([
     ("version", "u1"), ("recent_next", "u1"), ("clicked_next", "u1"), ("event_next", "u1"), ("spare", "u1", 4),
-    ("impressions", "<f8"), ("clicks", "<f8"), ("expected", "<f8"),  # decayed, as of decayed_ts_ms; expected: sum of the items' rates
-    ("streak", "<f8"),  # clicks less expected clicks, the newest impressions most
+    ("impressions", "<f8"), ("clicks", "<f8"),  # decayed, as of decayed_ts_ms
+    ("lift", "<f8"), ("streak", "<f8"),  # log-odds above those of the items shown: over days, over the last impressions
     ("decayed_ts_ms", "<i8"), ("last_ts_ms", "<i8"),
     ("impressions_total", "<i8"), ("clicks_total", "<i8"), ("events_total", "<i8"),
     ("fields", "<u8", (USER_FIELDS,)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 # models/
@@ -185,8 +187,6 @@ class Features:
 
     def sample(self, user, item, context, ts_ms):
         """Keys, values and numbers by slot, from the whole log of each row."""
-        import math
-
         from headrace.features.layout import NUMBERS, SLOTS
         from headrace.schemas.hashing import feature_key
 
@@ -204,8 +204,8 @@ class Features:
             ratio = min(1.0, (clicked + 5.0 * self.prior()) / (shown + 5.0))
             numbers |= {f"{name}_impressions": shown, f"{name}_clicks": clicked, f"{name}_ctr": ratio}
             if name == "user":
-                lift = (clicked - self.decayed(log, {1}, ts_ms, rates=True)) / (shown + 5.0)
-                lifts |= {"user_lift": 4 * max(-1.0, min(1.0, lift)), "user_streak": 4 * self.streak(log)}
+                lift = self.offset(log, lambda before, t: 8.0 / (5.0 + self.decayed(before, {1}, t)))
+                lifts |= {"user_lift": 2 * lift, "user_streak": self.offset(log, lambda before, t: 1.0)}
             elif log:
                 lifts["item_lift"] = max(-4.0, min(4.0, log_odds(self.rate(row)) - log_odds(self.prior())))
             found[f"{name}_count"] = bucket(f"{name}_count", int(math.log2(1 + sum(action == 1 for _, action, _ in log))))
@@ -214,19 +214,22 @@ class Features:
             if log:
                 since = max(t for t, *_ in log) if name == "user" else min(t for t, *_ in log)
                 numbers[number] = max(0.0, (ts_ms - since) / 1000)
-                found[slot] = bucket(slot, int(math.log2(1 + numbers[number])))
+                if name == "user":
+                    lifts["user_recency"] = (math.log2(1 + numbers[number]) - 8) / 4
+                else:
+                    found[slot] = bucket(slot, int(math.log2(1 + numbers[number])))
         for n, clicked in enumerate(reversed(u.get("clicked", [])[-3:])):
             found[f"last_click.{n}"] = bucket("last_click", clicked)
         keys = [found.get(slot) or feature_key(slot, "") for slot in SLOTS]
         values = [lifts.get(slot, (0.125 if "last" in slot else 1.0) if found.get(slot) else 0.0) for slot in SLOTS]
         return keys, values, list(numbers.values())
 
-    def decayed(self, log, actions, ts_ms, rates=False):
-        """Each event, or its item's rate, halves from its own time to the newest event or the reading, whichever is later."""
+    def decayed(self, log, actions, ts_ms):
+        """Each event halves from its own time to the newest event or the reading, whichever is later."""
         if not log:
             return 0.0
         at = max([ts_ms, *(t for t, *_ in log)])
-        return sum((rate if rates else 1.0) * 2.0 ** (-(at - t) / self.half_life_ms) for t, action, rate in log if action in actions)
+        return sum(2.0 ** (-(at - t) / self.half_life_ms) for t, action, _ in log if action in actions)
 
     def prior(self):
         """Clicks per impression of everybody."""
@@ -238,13 +241,16 @@ class Features:
         clicked, shown = sum(2 <= action <= 6 for action in actions), actions.count(1)
         return min(1.0, (clicked + 5.0 * self.prior()) / (shown + 5.0))
 
-    def streak(self, log):
-        """Clicks less expected clicks; an impression takes a fifth off what was before it."""
-        streak = 0.0
-        for _, action, rate in log:
-            streak = 0.8 * streak - 0.2 * rate if action == 1 else streak + 0.2 * (2 <= action <= 6)
-            streak = max(-1.0, min(1.0, streak))
-        return streak
+    def offset(self, log, step):
+        """Log-odds of the user above those of the items shown: an impression takes off step times what was expected, a click adds step."""
+        offset = 0.0
+        for n, (t, action, rate) in enumerate(log):
+            if action == 1:
+                offset -= step(log[:n] + [(t, 1, 0.0)], t) / (1 + math.exp(-log_odds(rate) - offset))
+            elif 2 <= action <= 6:
+                offset += step(log[:n], t)
+            offset = max(-4.0, min(4.0, offset))
+        return offset
 
 
 def log_odds(ratio):

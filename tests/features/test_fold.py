@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.features.layout import ITEM_ROW, USER_ROW, F
+from headrace.features.layout import ITEM_ROW, SLOTS, USER_ROW, F
 from headrace.features.shard import BATCH_MAX
 from headrace.rpc.errors import TooOld, Unavailable
 from tests import naive
@@ -76,6 +76,24 @@ def test_more_events_than_a_ring_holds(tmp_path):
     late = [{**rows[n], "cause": (8, 0, n)} for n in (0, 5, 300, 560, 590, 599)]  # the old ones have left the user's ring
     play(shard, twin, rows + late, 100)
     assert 0 < twin.retries < len(late)
+    shard.store.close()
+
+
+def test_a_clicked_impression_never_lowers_what_is_known_of_its_user(tmp_path):
+    """However much was expected: users of any past, items of any rate."""
+    shard, rng = shard_at(tmp_path), np.random.default_rng(5)
+    shard.freeze_and_fold(*columns(random_rows(2000, 2)))
+    loved = [{"cause": (6, 0, n), "user": int(rng.integers(1, 6)), "item": 40, "action": 1 + n % 2} for n in range(400)]
+    shard.freeze_and_fold(*columns(loved))  # users and an item near a rate of 1
+    slots, raised = [SLOTS.index("user_lift"), SLOTS.index("user_streak")], []
+    for n in range(200):
+        user, item, ts = int(rng.integers(1, 20)), int(rng.choice([40, 40, *range(1, 30)])), T0 + 3_000_000 + n
+        causes, events = columns([{"cause": (9, 0, 2 * n + k), "user": user, "item": item, "ts_ms": ts, "action": 1 + k} for k in range(2)])
+        read = [column[:1] for column in (events["user"], events["item"], events["context"], events["ts_ms"])]
+        before = shard.assemble(*read).values[0, slots]
+        shard.freeze_and_fold(causes, events)
+        raised.append(shard.assemble(*read).values[0, slots] - before)
+    assert (np.array(raised) >= 0).all() and (np.array(raised).mean(axis=0) > 0.01).all()
     shard.store.close()
 
 
