@@ -246,7 +246,7 @@ class Features:
         offset = 0.0
         for n, (t, action, rate) in enumerate(log):
             if action == 1:
-                offset -= step(log[:n] + [(t, 1, 0.0)], t) / (1 + math.exp(-log_odds(rate) - offset))
+                offset -= step([*log[:n], (t, 1, 0.0)], t) / (1 + math.exp(-log_odds(rate) - offset))
             elif 2 <= action <= 6:
                 offset += step(log[:n], t)
             offset = max(-4.0, min(4.0, offset))
