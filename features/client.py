@@ -87,6 +87,11 @@ class FeatureClient:
         """ "field=value" of keys uint64[n]; None for a key that was never told."""
         return self._call("resolve", {}, {"keys": np.asarray(keys, np.uint64)})[0]["names"]
 
+    def totals(self, of: str, keys: np.ndarray) -> dict[str, np.ndarray]:
+        """impressions, clicks, events int64[n] ever folded of users or items (`of`: user, item), by row key uint64[n]; 0 where unknown."""
+        parts = [self._call("totals", {"of": of}, {"keys": keys[at : at + ROWS_MAX]})[1] for at in range(0, max(len(keys), 1), ROWS_MAX)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in ("impressions", "clicks", "events")}
+
     def stats(self) -> dict[str, Any]:
         """users, items, sequence, applied, duplicates, retries, bytes."""
         return self._call("stats", {}, {})[0]

@@ -38,7 +38,7 @@ class FeatureService:
 
     def verbs(self) -> Mapping[str, Verb]:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
-                 "popular": self._popular, "resolve": self._resolve, "stats": self._stats}
+                 "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "stats": self._stats}
         return {name: self._timed(name, verb) for name, verb in verbs.items()}
 
     def _count(self, name: str) -> float:
@@ -108,6 +108,12 @@ class FeatureService:
 
     def _resolve(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {"names": self.shard.store.names(column(arrays, "keys", "uint64", (None,)))}, {}
+
+    def _totals(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        of = header.get("of")
+        if of not in ("user", "item"):
+            raise BadMessage(f"of is {of!r}, expected user or item")
+        return {"sequence": self.shard.sequence}, self.shard.totals(of, column(arrays, "keys", "uint64", (None,)))
 
     def _stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held()}, {}

@@ -95,6 +95,12 @@ class FeatureShard:
         clicked = row["clicked"][(int(row["clicked_next"]) - 1 - newest) % RING]
         return User(bool(found[0]), int(row["impressions_total"]), int(row["clicks_total"]), recent, clicked)
 
+    def totals(self, of: str, keys: np.ndarray) -> Arrays:
+        """impressions, clicks and events int64[n] ever folded of the users or items (`of`: user, item) under uint64[n]; 0 where unknown."""
+        family, dtype = {"user": ("users", USER_ROW), "item": ("items", ITEM_ROW)}[of]
+        rows, _ = self.store.rows(family, keys, dtype)
+        return {name: rows[f"{name}_total"].astype(np.int64) for name in ("impressions", "clicks", "events")}
+
     def _totals(self) -> np.ndarray:
         return np.array([self.counts["impressions"], self.counts["clicks"]], np.int64)
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),
     "demo": ("headrace.commands.demo:command", "Show the whole loop."),
     "bench": ("headrace.commands.bench:command", "Measure."),
-    "verify": ("headrace.commands.verify:command", "Check what a run left behind."),
+    "verify": ("headrace.commands.verify:app", "Prove that nothing is lost or doubled, whatever dies."),
     "doctor": ("headrace.commands.doctor:command", "Say what is here, what is not, and what to do."),
     "jars": ("headrace.commands.jars:app", "Fetch the stack's jars, or lock them anew."),
     "config": ("headrace.commands.config:app", "Show the configuration."),

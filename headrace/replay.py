@@ -66,12 +66,13 @@ def now_ms() -> int:
 
 
 def replay(rows: Rows, send: Send, *, clock: Clock = "log", pace: Pace = Pace(), wall_ms: Callable[[], int] = now_ms,
-           sleep: Callable[[float], Any] = time.sleep, moved: Callable[[Sent], Any] = lambda sent: None) -> Sent:
-    """Send all of `rows`; `moved` is called after each batch of rows, and often while waiting for a paced row."""
+           sleep: Callable[[float], Any] = time.sleep, moved: Callable[[Sent], Any] = lambda sent: None,
+           batch_rows: int | None = None) -> Sent:
+    """Send all of `rows`; `moved` is called after each batch of `batch_rows` rows, and often while waiting for a paced row."""
     started = time.monotonic()
     done = positives = 0
     first = last = int(rows.ts_ms[0]) if clock == "log" else wall_ms()
-    batch_rows = BATCH_ROWS if clock == "log" else BATCH_ROWS_NOW
+    batch_rows = batch_rows or (BATCH_ROWS if clock == "log" else BATCH_ROWS_NOW)
     for batch in (_paced(rows, pace, sleep, batch_rows) if pace.factor else _slices(len(rows), batch_rows)):
         if batch.stop > batch.start:
             last = _send_batch(rows, batch, send, clock, wall_ms)

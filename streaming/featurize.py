@@ -111,12 +111,13 @@ class Featurize(Stage):
                 continue
             cause = {"source": self.source, "partition": int(causes.partition[i]), "offset": int(causes.offset[i])}
             made = {name: record[name] for name in _COPIED} | cause
+            if row is not None:
+                made["features_sequence"] = int(answer.sequence[row])
             if record["exposure"]:
                 made |= record["exposure"]  # model, version and score as served; its features too when they are a whole sample
             if record["action"] == "impression" and row is not None and not batch.columns["served"][row]:
                 made |= {"feature_set": FEATURE_SET, "feature_keys": answer.keys[row].tobytes(),
-                         "feature_values": answer.values[row].tobytes(), "numbers": answer.numbers[row].tobytes(),
-                         "features_sequence": int(answer.sequence[row])}
+                         "feature_values": answer.values[row].tobytes(), "numbers": answer.numbers[row].tobytes()}
             encoded.append(self.enriched.encode(_EMPTY | made))
         return encoded
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,8 +13,7 @@ import pyarrow.parquet
 from rich.console import Console
 from rich.live import Live
 
-from headrace import config as configuration
-from headrace import mapping, movielens, replay_run, stack, state, submission
+from headrace import mapping, movielens, replay_run, submission
 from headrace.api import Client
 from headrace.clock import StackClock
 from headrace.config import Config
@@ -25,6 +23,7 @@ from headrace.demo.effect import Effect, measure
 from headrace.demo.tell import accounts_table, effect_sentence, effect_table, memory_table
 from headrace.drain import Progress
 from headrace.live_taps import live_taps
+from headrace.own_stack import own_stack
 from headrace.replay import Sent, now_ms
 from headrace.rows import Rows, load
 from headrace.status import rows as processes
@@ -163,7 +162,11 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
     rows = load(file, mapping.load(folder / "mapping.toml"))
     rows = rows.first(limit) if limit else rows
     rows = rows.shuffled(shuffle) if shuffle is not None else rows
-    with _stack(data, console, keep) as config, live_taps(config) as taps:
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False)
+
+    with own_stack(data, say, keep) as config, live_taps(config) as taps:
         began_jobs = time.monotonic()
         submission.submit(config, JOBS)
         console.print(f"jobs {', '.join(JOBS)} run after {time.monotonic() - began_jobs:.1f} s")
@@ -201,48 +204,3 @@ def _effect(effect: Effect | None) -> dict[str, Any] | None:
         return None
     return {"user": effect.user, "genre": effect.genre, "clicked": effect.clicked, "seconds": round(effect.seconds, 3), "rise": effect.rise,
             "before": [row["item_id"] for row in effect.before], "after": [row["item_id"] for row in effect.after]}
-
-
-@contextmanager
-def _stack(data: Path, console: Console, keep: bool) -> Iterator[Config]:
-    """A stack on `data`: detached when it is to stay, else on a thread of this process and stopped at the end."""
-    base = configuration.load(stack=False)
-    wanted = base.model_copy(update={"stack": base.stack.model_copy(update={"data_dir": data})})
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False)
-
-    if keep:
-        from headrace.detach import up_detached
-
-        up_detached(wanted, None, "", say)
-        yield running(wanted)
-        return
-    stop, failed = threading.Event(), list[BaseException]()
-
-    def work() -> None:
-        try:
-            stack.up(wanted, say, stop=stop)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work, name="stack")
-    thread.start()
-    try:
-        while not failed and (state.read(data) or {}).get("state") != "ready":
-            time.sleep(0.1)
-        if failed:
-            raise failed[0]
-        yield running(wanted)
-    finally:
-        stop.set()
-        thread.join()
-
-
-def running(config: Config) -> Config:
-    """`config` with the addresses that the running stack really took."""
-    found = state.read(config.stack.data_dir) or {}
-    body = config.model_dump()
-    for section, values in found.get("config", {}).items():
-        body[section].update(values)
-    return Config(**body)

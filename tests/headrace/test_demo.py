@@ -239,7 +239,7 @@ def test_accounts_that_disagree_fail_the_demo_with_both_sides(monkeypatch, tmp_p
     told = []
     checks = [{"account": "samples", "left": 99_999, "right": 100_000, "agree": False},
               {"account": "other", "left": 1, "right": 1, "agree": True}]
-    monkeypatch.setattr(demo, "_stack", there)
+    monkeypatch.setattr(demo, "own_stack", there)
     monkeypatch.setattr(demo, "live_taps", lambda config: there())
     monkeypatch.setattr(demo.submission, "submit", lambda config, names: told.append(names))
     monkeypatch.setattr(demo.movielens, "get", lambda folder: (tmp_path / "m.parquet", True))

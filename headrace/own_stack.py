@@ -1,0 +1,57 @@
+"""A stack for one command: on a thread of this process and gone when the command ends, or detached when it is to stay."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from headrace import config as configuration
+from headrace import stack, state
+from headrace.config import Config
+
+
+@contextmanager
+def own_stack(data: Path, say: Callable[[str], None], keep: bool = False) -> Iterator[Config]:
+    """The configuration of a stack that is ready on the data folder `data`, with the addresses that it really took.
+
+    With `keep` it stays up afterwards, else it is stopped. Raises what headrace.stack.up raises.
+    """
+    base = configuration.load(stack=False)
+    wanted = base.model_copy(update={"stack": base.stack.model_copy(update={"data_dir": data})})
+    if keep:
+        from headrace.detach import up_detached
+
+        up_detached(wanted, None, "", say)
+        yield running(wanted)
+        return
+    stop, failed = threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            stack.up(wanted, say, stop=stop)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="stack")
+    thread.start()
+    try:
+        while not failed and (state.read(data) or {}).get("state") != "ready":
+            time.sleep(0.1)
+        if failed:
+            raise failed[0]
+        yield running(wanted)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def running(config: Config) -> Config:
+    """`config` with the addresses that the running stack really took."""
+    found = state.read(config.stack.data_dir) or {}
+    body = config.model_dump()
+    for section, values in found.get("config", {}).items():
+        body[section].update(values)
+    return Config(**body)

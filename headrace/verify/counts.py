@@ -1,0 +1,159 @@
+"""What a stream left behind, counted from outside: records of topics by cause, tables of the shards by key, and the file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.features.client import FeatureClient
+from headrace.ps.client import ParameterClient
+from headrace.rows import Rows
+from headrace.rpc.client import Client
+from headrace.schemas.hashing import feature_key
+from headrace.taps import Taps
+
+Cause = tuple[int, int, int]
+Record = dict[str, Any]
+Check = dict[str, Any]
+POSITIVE = ("click", "like", "repost", "comment", "follow")
+
+
+@dataclass
+class Left:
+    """What lies in the topics of a stack that was new. enriched: the first copy by cause, heartbeats aside; samples: the first by cause;
+    dead: reasons by (partition, offset) in interactions; copies: further records of a cause; unlike: copies that differ from the first."""
+
+    enriched: dict[Cause, Record]
+    samples: dict[Cause, Record]
+    dead: dict[tuple[int, int], set[str]]
+    copies: dict[str, int]
+    unlike: int
+
+
+def read(taps: Taps) -> Left:
+    """All of `enriched`, `samples` and `dead-letters`."""
+    left = Left({}, {}, {}, {"enriched": 0, "samples": 0}, 0)
+    for record in _all(taps, "enriched"):
+        if record["action"] == "heartbeat":
+            continue
+        first = left.enriched.setdefault(cause_of(record), record)
+        if first is not record:
+            left.copies["enriched"] += 1
+            left.unlike += first != record
+    for record in _all(taps, "samples"):
+        first = left.samples.setdefault(cause_of(record), record)
+        left.copies["samples"] += first is not record
+    for record in _all(taps, "dead-letters"):
+        if record["topic"] == "interactions":
+            left.dead.setdefault((record["partition"], record["offset"]), set()).add(record["reason"])
+    return left
+
+
+def cause_of(record: Record) -> Cause:
+    return record["source"], record["partition"], record["offset"]
+
+
+def checks(left: Left, rows: Rows, taps: Taps, addresses: list[str], features: str) -> list[Check]:
+    """Each account of the first `len(rows)` rows of the file with both sides: what was sent, and what was found."""
+    impressions = {cause: record for cause, record in left.enriched.items() if record["action"] == "impression"}
+    labels = _labels(rows)
+    wrong = sum(labels.get(record["event_id"]) != (record["label"] >= 0.5) for record in left.samples.values())
+    lost = set(impressions) - set(left.samples)
+    actions = len(left.enriched) - len(impressions)
+    made = [
+        ("impressions in enriched, by cause", len(impressions), len(rows)),
+        ("actions in enriched, by cause", actions, rows.positives),
+        ("event ids in enriched", len({record["event_id"] for record in left.enriched.values()}), len(rows) + rows.positives),
+        ("copies in enriched that differ from the first of their cause", left.unlike, 0),
+        ("samples, by cause", len(left.samples), len(rows)),
+        ("exposures without a sample, by cause", len(lost), 0),
+        ("samples whose label differs from the file's row", wrong, 0),
+        ("positive samples", sum(record["label"] >= 0.5 for record in left.samples.values()), rows.positives),
+        ("interactions refused that were never enriched", sum(not _known(left, at) for at in left.dead), 0),
+    ]
+    made += [(f"samples applied by shard {shard}", applied, len(rows)) for shard, applied in enumerate(taps.applied())]
+    made += _parameters(left, taps.model, addresses) + _totals(rows, features)
+    return [check(*one) for one in made]
+
+
+def check(name: str, found: int, expected: int) -> Check:
+    return {"check": name, "found": int(found), "expected": int(expected), "agree": int(found) == int(expected)}
+
+
+def served(model: str, addresses: list[str], replica: str) -> Check:
+    """Rows of the replica that differ from the training shards' by a byte. Asked once everything has been published."""
+    client, differing = ParameterClient([replica]), 0
+    try:
+        for keys, values in exported(model, "weights", addresses):
+            there, _ = client.pull(model, "weights", keys)
+            differing += int((_bytes(there) != _bytes(values)).any(axis=1).sum())
+    finally:
+        client.close()
+    return check("rows served that differ from those trained", differing, 0)
+
+
+def _bytes(rows: np.ndarray) -> np.ndarray:
+    """uint8[n, bytes of a row]: NaN equals itself, and -0 is not 0."""
+    return rows.view(np.uint8).reshape(len(rows), -1)
+
+
+def exported(model: str, table: str, addresses: list[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(keys uint64[n], values [n, dim]) of every page of a table, shard by shard."""
+    for address in addresses:
+        client, cursor = Client(address), 0
+        while cursor >= 0:
+            header, arrays = client.call_until(30.0, "export", {"model": model, "table": table, "cursor": cursor})
+            cursor = header["cursor"]
+            yield arrays["keys"].copy(), np.ascontiguousarray(arrays["values"])
+        client.close()
+
+
+def _all(taps: Taps, topic: str) -> Iterator[Record]:
+    highs = taps.highs(topic)
+    return taps.read(topic, dict.fromkeys(highs, 0), highs)
+
+
+def _labels(rows: Rows) -> dict[str, bool]:
+    """event_id of each row's impression -> its label."""
+    return {f"{rows.digest}-{row}-i": bool(label) for row, label in zip(rows.row.tolist(), rows.label.tolist(), strict=True)}
+
+
+def _known(left: Left, at: tuple[int, int]) -> bool:
+    """Whether an interaction that has a dead letter was enriched all the same: a copy of it came late, after its sample was made."""
+    return any((source, *at) in left.enriched for source in {cause[0] for cause in left.enriched})
+
+
+def _parameters(left: Left, model: str, addresses: list[str]) -> list[tuple[str, int, int]]:
+    """The integer table `counts`, key by key: each key as often as the samples carry it."""
+    keys = np.frombuffer(b"".join(sample["feature_keys"] for sample in left.samples.values()), "<u8")
+    wanted, times = np.unique(keys, return_counts=True)
+    parts = list(exported(model, "counts", addresses))
+    held = np.concatenate([part for part, _ in parts])
+    counts = np.concatenate([values[:, 0] for _, values in parts])
+    order = np.argsort(held)
+    same = len(held) == len(wanted) and bool((held[order] == wanted).all())
+    differing = int((counts[order] != times).sum()) if same else len(np.setxor1d(held, wanted))
+    return [("keys of the parameter server's counts", len(held), len(wanted)), ("keys whose count differs from the samples'", differing, 0),
+            ("sum of the counts", int(counts.sum()), len(keys))]
+
+
+def _totals(rows: Rows, address: str) -> list[tuple[str, int, int]]:
+    """Impressions and clicks of every user and item in the feature store, against the file's."""
+    client = FeatureClient(address)
+    made = []
+    try:
+        for of, column in (("user", rows.user), ("item", rows.item)):
+            names, index = np.unique(np.array(column.to_pylist(), object).astype(str), return_inverse=True)
+            keys = np.array([feature_key(f"{of}_id", str(name)) for name in names], np.uint64)
+            held = client.totals(of, keys)
+            shown = np.bincount(index, minlength=len(names))
+            clicked = np.bincount(index, weights=rows.label, minlength=len(names)).astype(np.int64)
+            differing = int(((held["impressions"] != shown) | (held["clicks"] != clicked * (rows.action in POSITIVE))).sum())
+            made.append((f"{of}s whose impressions or clicks differ from the file's", differing, 0))
+    finally:
+        client.close()
+    return made
+
