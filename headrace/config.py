@@ -116,7 +116,9 @@ class Engine(_Section):
 class Samples(_Section):
     """How exposures and actions become samples."""
 
-    strategy: Literal["wait"] = "wait"
+    strategy: Literal["wait", "eager"] = Field(
+        "wait", description="wait: a sample when its window closes, in the order of event time, for logs; eager: a positive when its action"
+        " arrives, a negative at the close, for live traffic.")
     window_ms: int = Field(1000, ge=1, description="Attribution window: an action labels an exposure at most this much earlier.")
     out_of_orderness_ms: int = Field(200, ge=0, description="How far behind the newest event of its partition an event may lie.")
     target: str = Field("click", description="Action that is learnt.")

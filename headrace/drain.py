@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.replay import Sent
@@ -40,8 +40,10 @@ def drain(sent: Sent, mark: Mark, taps: Taps, *, stuck_s: float = STUCK_S, poll_
     while True:
         at = progress(mark, taps)
         moved_to(at)
-        if at != last:
-            last, since = at, clock()
+        # Heartbeats grow `enriched` for ever: beyond what was sent they are no movement.
+        seen = replace(at, enriched=min(at.enriched, sent.interactions))
+        if seen != last:
+            last, since = seen, clock()
         still_s = clock() - since
         if min(at.applied, default=0) >= sent.impressions:
             return at

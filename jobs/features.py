@@ -6,10 +6,12 @@ from headrace.config import Config
 from headrace.jobs.launch import Job, addresses, run, source
 from headrace.streaming import features
 from headrace.streaming.featurize import featurize
+from headrace.streaming.scoring import Scoring
 
 
 def job(config: Config) -> Job:
-    stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external)
+    scoring = Scoring(config.replica.address, config.model.name) if config.samples.strategy == "eager" else None
+    stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external, scoring)
     return Job("features", features.tables, [features.insert()], functions={"featurize": stage})
 
 

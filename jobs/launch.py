@@ -32,13 +32,14 @@ PLANS = Path(__file__).parent / "plans"
 
 @dataclass(frozen=True)
 class Job:
-    """A job not yet planned: DDL by connection, views, INSERTs, and the Python functions that they name."""
+    """A job not yet planned: DDL by connection, views, INSERTs, the Python functions that they name, options of Flink beside all jobs'."""
 
     name: str
     tables: Callable[[Connection], list[str]]
     inserts: list[str]
     views: list[str] = field(default_factory=list)
     functions: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -75,7 +76,9 @@ def settings(name: str, config: Config, *, target: str = "", jars: tuple[Path, .
 
 
 def declare(env: TableEnvironment, job: Job, where: Connection) -> None:
-    """Functions, tables and views of `job` on `env`."""
+    """Options, functions, tables and views of `job` on `env`."""
+    for key, value in job.options.items():
+        env.get_config().set(key, value)
     for name, function in job.functions.items():
         env.create_temporary_function(name, function)
     for statement in [*job.tables(where), *job.views]:

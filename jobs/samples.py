@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from headrace.config import Config
 from headrace.jobs.launch import Job, run
-from headrace.streaming import samples
+from headrace.streaming import eager, samples
+
+STRATEGIES = {"wait": samples, "eager": eager}
 
 
 def job(config: Config) -> Job:
     wanted = config.samples
-    return Job("samples", lambda where: samples.tables(where, wanted.out_of_orderness_ms), samples.inserts(wanted.target),
-               samples.views(wanted.window_ms, wanted.target))
+    steps = STRATEGIES[wanted.strategy]
+    options = {"table.exec.state.ttl": f"{eager.state_ttl_ms(wanted.window_ms)} ms"} if steps is eager else {}
+    return Job("samples", lambda where: samples.tables(where, wanted.out_of_orderness_ms), steps.inserts(wanted.target),
+               steps.views(wanted.window_ms, wanted.target), options=options)
 
 
 if __name__ == "__main__":

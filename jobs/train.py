@@ -10,8 +10,10 @@ from headrace.streaming.learn import Lesson, learn
 
 def job(config: Config) -> Job:
     model, target = config.model, config.samples.target
-    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets), config.flink.external)
-    return Job("train", lambda where: training.tables(where, model.name), [training.insert(model.name, target)], functions={"learn": stage})
+    scored = config.samples.strategy == "eager"  # its order of arrival tells labels
+    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets, scored), config.flink.external)
+    return Job("train", lambda where: training.tables(where, model.name, scored), [training.insert(model.name, target, scored)],
+               functions={"learn": stage})
 
 
 if __name__ == "__main__":

@@ -31,13 +31,15 @@ class Trainer:
         self._l2, self._window_offsets = l2, window_offsets
         self.sequence = 0
 
-    def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray) -> np.ndarray:
+    def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, scores: np.ndarray | None = None) -> np.ndarray:
         """Pull, predict, push; probabilities float32[n] as they were before this batch was learnt.
 
-        `popularity` float32[n] is the baseline's probability of each sample, scored beside the model. One push carries the gradients of
-        `weights`, `counts` (+1 for each of the F keys of each sample) and `metrics`. When a shard answers that it has some of the causes
-        already, the push asks again for the rest: computed on the rows that were pulled, scored by the probabilities given here. Raises
-        what pull and push raise; nothing but the pulled rows' `sequence` is kept between calls.
+        `popularity` float32[n] is the baseline's probability of each sample, scored beside the model. `scores` float64[n]: what each
+        exposure was given when it was made, for the metrics; NaN: it was given none, is learnt and left out of them. Without `scores` all
+        are scored here, on arrival. One push carries the gradients of `weights`, `counts` (+1 for each of the F keys of each sample) and
+        `metrics`. When a shard answers that it has some of the causes already, the push asks again for the rest: computed on the rows that
+        were pulled, scored by the probabilities given here. Raises what pull and push raise; nothing but the pulled rows' `sequence` is
+        kept between calls.
         """
         assert len(batch) == len(causes) == len(popularity), "one cause and one baseline score a sample"
         if not len(batch):
@@ -45,6 +47,7 @@ class Trainer:
         keys, index = unique(batch)
         rows, self.sequence = self._pull(self.model.name, "weights", keys)
         predicted = probability(self.model.predict(rows, index, batch.values))
+        judged = predicted if scores is None else scores
         window = causes.offset // self._window_offsets
 
         def compute(chosen: np.ndarray) -> Updates:
@@ -52,9 +55,11 @@ class Trainer:
             at, own = _narrowed(index[chosen], len(keys))
             _, grads = self.model.gradients(rows[at], own, part.values, part.label, part.weight, self._l2)
             counts = np.bincount(own.reshape(-1), minlength=len(at)).astype(np.int64)[:, None]
-            scores = [progressive.increments(series, window[chosen], score[chosen], part.label)
-                      for series, score in ((progressive.MODEL, predicted), (progressive.POPULARITY, popularity))]
-            metrics = tuple(np.concatenate(column) for column in zip(*scores, strict=True))
+            known = np.isfinite(judged[chosen])
+            counted = chosen[known]
+            told = [progressive.increments(series, window[counted], score[counted], part.label[known])
+                    for series, score in ((progressive.MODEL, judged), (progressive.POPULARITY, popularity))]
+            metrics = tuple(np.concatenate(column) for column in zip(*told, strict=True))
             return {"weights": (keys[at], grads), "counts": (keys[at], counts), "metrics": (metrics[0], metrics[1][:, None])}
 
         self._push(self.model.name, self.effect, causes, compute)

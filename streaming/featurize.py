@@ -17,11 +17,13 @@ from pyflink.table.udf import FunctionContext
 
 from headrace.features.client import FeatureClient
 from headrace.features.events import EventBatch
-from headrace.features.layout import FEATURE_SET
+from headrace.features.frozen import Frozen
+from headrace.features.layout import FEATURE_SET, IMPRESSION
 from headrace.rpc.causes import Causes
 from headrace.schemas.codec import Codec, Malformed, check_interaction
 from headrace.schemas.registry import RegistryClient
 from headrace.streaming.kafka import DeadLetters
+from headrace.streaming.scoring import Scorer, Scoring
 from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("key", DataTypes.BYTES()), DataTypes.FIELD("value", DataTypes.BYTES())])
@@ -42,16 +44,18 @@ class Addresses:
 class Featurize(Stage):
     """(key, value, partition, offset, timestamp) of interactions -> ROW(key, value) of enriched; null value: nothing to write."""
 
-    def __init__(self, addresses: Addresses, source: int, event_bytes_max: int) -> None:
+    def __init__(self, addresses: Addresses, source: int, event_bytes_max: int, scoring: Scoring | None = None) -> None:
         self.addresses = addresses
         self.source = source
         self.event_bytes_max = event_bytes_max
+        self.scoring = scoring
 
     def open(self, function_context: FunctionContext) -> None:
         registry = RegistryClient(self.addresses.registry)
         self.interactions = Codec("interactions", registry)
         self.enriched = Codec("enriched", registry)
         self.features = FeatureClient(self.addresses.features)
+        self.scorer = Scorer(self.scoring) if self.scoring else None
         self.dead_letters = DeadLetters(self.addresses.bootstrap, Codec("dead-letters", registry))
         self.clamped = function_context.get_metric_group().counter("event_time_clamped")
         self.retries = function_context.get_metric_group().counter("retries")
@@ -102,6 +106,7 @@ class Featurize(Stage):
             self.features.names(batch.names)
             answer = self.features.freeze_and_fold(causes.take(np.array(events)), batch)
             frozen = {i: row for row, i in enumerate(events)}
+            scores = self._scores(batch, answer)
         encoded: list[bytes | None] = []
         for i, record in enumerate(records):
             row = frozen.get(i)
@@ -117,9 +122,21 @@ class Featurize(Stage):
                 made |= record["exposure"]  # model, version and score as served; its features too when they are a whole sample
             if record["action"] == "impression" and row is not None and not batch.columns["served"][row]:
                 made |= {"feature_set": FEATURE_SET, "feature_keys": answer.keys[row].tobytes(),
-                         "feature_values": answer.values[row].tobytes(), "numbers": answer.numbers[row].tobytes()}
+                         "feature_values": answer.values[row].tobytes(), "numbers": answer.numbers[row].tobytes(), **scores.get(row, {})}
             encoded.append(self.enriched.encode(_EMPTY | made))
         return encoded
+
+
+    def _scores(self, batch: EventBatch, answer: Frozen) -> dict[int, dict[str, Any]]:
+        """model, version and score of the exposures frozen in this batch, by row; none without a scorer, or while nobody answers it."""
+        if self.scorer is None:
+            return {}
+        rows = np.nonzero((batch.columns["action"] == IMPRESSION) & (batch.columns["served"] == 0) & (answer.status != RETRY))[0]
+        made = self.scorer.score(answer.keys[rows], answer.values[rows])
+        if made is None:
+            return {}
+        return {row: {"model": self.scorer.model, "version": made[1], "score": score}
+                for row, score in zip(rows.tolist(), made[0].tolist(), strict=True)}
 
 
 _COPIED = ("event_id", "request_id", "scene", "user_id", "item_id", "action", "value", "ts_ms")
@@ -127,6 +144,6 @@ _EMPTY: dict[str, Any] = {"feature_set": "", "feature_keys": b"", "feature_value
                           "model": None, "version": None, "score": None, "arms": []}
 
 
-def featurize(addresses: Addresses, source: int, event_bytes_max: int, ship: bool = False):
+def featurize(addresses: Addresses, source: int, event_bytes_max: int, ship: bool = False, scoring: Scoring | None = None):
     """The vectorised, non-deterministic UDF `featurize`."""
-    return vectorised(Featurize(addresses, source, event_bytes_max), RESULT, ship)
+    return vectorised(Featurize(addresses, source, event_bytes_max, scoring), RESULT, ship)

@@ -28,12 +28,14 @@ _USER, _ITEM, _CTR = SLOTS.index("user_id"), SLOTS.index("item_id"), NUMBERS.ind
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window."""
+    """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window. `scored`: samples bring the
+    score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair."""
 
     model: str
     target: str
     l2: float
     window_offsets: int
+    scored: bool = False
 
 
 class Learn(Stage):
@@ -50,7 +52,8 @@ class Learn(Stage):
                                effect=lesson.target)
 
     def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
-             feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series) -> pd.DataFrame:
+             feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, model: pd.Series | None = None,
+             score: pd.Series | None = None) -> pd.DataFrame:
         foreign = feature_set[feature_set != FEATURE_SET]
         if len(foreign):
             raise ValueError(f"a sample carries feature set {foreign.iloc[0]!r}, this job learns on {FEATURE_SET!r}")
@@ -58,7 +61,10 @@ class Learn(Stage):
         first = _first(causes)
         batch = from_bytes(feature_keys.tolist(), feature_values.tolist(), F, label.to_numpy(np.float32), weight.to_numpy(np.float32))
         popularity = np.frombuffer(b"".join(numbers.tolist()), np.float32).reshape(-1, K)[:, _CTR]
-        self.trainer.learn(batch.take(first), causes.take(first), popularity[first])
+        scores = None
+        if self.lesson.scored and score is not None and model is not None:
+            scores = np.where(model.to_numpy() == self.lesson.model, score.to_numpy(np.float64, na_value=np.nan), np.nan)[first]
+        self.trainer.learn(batch.take(first), causes.take(first), popularity[first], scores)
         return pd.DataFrame({"user": _first_of(batch.keys[:, _USER]), "item": _first_of(batch.keys[:, _ITEM])})
 
 

@@ -20,11 +20,12 @@ import re
 from headrace.streaming.columns import names
 from headrace.streaming.tables import Connection, avro_sink, avro_source
 
-_CARRIED = [name for name in names("enriched") if name not in ("action", "value", "ts_ms")]
-_CAUSE = ("source", "partition", "offset")
+CARRIED = [name for name in names("enriched") if name not in ("action", "value", "ts_ms")]
+CAUSE = ("source", "partition", "offset")
 
 
-def _list(columns: list[str] | tuple[str, ...], alias: str = "") -> str:
+def listed(columns: list[str] | tuple[str, ...], alias: str = "") -> str:
+    """Columns of a SELECT, quoted."""
     return ", ".join(f"{alias}`{name}`" for name in columns)
 
 
@@ -37,23 +38,30 @@ def tables(connection: Connection, out_of_orderness_ms: int) -> list[str]:
             avro_sink(connection, "dead_letters", "dead-letters", "dead-letters", keyed=False)]
 
 
-def views(window_ms: int, target: str) -> list[str]:
-    """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt. ValueError for an odd target."""
+def sides(target: str) -> list[str]:
+    """Both sides of the join as views: what is late, what is in time, exposures. ValueError for an odd target."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", target):
         raise ValueError(f"target {target!r} is no action name: letters, digits, _ and - only")
-    window = f"INTERVAL '{window_ms / 1000:.3f}' SECOND"
-    # The join gives an unmatched exposure out one millisecond after `window`, and delays its watermark by the longer of its two bounds: the
-    # lower one, which attribution has made idle, is a millisecond longer so that the tumbling window never has closed before.
-    idle = f"INTERVAL '{(window_ms + 1) / 1000:.3f}' SECOND"
-    found = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `i_{name}`" for name in _CAUSE)
-    action_columns = f"{_list((*_CAUSE, 'action', 'ts_ms', 'request_id', 'user_id', 'item_id'))}, `ts`"
-    windowed = f"WINDOW w AS (PARTITION BY {{by}} ORDER BY `ts` RANGE BETWEEN {window} PRECEDING AND CURRENT ROW)"
-    attribute = f"SELECT {action_columns}, {found} FROM interactions WHERE {{where}} " + windowed
     return [
         "CREATE TEMPORARY VIEW in_time AS SELECT * FROM enriched WHERE CURRENT_WATERMARK(`ts`) IS NULL OR `ts` > CURRENT_WATERMARK(`ts`)",
         "CREATE TEMPORARY VIEW late AS SELECT * FROM enriched WHERE `action` <> 'heartbeat' AND `ts` <= CURRENT_WATERMARK(`ts`)",
         "CREATE TEMPORARY VIEW interactions AS SELECT * FROM in_time WHERE `action` <> 'heartbeat'",
         "CREATE TEMPORARY VIEW exposures AS SELECT * FROM interactions WHERE `action` = 'impression'",
+    ]
+
+
+def views(window_ms: int, target: str) -> list[str]:
+    """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt. ValueError for an odd target."""
+    window = f"INTERVAL '{window_ms / 1000:.3f}' SECOND"
+    # The join gives an unmatched exposure out one millisecond after `window`, and delays its watermark by the longer of its two bounds: the
+    # lower one, which attribution has made idle, is a millisecond longer so that the tumbling window never has closed before.
+    idle = f"INTERVAL '{(window_ms + 1) / 1000:.3f}' SECOND"
+    found = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `i_{name}`" for name in CAUSE)
+    action_columns = f"{listed((*CAUSE, 'action', 'ts_ms', 'request_id', 'user_id', 'item_id'))}, `ts`"
+    windowed = f"WINDOW w AS (PARTITION BY {{by}} ORDER BY `ts` RANGE BETWEEN {window} PRECEDING AND CURRENT ROW)"
+    attribute = f"SELECT {action_columns}, {found} FROM interactions WHERE {{where}} " + windowed
+    return [
+        *sides(target),
         "CREATE TEMPORARY VIEW attributed AS SELECT * FROM ("
         + attribute.format(where="`action` = 'impression' OR `request_id` IS NULL", by="`user_id`, `item_id`")
         + ") WHERE `action` <> 'impression' UNION ALL SELECT * FROM ("
@@ -61,22 +69,27 @@ def views(window_ms: int, target: str) -> list[str]:
         + ") WHERE `action` <> 'impression'",
         "CREATE TEMPORARY VIEW matched AS SELECT * FROM attributed WHERE `i_offset` IS NOT NULL",
         "CREATE TEMPORARY VIEW orphans AS SELECT * FROM attributed WHERE `i_offset` IS NULL",
-        f"""CREATE TEMPORARY VIEW joined AS SELECT {_list(_CARRIED, 'e.')}, e.`ts_ms`, e.`ts`, a.`action`, a.`ts_ms` AS `a_ts_ms`
+        f"""CREATE TEMPORARY VIEW joined AS SELECT {listed(CARRIED, 'e.')}, e.`ts_ms`, e.`ts`, a.`action`, a.`ts_ms` AS `a_ts_ms`
 FROM exposures AS e LEFT JOIN matched AS a
 ON e.`source` = a.`i_source` AND e.`partition` = a.`i_partition` AND e.`offset` = a.`i_offset`
 AND a.`ts` BETWEEN e.`ts` - {idle} AND e.`ts` + {window}""",
-        f"""CREATE TEMPORARY VIEW closed AS SELECT window_time AS `closed_at`, {_list([*_CARRIED, 'ts_ms'])},
+        f"""CREATE TEMPORARY VIEW closed AS SELECT window_time AS `closed_at`, {listed([*CARRIED, 'ts_ms'])},
   MAX(CASE WHEN `action` = '{target}' THEN 1.0E0 ELSE 0.0E0 END) AS `label`,
   COALESCE(LISTAGG(DISTINCT `action`), '') AS `actions`,
   MIN(CASE WHEN `action` = '{target}' THEN `a_ts_ms` END) AS `action_ts_ms`
 FROM TABLE(TUMBLE(TABLE joined, DESCRIPTOR(`ts`), INTERVAL '0.010' SECOND))
-GROUP BY window_start, window_end, window_time, {_list([*_CARRIED, 'ts_ms'])}""",
+GROUP BY window_start, window_end, window_time, {listed([*CARRIED, 'ts_ms'])}""",
     ]
 
 
 def inserts(target: str) -> list[str]:
     """The three INSERTs of the job's statement set."""
-    made = {"strategy": "'wait'", "target": f"'{target}'", "weight": "1.0E0"}
+    return leaving("wait", target, f" ORDER BY `closed_at`, {listed(CAUSE)}")
+
+
+def leaving(strategy: str, target: str, order: str = "") -> list[str]:
+    """The INSERTs of views `closed`, `late` and `orphans`; samples leave in `order`, or as they come."""
+    made = {"strategy": f"'{strategy}'", "target": f"'{target}'", "weight": "1.0E0"}
     sample = ", ".join(made.get(name, f"`{name}`") for name in names("samples"))
     now = "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), CURRENT_TIMESTAMP) * CAST(1000 AS BIGINT)"
 
@@ -84,7 +97,7 @@ def inserts(target: str) -> list[str]:
         return (f"INSERT INTO dead_letters SELECT 'interactions', `partition`, `offset`, '{reason}', {detail}, x'', {now} FROM {view}")
 
     return [
-        f"INSERT INTO samples SELECT `user_id`, {sample} FROM closed ORDER BY `closed_at`, {_list(_CAUSE)}",
+        f"INSERT INTO samples SELECT `user_id`, {sample} FROM closed{order}",
         refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came behind the watermark')"),
         refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of ', `item_id`, ' in its window')"),
     ]

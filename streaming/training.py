@@ -6,18 +6,20 @@ from headrace.schemas.topics import touched_topic
 from headrace.streaming.tables import Connection, avro_sink, avro_source
 
 _FEATURES = ["feature_set", "feature_keys", "feature_values", "numbers"]
+_SCORE = ["model", "score"]
 _READ = ["source", "partition", "offset", "user_id", "item_id", "ts_ms", "target", "label", "weight", *_FEATURES]
 
 
-def tables(connection: Connection, model: str) -> list[str]:
-    return [avro_source(connection, "samples", "samples", "samples", f"train-{model}", only=_READ),
+def tables(connection: Connection, model: str, scored: bool = False) -> list[str]:
+    """With `scored` the model and score of the exposure are read too."""
+    return [avro_source(connection, "samples", "samples", "samples", f"train-{model}", only=_READ + _SCORE * scored),
             avro_sink(connection, "touched", touched_topic(model).name, "touched")]
 
 
-def insert(model: str, target: str) -> str:
+def insert(model: str, target: str, scored: bool = False) -> str:
     """One evaluation of `learn` a sample; the user and the item leave as two rows, each once a batch."""
     cause = "`source`, `partition`, `offset`"
-    features = ", ".join(f"`{name}`" for name in _FEATURES)
+    features = ", ".join(f"`{name}`" for name in _FEATURES + _SCORE * scored)
     return (f"INSERT INTO touched SELECT t.id, {cause}, t.space, t.id, '{model}', `ts_ms` FROM ("
             f"SELECT {cause}, `user_id`, `item_id`, `ts_ms`, learn({cause}, `label`, `weight`, {features})"
             f" AS e FROM samples WHERE `target` = '{target}'"

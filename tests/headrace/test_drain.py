@@ -114,6 +114,15 @@ def test_drain_ends_when_every_shard_has_applied_all():
     assert [min(progress.applied) for progress in seen] == [0, 4, 5, 6]
 
 
+def test_heartbeats_that_go_on_are_no_movement():
+    """Under the clock `now` the engine's heartbeats grow `enriched` for ever."""
+    world = World()
+    mark = Mark.of(world.taps())
+    clock = Steps(lambda: fill(world), *[lambda: world.event("heartbeat")] * 1000)
+    with pytest.raises(Stuck, match="the train job: of 6 samples"):
+        drain(SENT, mark, world.taps(), clock=clock, sleep=clock.sleep)
+
+
 def test_dead_letters_and_retries_stand_for_samples_once_all_is_quiet():
     world = World()
     mark = Mark.of(world.taps())

@@ -61,7 +61,7 @@ def stage(tmp_path):
     registry = SchemaStore()
     made.interactions, made.enriched = Codec("interactions", registry), Codec("enriched", registry)
     made.features, made.dead_letters = Local(shard_at(tmp_path / "features")), Letters()
-    made.clamped, made.retries = Counter(), Counter()
+    made.clamped, made.retries, made.scorer = Counter(), Counter(), None
     return made
 
 
@@ -105,6 +105,31 @@ def test_a_replay_gives_the_same_bytes_and_a_retry_nothing(stage):
     assert run(stage, values) == run(stage, values)
     again = run(stage, values[:1], first_offset=50)
     assert again[0][1] is None and stage.retries.count == 1
+
+
+class Served:
+    """A scorer that gives a score a row, or nobody who answers."""
+
+    def __init__(self, answers=True):
+        self.model, self.answers, self.asked = "fm", answers, []
+
+    def score(self, keys, values):
+        self.asked.append((keys, values))
+        return (np.arange(len(keys), dtype=np.float32) / 8, 77) if self.answers else None
+
+
+def test_exposures_are_scored_when_they_are_made_and_pass_without_a_score_when_nobody_answers(stage):
+    stage.scorer = Served()
+    values = encoded(stage, event(item="a"), event(item="a", action="click"), event(item="b"), event(action="heartbeat", user="", item=""))
+    rows = [row for _, row in run(stage, values)]
+    assert [(row["model"], row["version"], row["score"]) for row in rows] == [
+        ("fm", 77, 0.0), (None, None, None), ("fm", 77, 0.125), (None, None, None)]
+    (keys, numbers), = stage.scorer.asked
+    assert [row["feature_keys"] for row in rows if row["score"] is not None] == [key.tobytes() for key in keys]
+    assert numbers.shape == (2, F)
+    stage.scorer = Served(answers=False)
+    (_, row), = run(stage, encoded(stage, event(item="c")), first_offset=10)
+    assert row["score"] is None and len(row["feature_keys"]) == 8 * F
 
 
 def test_time_ahead_of_the_broker_is_clamped_and_counted(stage):

@@ -1,0 +1,56 @@
+"""Exposures scored when they are made: with the weights being served then, as an engine would have scored them.
+
+Under `eager` the order in which samples arrive tells their labels (positives come early), so a score made on arrival flatters or ruins any
+AUC. Scored here, before anything is known of the label, it travels with the exposure through the join. A replica that does not answer
+must not hold up the features: its exposures stay without a score, are learnt all the same, and are left out of the metrics.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.models.batch import unique_keys
+from headrace.models.catalog import MODELS
+from headrace.models.fm import probability
+from headrace.rpc.client import Client
+from headrace.rpc.errors import RpcError
+
+CALL_S = 2.0
+PAUSE_S = 1.0  # after a failure: a replica that is away costs one call a second, not one a batch
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Where weights are served (host:port), and of which model."""
+
+    replica: str
+    model: str
+
+
+class Scorer:
+    """Calls the replica of `scoring`. Used by one thread."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        self.model = scoring.model
+        self._client, self._model = Client(scoring.replica, CALL_S), MODELS[scoring.model]
+        self._paused_until = 0.0
+        self.failures = 0
+
+    def score(self, keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int] | None:
+        """(probabilities float32[n], sequence of the weights) of keys uint64[n,F], values float32[n,F]; None while nobody answers."""
+        if not len(keys) or time.monotonic() < self._paused_until:
+            return None
+        wanted, index = unique_keys(keys)
+        try:
+            header, arrays = self._client.call("pull", {"model": self.model, "table": "weights"}, {"keys": wanted})
+        except RpcError:
+            self.failures += 1
+            self._paused_until = time.monotonic() + PAUSE_S
+            return None
+        return probability(self._model.predict(arrays["values"], index, values)), int(header["sequence"])
+
+    def close(self) -> None:
+        self._client.close()
