@@ -60,6 +60,20 @@ def test_a_retry_after_a_crash_between_two_shards_keeps_the_metrics_exact():
     assert (out["samples"], out["positives"]) == (600, int(batch.label.sum()))
 
 
+def test_scores_of_the_exposure_are_what_is_counted_and_a_sample_without_one_is_learnt_alone():
+    batch, shards = films(400), Shards()
+    trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0)
+    scores = np.where(batch.label > 0.5, 0.9, 0.1)
+    scores[::4] = np.nan
+    at = np.arange(400)
+    trainer.learn(batch, causes_of(at), np.full(400, 0.5, np.float32), scores)
+    for series in (progressive.MODEL, progressive.POPULARITY):
+        assert summary(shards, series)["samples"] == 300
+    assert summary(shards)["auc"] == 1.0
+    keys, counts = np.unique(batch.keys, return_counts=True)
+    assert shards.sums("counts") == dict(zip(keys.tolist(), counts.tolist(), strict=True))
+
+
 def test_predictions_are_made_before_learning():
     batch = films(256)
     shards = Shards(init_scale=0.0)
