@@ -15,11 +15,12 @@ from headrace.config import load
 from headrace.jobs.launch import pin, submit
 
 NAMES = ("features", "samples", "train", "vectors")
+FLOOR = "-floor"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m headrace.jobs")
-    parser.add_argument("names", nargs="+", choices=NAMES)
+    parser.add_argument("names", nargs="+", choices=[*NAMES, *(name + FLOOR for name in NAMES)])
     parser.add_argument("--config", default=None)
     parser.add_argument("--savepoints", default="{}", help="JSON: job name to savepoint or checkpoint path")
     parser.add_argument("--pin", action="store_true", help="write plans/NAME.json instead of submitting")
@@ -29,7 +30,10 @@ def main() -> None:
     target = urlsplit(config.flink.url).netloc
     ids = {}
     for name in given.names:
-        job = importlib.import_module(f"headrace.jobs.{name}").job(config)
+        if name.endswith(FLOOR):
+            job = importlib.import_module("headrace.jobs.floors").job(config, name.removesuffix(FLOOR))
+        else:
+            job = importlib.import_module(f"headrace.jobs.{name}").job(config)
         if given.pin:
             print(f"{name}: {pin(job, config)}")
             continue

@@ -15,6 +15,8 @@ class Entry:
 
 
 CATALOG: dict[str, Entry] = {
+    "pipeline": Entry("pipeline", "interactions/s through the jobs, each beside the same job with a function that does nothing",
+                      "headrace[local]"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "rpc": Entry("rpc_loopback", "calls over the Flight shell on loopback"),
 }

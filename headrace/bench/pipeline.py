@@ -1,0 +1,149 @@
+"""The jobs' speed on a stack of its own: all four at once, and each alone on topics that are full, beside the same job with an identity."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headrace import submission
+from headrace.bench.replay_encode import invented
+from headrace.bench.result import Row
+from headrace.clock import StackClock
+from headrace.config import Config
+from headrace.flink_rest import FlinkRest
+from headrace.kafka import Producer, watermarks
+from headrace.live_taps import live_taps
+from headrace.own_stack import own_stack
+from headrace.replay import Sent, close, heartbeat, replay
+from headrace.schemas.codec import Codec
+from headrace.schemas.hashing import heartbeat_keys
+from headrace.schemas.registry import RegistryClient
+
+JOBS = ("features", "samples", "train", "vectors")
+ROWS, ROWS_QUICK = 60_000, 6_000
+STILL_S, DEADLINE_S, LOOK_S = 4.0, 240.0, 0.05
+BEGIN_MS = 1_500_000_000_000
+WARM = 0.1  # share of the output that is not timed: JVM and workers warm up
+
+log = logging.getLogger(__name__)
+
+
+def measure(quick: bool) -> list[Row]:
+    """Rows `all_jobs` (interactions/s, no peer), and features, samples, train, vectors of their floors; --quick: all_jobs alone."""
+    made = []
+    with _stack() as config:
+        made.append(_all_jobs(config, ROWS_QUICK if quick else ROWS))
+    if not quick:
+        with _stack() as config:
+            made += _each_job(config, ROWS)
+    return made
+
+
+@contextmanager
+def _stack() -> Iterator[Config]:
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder, own_stack(Path(folder) / "data", log.info) as config:
+        with closing(StackClock(config.engine.url)) as clock:
+            clock.set("log", BEGIN_MS)  # the engine's heartbeats stay behind the rows
+        yield config
+
+
+def _all_jobs(config: Config, rows: int) -> Row:
+    """Interactions sent as fast as they go through four jobs that run; from a tenth of the samples applied to the last."""
+    submission.submit(config, list(JOBS))
+    with live_taps(config) as taps:
+        _send(config, rows // 10, seed=2)
+        _until(lambda: min(taps.applied()) >= rows // 10, "the first samples")
+        sent = _send(config, rows, seed=1, after_ms=10_000_000_000)
+        seen = _curve(lambda: min(taps.applied()) - rows // 10, rows)
+    share = _rate(seen) / rows
+    return Row("all_jobs", share * sent.interactions, "interactions/s", note=f"{rows} rows, {sent.interactions} interactions, "
+               f"{config.flink.train_batch_rows} rows a push, heartbeats not counted")
+
+
+def _each_job(config: Config, rows: int) -> list[Row]:
+    sent = _send(config, rows, seed=1)
+    with live_taps(config) as taps:
+        outputs = {"features": lambda: _high(config, "enriched"), "samples": lambda: _high(config, "samples"),
+                   "train": lambda: min(taps.applied()), "vectors": lambda: _high(config, "vectors")}
+        inputs = {"features": sent.interactions, "samples": sent.interactions, "train": rows}
+        alone: dict[str, float] = {}
+        for name in JOBS:
+            alone[name] = _alone(config, name, outputs[name])
+        inputs["vectors"] = _high(config, f"touched.{config.model.name}")
+        outputs["train"] = lambda: _high(config, f"touched.{config.model.name}")
+        made = []
+        for name in JOBS:
+            floor = _alone(config, f"{name}-floor", outputs[name])
+            unit = {"train": "samples/s", "vectors": "touched ids/s"}.get(name, "interactions/s")
+            made.append(Row(name, alone[name] * inputs[name], unit, "the same job with an identity", floor * inputs[name],
+                            "alone, from a full topic"))
+    return made
+
+
+def _alone(config: Config, name: str, output: Callable[[], int]) -> float:
+    """Share of the job's work done a second, once it is warm: it runs alone until its output stands still, and is cancelled."""
+    before = output()
+    job = submission.submit(config, [name])[name]
+    seen = _curve(lambda: output() - before, None)
+    FlinkRest(config.flink.url).cancel(job)
+    return _rate(seen) / seen[-1][1]
+
+
+def _curve(output: Callable[[], int], wanted: int | None) -> list[tuple[float, int]]:
+    """(seconds, output) at each change, until `wanted` is reached, or it stands still when that is None."""
+    seen: list[tuple[float, int]] = []
+    began = time.monotonic()
+    while time.monotonic() - began < DEADLINE_S:
+        at, now = time.monotonic(), output()
+        if now > (seen[-1][1] if seen else 0):
+            seen.append((at, now))
+        if wanted is not None and now >= wanted:
+            return seen
+        if wanted is None and seen and at - seen[-1][0] > STILL_S:
+            return seen
+        time.sleep(LOOK_S)
+    raise TimeoutError(f"{seen[-1][1] if seen else 0} of {wanted or 'all'} after {DEADLINE_S:.0f} s")
+
+
+def _rate(seen: list[tuple[float, int]]) -> float:
+    """Output a second between a tenth of it and its end."""
+    last_s, last = seen[-1]
+    first_s, first = next((point for point in seen if point[1] >= WARM * last), seen[0])
+    return (last - first) / max(last_s - first_s, 1e-9)
+
+
+def _send(config: Config, rows: int, seed: int, after_ms: int = 0) -> Sent:
+    """Invented rows, and heartbeats behind them; what was sent."""
+    producer, codec = Producer(config.kafka.bootstrap, linger_ms=20), Codec("interactions", RegistryClient(config.registry.url))
+    made = invented(rows, seed)
+    keys, log_rows = heartbeat_keys(config.kafka.partitions), replace(made, digest=f"{seed:08x}", ts_ms=made.ts_ms + after_ms)
+
+    def send(key: bytes, record: dict[str, Any]) -> None:
+        producer.send("interactions", key, codec.encode(record))
+
+    def moved(sent: Sent) -> None:
+        for key in keys:
+            send(key, heartbeat(sent.last_ts_ms))
+
+    sent = replay(log_rows, send, moved=moved)
+    close(sent, send, config.kafka.partitions, config.samples.window_ms, config.samples.out_of_orderness_ms)
+    producer.flush()
+    return sent
+
+
+def _high(config: Config, topic: str) -> int:
+    return sum(high for _, high in watermarks(config.kafka.bootstrap, topic).values())
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    ends = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > ends:
+            raise TimeoutError(f"{what} did not come within {DEADLINE_S:.0f} s")
+        time.sleep(0.1)
