@@ -8,15 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headrace.rpc.client import Client
+from headrace.rpc.freshness import Newest, from_header
 
 
 class Nearest(NamedTuple):
-    """`found`: the id asked for has a vector; ids best first, their scores float32[m], sequence of the space (-1: it has no vectors)."""
+    """`found`: the id asked for has a vector; ids best first, their scores float32[m], sequence of the space (-1: it has no vectors), the
+    newest cause that its vectors have seen."""
 
     found: bool
     ids: list[str]
     scores: np.ndarray
     sequence: int
+    newest: Newest | None = None
 
 
 class AnnClient:
@@ -35,7 +38,7 @@ class AnnClient:
     def nearest(self, space: str, of: str, name: str, k: int) -> Nearest:
         """The k best ids of `space` for the vector of id `name` in space `of`."""
         header, arrays = self._client.call_until(self._retry_s, "nearest", {"space": space, "of": of, "id": name, "k": k})
-        return Nearest(header["found"], header["ids"], arrays["scores"], header["sequence"])
+        return Nearest(header["found"], header["ids"], arrays["scores"], header["sequence"], from_header(header.get("newest")))
 
     def upsert(self, space: str, ids: Sequence[str], vectors: np.ndarray, sequence: np.ndarray, deleted: Sequence[bool] = ()) -> int:
         """Set or delete vectors float32[n,d] under sequences int64[n]; how many were not older than what is held. May be repeated."""

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from headrace.ann.index import Space
 from headrace.rpc.errors import Refused
+from headrace.rpc.freshness import Hop, Newest, newer, to_header
 from headrace.rpc.message import Arrays, Header, column
 from headrace.rpc.server import Verb
 
@@ -28,11 +29,14 @@ DIM_MAX = 4096
 class Service:
     """Spaces by name. Every method runs in its turn at the owner.
 
-    `dim`: floats a vector of every space; 0: the first vector of a space says. Freshness: gauge headrace_ann_newest_ts_ms.
+    `dim`: floats a vector of every space; 0: the first vector of a space says. Freshness: gauge headrace_ann_newest_ts_ms, `newest` cause
+    by space in every answer, and `hop`, which is told of each.
     """
 
-    def __init__(self, dim: int = 0, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, dim: int = 0, registry: CollectorRegistry = REGISTRY, hop: Hop | None = None) -> None:
         self.spaces: dict[str, Space] = {}
+        self.newest: dict[str, Newest] = {}
+        self._hop = hop
         self.newest_ts_ms = 0
         self._dim = dim
         self._rows = Gauge("headrace_ann_rows", "Live vectors.", ["space"], registry=registry)
@@ -84,7 +88,7 @@ class Service:
         if vector is None:
             return {"found": False, "ids": [], "sequence": -1}, {"scores": np.empty(0, np.float32)}
         header, arrays = self._answer(answer_in, vector[None], k, [name] if answer_in == of else [])
-        return {"found": True, "ids": header["ids"][0], "sequence": header["sequence"]}, {"scores": arrays["scores"][0]}
+        return {**header, "found": True, "ids": header["ids"][0]}, {"scores": arrays["scores"][0]}
 
     def stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         """Rows, dimension and highest sequence by space; `newest_ts_ms` of what was folded."""
@@ -103,6 +107,7 @@ class Service:
                 done = self._apply(record["space"], record["id"], record["deleted"], vector, record["sequence"])
                 applied, older = applied + done, older + (not done)
                 self.newest_ts_ms = max(self.newest_ts_ms, record["ts_ms"])
+                self._note(record)
             except (Refused, ValueError, KeyError, TypeError) as error:
                 refused += 1
                 log.warning("a vector of %.80r is left out: %s", record.get("id"), error)
@@ -117,6 +122,15 @@ class Service:
             held = self.spaces[space] = Space(self._dim or len(vector))
         return held.delete(name, sequence) if deleted else held.upsert(name, vector, sequence)
 
+    def _note(self, record: Mapping[str, Any]) -> None:
+        """The newest cause behind the vectors of a space; an older writer names none."""
+        if record.get("caused_ms") is None:
+            return
+        newest = Newest(record["source"], record["partition"], record["offset"], record["caused_ms"])
+        self.newest[record["space"]] = newer(self.newest.get(record["space"]), newest) or newest
+        if self._hop is not None:
+            self._hop.observe(newest)
+
     def _answer(self, space: str, vectors: np.ndarray, k: int, exclude: list[str]) -> tuple[Header, Arrays]:
         held = self.spaces.get(space)
         if held is None:
@@ -126,7 +140,7 @@ class Service:
         started = time.perf_counter()
         ids, scores = held.search(vectors, k, exclude)
         self._searched.observe(time.perf_counter() - started)
-        return {"ids": ids, "sequence": held.sequence}, {"scores": scores}
+        return {"ids": ids, "sequence": held.sequence, "newest": to_header(self.newest.get(space))}, {"scores": scores}
 
     def _check(self, space: str, vectors: np.ndarray) -> None:
         held = self.spaces.get(space)

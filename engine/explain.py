@@ -11,6 +11,7 @@ from headrace.engine.ranking import Ranked
 from headrace.engine.upstream import Upstream
 from headrace.features.layout import SLOTS
 from headrace.models.catalog import Model
+from headrace.rpc.freshness import Newest
 
 
 def contributions(ranked: Ranked, at: Sequence[int], model: Model, upstream: Upstream) -> list[list[dict[str, Any]]]:
@@ -26,8 +27,14 @@ def contributions(ranked: Ranked, at: Sequence[int], model: Model, upstream: Ups
              for f in range(keys.shape[1]) if values[i, f] != 0] for i in range(len(chosen))]
 
 
+def told(newest: Newest | None) -> dict[str, int] | None:
+    """The newest cause as JSON: source, partition, offset, ts_ms."""
+    return None if newest is None else newest._asdict()
+
+
 def state(ranked: Ranked, model: str) -> dict[str, Any]:
     """What the scores were computed on: anyone can compute them again from it."""
     weights = ranked.weights
-    return {"features_sequence": ranked.assembled.sequence, "weights": {"sequence": weights.sequence, "age_ms": weights.age_ms},
+    served = {"sequence": weights.sequence, "age_ms": weights.age_ms, "newest": told(weights.newest)}
+    return {"features_sequence": ranked.assembled.sequence, "weights": served,
             "model": model, "version": weights.sequence}

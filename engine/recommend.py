@@ -10,10 +10,11 @@ import numpy as np
 
 from headrace.ann.client import Nearest
 from headrace.engine.clock import Clock
-from headrace.engine.explain import contributions, state
+from headrace.engine.explain import contributions, state, told
 from headrace.engine.exposures import Keyed, impressions
 from headrace.engine.ranking import Ranker
 from headrace.engine.upstream import Upstream
+from headrace.rpc.freshness import Newest
 from headrace.schemas.hashing import feature_key
 
 RECALL_MAX = 1000
@@ -40,14 +41,15 @@ class Candidate(NamedTuple):
 
 
 class Engine:
-    """Answers as dictionaries that are JSON. `sink(records)` takes impressions and returns at once.
+    """Answers as dictionaries that are JSON. `sink(records)` takes impressions and returns at once; `served` is told the newest cause that
+    each recommendation has seen.
 
     All calls raise the errors of rpc/errors.py: Unavailable when a service below does not answer.
     """
 
     def __init__(self, upstream: Upstream, vectors: Vectors, ranker: Ranker, clock: Clock, sink: Callable[[list[Keyed]], Any],
-                 candidates: int = 200) -> None:
-        self.clock, self.candidates = clock, candidates
+                 candidates: int = 200, served: Callable[[Newest | None], Any] = lambda newest: None) -> None:
+        self.clock, self.candidates, self._served = clock, candidates, served
         self._upstream, self._vectors, self._ranker, self._sink = upstream, vectors, ranker, sink
 
     def recommend(self, user: str, n: int, scene: str, context: Mapping[str, str], explain: bool = False,
@@ -67,6 +69,7 @@ class Engine:
         scores = ranked.probabilities
         answer["items"] = [{"item_id": pool[i].item, "position": place, "score": float(scores[i])} for place, i in enumerate(top)]
         answer |= state(ranked, self._upstream.model)
+        self._served(ranked.weights.newest)
         if explain:
             why = contributions(ranked, top, self._ranker.model, self._upstream)
             for row, i, slots in zip(answer["items"], top, why, strict=True):
@@ -125,7 +128,7 @@ class Engine:
 
 
 def _listed(near: Nearest) -> dict[str, Any]:
-    return {"found": near.found, "items": _rows(near.ids, near.scores), "sequence": near.sequence}
+    return {"found": near.found, "items": _rows(near.ids, near.scores), "sequence": near.sequence, "newest": told(near.newest)}
 
 
 def _rows(ids: Sequence[str], scores: np.ndarray) -> list[dict[str, Any]]:

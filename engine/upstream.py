@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace.features.client import Assembled, FeatureClient
 from headrace.features.events import EventBatch
+from headrace.rpc.freshness import Newest, from_header
 
 
 class Caller(Protocol):
@@ -19,11 +20,13 @@ class Caller(Protocol):
 
 
 class Weights(NamedTuple):
-    """Serving rows float32[u,dim], the sequence they are at, and how old the newest fold is (milliseconds, -1: none yet)."""
+    """Serving rows float32[u,dim], the sequence they are at, how old the newest fold is (milliseconds, -1: none yet), and the newest cause
+    that they have seen."""
 
     rows: np.ndarray
     sequence: int
     age_ms: int
+    newest: Newest | None = None
 
 
 class Upstream:
@@ -47,7 +50,7 @@ class Upstream:
     def weights(self, keys: np.ndarray) -> Weights:
         """The serving rows of distinct keys uint64[u]."""
         header, arrays = self._replica.call_until(self._retry_s, "pull", {"model": self.model, "table": "weights"}, {"keys": keys})
-        return Weights(arrays["values"], int(header["sequence"]), int(header["age_ms"]))
+        return Weights(arrays["values"], int(header["sequence"]), int(header["age_ms"]), from_header(header.get("newest")))
 
     def reach(self) -> None:
         """Return when both answer. Raises Unavailable."""

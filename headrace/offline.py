@@ -98,7 +98,8 @@ class Parameters:
     def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:
         return self._shard.pull(model, table, keys), self._shard.sequence
 
-    def push(self, model: str, effect: str, causes: Causes, compute: Callable[[np.ndarray], Updates]) -> None:
+    def push(self, model: str, effect: str, causes: Causes, compute: Callable[[np.ndarray], Updates],
+             newest: object = None) -> None:
         pushed = self._shard.push(model, effect, causes, compute(np.arange(len(causes))))
         assert pushed.status == APPLIED, "every cause comes once"
 

@@ -12,10 +12,11 @@ from headrace.models.batch import Batch, unique
 from headrace.models.catalog import Model
 from headrace.models.fm import probability
 from headrace.rpc.causes import Causes
+from headrace.rpc.freshness import Newest
 
 Updates = dict[str, tuple[np.ndarray, np.ndarray]]
 Pull = Callable[[str, str, np.ndarray], tuple[np.ndarray, int]]
-Push = Callable[[str, str, Causes, Callable[[np.ndarray], Updates]], Any]
+Push = Callable[[str, str, Causes, Callable[[np.ndarray], Updates], Newest | None], Any]
 
 
 class Trainer:
@@ -31,7 +32,8 @@ class Trainer:
         self._l2, self._window_offsets = l2, window_offsets
         self.sequence = 0
 
-    def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, scores: np.ndarray | None = None) -> np.ndarray:
+    def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, scores: np.ndarray | None = None,
+              newest: Newest | None = None) -> np.ndarray:
         """Pull, predict, push; probabilities float32[n] as they were before this batch was learnt.
 
         `popularity` float32[n] is the baseline's probability of each sample, scored beside the model. `scores` float64[n]: what each
@@ -39,7 +41,7 @@ class Trainer:
         are scored here, on arrival. One push carries the gradients of `weights`, `counts` (+1 for each of the F keys of each sample) and
         `metrics`. When a shard answers that it has some of the causes already, the push asks again for the rest: computed on the rows that
         were pulled, scored by the probabilities given here. Raises what pull and push raise; nothing but the pulled rows' `sequence` is
-        kept between calls.
+        kept between calls. `newest` of the causes goes with the push.
         """
         assert len(batch) == len(causes) == len(popularity), "one cause and one baseline score a sample"
         if not len(batch):
@@ -62,7 +64,7 @@ class Trainer:
             metrics = tuple(np.concatenate(column) for column in zip(*told, strict=True))
             return {"weights": (keys[at], grads), "counts": (keys[at], counts), "metrics": (metrics[0], metrics[1][:, None])}
 
-        self._push(self.model.name, self.effect, causes, compute)
+        self._push(self.model.name, self.effect, causes, compute, newest)
         return predicted
 
 

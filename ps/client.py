@@ -14,6 +14,7 @@ from headrace.ps.table import kernel_input
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
 from headrace.rpc.errors import Internal, Refused
+from headrace.rpc.freshness import Newest, to_header
 from headrace.rpc.message import Arrays, Header
 
 PULL_ROWS = 16384
@@ -55,11 +56,12 @@ class ParameterClient:
             values[at] = arrays["values"]
         return values, min(header["sequence"] for header, _ in answers)
 
-    def push(self, model: str, effect: str, causes: Causes, compute: Compute) -> PushResult:
+    def push(self, model: str, effect: str, causes: Causes, compute: Compute, newest: Newest | None = None) -> PushResult:
         """Push what `compute` gives for the causes, to every shard, each cause once a shard.
 
         `compute(index int64[k])` -> {table: (distinct keys uint64[u], grads [u, dim])} for the causes at `index`: called for all, and
-        again, on this thread, for the rest when a shard has applied some of them. Raises TooOld, Refused, BadMessage, Unavailable.
+        again, on this thread, for the rest when a shard has applied some of them. `newest` of the causes tells how fresh the
+        shards are. Raises TooOld, Refused, BadMessage, Unavailable.
         """
         everything = np.arange(len(causes))
         if not len(everything):
@@ -73,7 +75,7 @@ class ParameterClient:
             for shard, index in open_index.items():
                 if index.tobytes() not in known:
                     known[index.tobytes()] = self._split(compute(index))
-                calls.append((shard, "push", {"model": model, "effect": effect},
+                calls.append((shard, "push", {"model": model, "effect": effect, "newest": to_header(newest)},
                               {**causes.take(index)._asdict(), **known[index.tobytes()][shard]}))
             following = {}
             for (shard, index), (header, arrays) in zip(list(open_index.items()), self._all(calls), strict=True):

@@ -87,4 +87,5 @@ class Publisher:
             "model": model, "table": table.spec.name, "slot": slot, "epoch": self._shard.epoch,
             "first_sequence": int(table.published[slot]) + 1, "last_sequence": self._shard.sequence, "dim": table.spec.dim,
             "keys": table.keys_at(rows).tobytes(), "values": table.weights_at(rows).tobytes(), "deleted": b"", "ts_ms": self._now_ms(),
+            "newest": None if (newest := self._shard.newest.get(model)) is None else newest._asdict(),
         }

@@ -17,6 +17,7 @@ from headrace.ps.shard import shard_of
 from headrace.ps.spec import ModelSpec
 from headrace.ps.table import SLOTS, Table, kernel_input
 from headrace.rpc.errors import BadMessage, Refused
+from headrace.rpc.freshness import Newest, newer
 
 
 class Gap(NamedTuple):
@@ -44,10 +45,12 @@ class Held:
 class Replica:
     """One thread calls it. `shards`: training shards, whose slots a gap concerns. `gaps` begins with everything: a topic keeps only its
     tail, and a slot that no longer changes sends no block that could show it. `closing`: gaps that are being exported (ps/resync.py).
+    `newest` by model: the newest cause that a folded block has seen; `seen` is told of each.
     """
 
-    def __init__(self, specs: Iterable[ModelSpec], shards: int, rows_max: int, now_ms: Callable[[], int]) -> None:
-        self._now_ms = now_ms
+    def __init__(self, specs: Iterable[ModelSpec], shards: int, rows_max: int, now_ms: Callable[[], int],
+                 seen: Callable[[Newest], Any] = lambda newest: None) -> None:
+        self._now_ms, self._seen = now_ms, seen
         self._shards = shards
         self.held = {(spec.model, table.name): Held(Table(replace(table, optimizer="sum", params={}), rows_max))
                      for spec in specs for table in spec.tables if table.served}
@@ -55,6 +58,7 @@ class Replica:
         self.closing: set[Gap] = set()
         self.counts = {"folded": 0, "older": 0, "foreign": 0, "gaps": 0}
         self._newest_ms: dict[str, int] = {}
+        self.newest: dict[str, Newest] = {}
 
     def pull(self, model: str, name: str, keys: np.ndarray) -> np.ndarray:
         """float32[n, dim] of uint64[n]; an unknown key gives its initial value, as the training shard would. Raises Refused."""
@@ -100,6 +104,10 @@ class Replica:
         held.epoch[slot], held.sequence[slot] = epoch, last
         self._newest_ms[record["model"]] = max(record["ts_ms"], self._newest_ms.get(record["model"], 0))
         self.counts["folded"] += 1
+        if record.get("newest") is not None:
+            newest = Newest(**record["newest"])
+            self.newest[record["model"]] = newer(self.newest.get(record["model"]), newest) or newest
+            self._seen(newest)
         return True
 
     def begin_closing(self, gap: Gap, epoch: int, sequence: int) -> None:

@@ -10,9 +10,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from headrace.ps.recovery import Store
 from headrace.ps.replica import Replica
-from headrace.ps.shard import RECUT
+from headrace.ps.shard import APPLIED, RECUT
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import BadMessage, Unavailable
+from headrace.rpc.freshness import Hop, from_header, to_header
 from headrace.rpc.message import Arrays, Header, column
 from headrace.rpc.server import Verb
 
@@ -20,8 +21,8 @@ PAGE_ROWS = 16384
 Answer = tuple[Header, Arrays]
 
 
-def shard_verbs(store: Store) -> dict[str, Verb]:
-    """pull, push, stats, export, snapshot."""
+def shard_verbs(store: Store, hop: Hop | None = None) -> dict[str, Verb]:
+    """pull, push, stats, export, snapshot; `hop` notes how old the newest cause of a push is when it is applied."""
     shard = store.shard
 
     def pull(header: Header, arrays: Arrays) -> Answer:
@@ -33,7 +34,10 @@ def shard_verbs(store: Store) -> dict[str, Verb]:
                         column(arrays, "offset", "int64", (None,)))
         if not len(causes.source) == len(causes.partition) == len(causes.offset):
             raise BadMessage("source, partition and offset differ in length")
-        done = shard.push(_text(header, "model"), _text(header, "effect"), causes, _tables(arrays))
+        newest = from_header(header.get("newest"))
+        done = shard.push(_text(header, "model"), _text(header, "effect"), causes, _tables(arrays), newest)
+        if hop is not None and done.status == APPLIED:
+            hop.observe(newest)
         bits = {"applied": done.applied.astype(np.uint8)} if done.status == RECUT and done.applied is not None else {}
         return {"status": done.status, "sequence": done.sequence}, bits
 
@@ -81,7 +85,8 @@ def replica_verbs(replica: Replica) -> dict[str, Verb]:
     def pull(header: Header, arrays: Arrays) -> Answer:
         model, keys = _text(header, "model"), column(arrays, "keys", "uint64", (None,))
         values = replica.pull(model, _text(header, "table"), keys)
-        return {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model)}, {"values": values}
+        newest = to_header(replica.newest.get(model))
+        return {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model), "newest": newest}, {"values": values}
 
     def stats(header: Header, arrays: Arrays) -> Answer:
         models: dict[str, Any] = {}

@@ -19,6 +19,7 @@ from headrace.ps.spec import ModelSpec
 from headrace.ps.table import SLOTS, Table, kernel_input
 from headrace.rpc.causes import Causes, Rings
 from headrace.rpc.errors import BadMessage, Refused, Unavailable
+from headrace.rpc.freshness import Newest, newer
 
 APPLIED, DUPLICATE, RECUT = "applied", "duplicate", "recut"
 Tables = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -52,6 +53,7 @@ class Shard:
         self.epoch = 0
         self.counts = {"pushes": 0, "duplicates": 0, "recuts": 0, "refused": 0}
         self.log: Log | None = None
+        self.newest: dict[str, Newest] = {}  # by model, since the start: what freshness is told by, not state
 
     def table(self, model: str, name: str) -> Table:
         """Raises Refused, naming what there is."""
@@ -67,8 +69,9 @@ class Shard:
         self._mine(keys, name)
         return table.pull(keys)
 
-    def push(self, model: str, effect: str, causes: Causes, tables: Tables) -> Pushed:
+    def push(self, model: str, effect: str, causes: Causes, tables: Tables, newest: Newest | None = None) -> Pushed:
         """Apply a push once. `tables`: name -> (distinct keys uint64[u], grads [u, dim] of the table's dtype); none is normal.
+        `newest` of the causes, for who asks how fresh the model is.
 
         None of the causes applied: APPLIED. All: DUPLICATE. Some: RECUT, nothing applied. Raises BadMessage (no cause, a repeated cause),
         Refused (unknown table, wrong shape, a key that repeats or is another shard's, a gradient that is not finite, a full table), TooOld,
@@ -89,6 +92,9 @@ class Shard:
             return Pushed(RECUT, self.sequence, bits)
         self._append(spec, effect, causes, tables)
         self._apply(spec, effect, causes, tables)
+        seen = newer(self.newest.get(model), newest)
+        if seen is not None:
+            self.newest[model] = seen
         return Pushed(APPLIED, self.sequence)
 
     def replay(self, record: Record) -> None:

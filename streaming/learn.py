@@ -19,6 +19,7 @@ from headrace.models.catalog import MODELS
 from headrace.models.train import Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
+from headrace.rpc.freshness import of_rows
 from headrace.streaming.featurize import Addresses
 from headrace.streaming.stage import Stage, vectorised
 
@@ -52,8 +53,8 @@ class Learn(Stage):
                                effect=lesson.target)
 
     def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
-             feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, model: pd.Series | None = None,
-             score: pd.Series | None = None) -> pd.DataFrame:
+             feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, caused_ms: pd.Series,
+             model: pd.Series | None = None, score: pd.Series | None = None) -> pd.DataFrame:
         foreign = feature_set[feature_set != FEATURE_SET]
         if len(foreign):
             raise ValueError(f"a sample carries feature set {foreign.iloc[0]!r}, this job learns on {FEATURE_SET!r}")
@@ -64,7 +65,8 @@ class Learn(Stage):
         scores = None
         if self.lesson.scored and score is not None and model is not None:
             scores = np.where(model.to_numpy() == self.lesson.model, score.to_numpy(np.float64, na_value=np.nan), np.nan)[first]
-        self.trainer.learn(batch.take(first), causes.take(first), popularity[first], scores)
+        self.trainer.learn(batch.take(first), causes.take(first), popularity[first], scores,
+                           of_rows(*causes, caused_ms.to_numpy(np.int64)))
         return pd.DataFrame({"user": _first_of(batch.keys[:, _USER]), "item": _first_of(batch.keys[:, _ITEM])})
 
 

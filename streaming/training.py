@@ -7,7 +7,7 @@ from headrace.streaming.tables import Connection, avro_sink, avro_source
 
 _FEATURES = ["feature_set", "feature_keys", "feature_values", "numbers"]
 _SCORE = ["model", "score"]
-_READ = ["source", "partition", "offset", "user_id", "item_id", "ts_ms", "target", "label", "weight", *_FEATURES]
+_READ = ["source", "partition", "offset", "user_id", "item_id", "ts_ms", "target", "label", "weight", "action_ts_ms", *_FEATURES]
 
 
 def tables(connection: Connection, model: str, scored: bool = False) -> list[str]:
@@ -19,9 +19,10 @@ def tables(connection: Connection, model: str, scored: bool = False) -> list[str
 def insert(model: str, target: str, scored: bool = False) -> str:
     """One evaluation of `learn` a sample; the user and the item leave as two rows, each once a batch."""
     cause = "`source`, `partition`, `offset`"
-    features = ", ".join(f"`{name}`" for name in _FEATURES + _SCORE * scored)
-    return (f"INSERT INTO touched SELECT t.id, {cause}, t.space, t.id, '{model}', `ts_ms` FROM ("
-            f"SELECT {cause}, `user_id`, `item_id`, `ts_ms`, learn({cause}, `label`, `weight`, {features})"
+    caused = "COALESCE(`action_ts_ms`, `ts_ms`)"
+    features = ", ".join([*(f"`{name}`" for name in _FEATURES), caused, *(f"`{name}`" for name in _SCORE * scored)])
+    return (f"INSERT INTO touched SELECT t.id, {cause}, t.space, t.id, '{model}', `ts_ms`, `caused_ms` FROM ("
+            f"SELECT {cause}, `user_id`, `item_id`, `ts_ms`, {caused} AS `caused_ms`, learn({cause}, `label`, `weight`, {features})"
             f" AS e FROM samples WHERE `target` = '{target}'"
             ") CROSS JOIN UNNEST(ARRAY[ROW('user', `user_id`), ROW('item', `item_id`)]) AS t(space, id)"
             " WHERE (t.space = 'user' AND e.`user`) OR (t.space = 'item' AND e.`item`)")

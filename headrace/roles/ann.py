@@ -14,6 +14,7 @@ from headrace.ann.service import Service
 from headrace.config import Config
 from headrace.models.spec import model_spec
 from headrace.roles.stopping import stop_serving
+from headrace.rpc.freshness import Hop
 from headrace.rpc.health import Health
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
@@ -35,7 +36,9 @@ def start(config: Config, index: int, consume: Consume) -> Callable[[], None]:
     spec = model_spec(model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    service = Service(spec["tables"][0]["dim"], registry)  # a vector is as wide as a row: the factors and the item's own part
+    hop: Any = Hop("vector")
+    registry.register(hop)
+    service = Service(spec["tables"][0]["dim"], registry, hop)  # a vector is as wide as a row: the factors and the item's own part
     owner = Owner("ann")
     owner.start()
     host, port = config.ann.address.rsplit(":", 1)

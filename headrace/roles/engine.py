@@ -30,6 +30,7 @@ from headrace.models.catalog import MODELS, Model
 from headrace.models.fm import probability
 from headrace.rpc.client import Client
 from headrace.rpc.errors import Unavailable
+from headrace.rpc.freshness import Hop
 from headrace.schemas.codec import Codec, RegistryUnavailable
 from headrace.schemas.registry import RegistryClient
 
@@ -103,7 +104,9 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     sink = Interactions(producer, Codec(TOPIC, schemas), registry)
     clock = Clock(config.stack.data_dir / "engine" / "clock.json")
     upstream = Upstream(features, replica, model.name, RETRY_S)
-    engine = Engine(upstream, vectors, Ranker(upstream, model), clock, sink.post, config.engine.candidates)
+    hop: Any = Hop("recommendation")
+    registry.register(hop)
+    engine = Engine(upstream, vectors, Ranker(upstream, model), clock, sink.post, config.engine.candidates, hop.observe)
     events = Events(clock, sink.deliver, config.engine.event_bytes_max)
     heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]))
     end_serving = _serve(app(engine, events, registry), config.engine.url)

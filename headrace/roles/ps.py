@@ -15,6 +15,7 @@ from headrace.ps.service import ShardFigures, shard_verbs
 from headrace.ps.spec import ModelSpec
 from headrace.ps.warm import warm_kernels
 from headrace.roles.stopping import stop_serving
+from headrace.rpc.freshness import Hop
 from headrace.rpc.health import Health
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
@@ -42,7 +43,9 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish,
     registry = CollectorRegistry()
     registry.register(_collector(ShardFigures(store)))
     ProcessCollector(registry=registry)
-    server = Server(host, int(port), shard_verbs(store), owner)
+    hop = Hop("gradient")
+    registry.register(_collector(hop))
+    server = Server(host, int(port), shard_verbs(store, hop), owner)
     owner.start()
     health = Health(ps.http_ports[index], lambda: (store.shard.log.failed if store.shard.log else "log"), registry)
 

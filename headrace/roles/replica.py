@@ -18,6 +18,7 @@ from headrace.ps.spec import ModelSpec
 from headrace.ps.warm import warm_kernels
 from headrace.roles.ps import now_ms
 from headrace.roles.stopping import stop_serving
+from headrace.rpc.freshness import Hop
 from headrace.rpc.health import Health
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
@@ -52,11 +53,13 @@ def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) 
     """
     warm_kernels(specs)
     owner, stopping = Owner("replica"), threading.Event()
-    replica = Replica(specs, len(config.ps.addresses), config.ps.rows_max, now_ms)
+    hop = Hop("serving_row")
+    replica = Replica(specs, len(config.ps.addresses), config.ps.rows_max, now_ms, hop.observe)
     host, _, port = config.replica.address.rpartition(":")
     registry = CollectorRegistry()
-    figures: Any = ReplicaFigures(replica)
-    registry.register(figures)
+    figures: tuple[Any, ...] = (ReplicaFigures(replica), hop)
+    for one in figures:
+        registry.register(one)
     ProcessCollector(registry=registry)
     server = Server(host, int(port), replica_verbs(replica), owner)
     owner.start()

@@ -73,7 +73,7 @@ def test_an_empty_index_falls_back_too_and_nothing_popular_is_an_empty_list(worl
 
 def test_explain_adds_up_to_the_score(world):
     answer = world.http.get("/recommend?user=u1&n=3&explain=1&preview=1").json()
-    assert answer["weights"] == {"sequence": 17, "age_ms": 12}
+    assert answer["weights"] == {"sequence": 17, "age_ms": 12, "newest": {"source": 7, "partition": 1, "offset": 30, "ts_ms": 1000}}
     for row in answer["items"]:
         slots = row["explain"]["slots"]
         assert [slot["slot"] for slot in slots] == ["bias", "user_id", "item_id"]
@@ -90,7 +90,7 @@ def test_recall_similar_score(world):
     assert world.http.get("/recall?user=u2&k=3").json()["found"] is False
     similar = world.http.get("/similar?item=i28&k=2").json()
     assert [row["item_id"] for row in similar["items"]] == ["i27", "i26"]
-    assert world.http.get("/similar?item=i29&k=2").json() == {"item": "i29", "found": False, "items": [], "sequence": -1}
+    assert world.http.get("/similar?item=i29&k=2").json() == {"item": "i29", "found": False, "items": [], "sequence": -1, "newest": None}
     both = world.http.post("/recall", json={"users": ["u1", "u2"], "k": 2}).json()["results"]
     assert [len(result["items"]) for result in both] == [2, 0]
     by_vector = world.http.post("/recall", json={"vectors": [[1, 0, 0], [-1, 0, 0]], "k": 1}).json()["results"]

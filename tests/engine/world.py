@@ -96,7 +96,7 @@ class World:
         assert (header["model"], header["table"]) == ("fm", "weights")
         held = {1: np.array([-0.5, 0, 0], np.float32), **self.rows}
         values = [held.get(key, np.zeros(3, np.float32)) for key in arrays["keys"].tolist()]
-        return {"sequence": 17, "age_ms": 12}, {"values": np.stack(values)}
+        return {"sequence": 17, "age_ms": 12, "newest": [7, 1, 30, 1000]}, {"values": np.stack(values)}
 
     def _stats(self, header, arrays):
         return {}, {}

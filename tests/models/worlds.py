@@ -40,7 +40,7 @@ class Shards:
     def pull(self, model, table, keys):
         return np.stack([self._row(table, int(key))[0] for key in keys]).astype(np.float32), self.pushes
 
-    def push(self, model, effect, causes, compute):
+    def push(self, model, effect, causes, compute, newest=None):
         first = compute(np.arange(len(causes)))
         for number, applied in enumerate(self.applied):
             new = np.array([offset not in applied for offset in causes.offset.tolist()])

@@ -6,7 +6,9 @@ import pytest
 
 from headrace.ps import kernels, publish
 from headrace.ps.publish import Publisher
+from headrace.ps.replica import Replica
 from headrace.ps.table import kernel_input
+from headrace.rpc.freshness import Newest
 from headrace.schemas import hashing  # the folder of the schema
 from tests.ps import worlds
 
@@ -129,3 +131,18 @@ def test_what_was_not_published_before_a_crash_is_after_it(tmp_path):
         topic.sent.clear()
         Publisher(store.shard, topic, lambda: 77).run_pass()
         assert {int(key) for _, _, r in topic.sent for key in keys_in(r)} == set(unpublished["weights"][0].tolist())
+
+
+def test_blocks_say_the_newest_cause_and_a_replica_answers_with_it(tmp_path):
+    seen, sent = [], []
+    with worlds.store(tmp_path) as store:
+        tables = worlds.push_of(np.random.default_rng(1))
+        store.shard.push("fm", "click", worlds.causes([1, 2]), tables, Newest(7, 0, 2, 900))
+        store.shard.push("fm", "click", worlds.causes([3]), tables, Newest(7, 0, 3, 800))  # late: the newer one stays
+        Publisher(store.shard, lambda topic, key, record: sent.append(record), lambda: 1000).run_pass()
+        assert store.shard.push("fm", "click", worlds.causes([3]), tables, Newest(7, 0, 3, 2000)).status == "duplicate"
+        assert store.shard.newest["fm"] == Newest(7, 0, 2, 900)
+    assert sent and all(record["newest"] == {"source": 7, "partition": 0, "offset": 2, "ts_ms": 900} for record in sent)
+    replica = Replica([worlds.spec()], 1, 5000, lambda: 1000, seen.append)
+    replica.fold_many(sent)
+    assert replica.newest["fm"] == Newest(7, 0, 2, 900) and set(seen) == {Newest(7, 0, 2, 900)}

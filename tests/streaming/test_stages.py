@@ -10,6 +10,7 @@ from headrace.features.layout import FEATURE_SET, SIDE, SLOTS, F, K
 from headrace.models.catalog import MODELS
 from headrace.models.train import Trainer
 from headrace.rpc.causes import Causes
+from headrace.rpc.freshness import Newest
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry_store import SchemaStore
 from headrace.streaming.featurize import Addresses, Featurize
@@ -162,8 +163,9 @@ class Shards:
     def pull(self, model, table, keys):
         return np.zeros((len(keys), self.dim), np.float32), 5
 
-    def push(self, model, effect, causes, compute):
+    def push(self, model, effect, causes, compute, newest=None):
         self.pushed.append((model, effect, causes, compute(np.arange(len(causes)))))
+        self.newest = newest
 
 
 @pytest.fixture
@@ -180,7 +182,8 @@ def sample_columns(offsets, users, feature_set=FEATURE_SET):
     causes = [pd.Series([7] * n, dtype="int32"), pd.Series([0] * n, dtype="int32"), pd.Series(offsets, dtype="int64")]
     return [*causes, pd.Series([1.0, 0.0] * n)[:n],
             pd.Series([1.0] * n), pd.Series([feature_set] * n), pd.Series([row.tobytes() for row in keys]),
-            pd.Series([np.ones(F, np.float32).tobytes()] * n), pd.Series([np.full(K, 0.5, np.float32).tobytes()] * n)]
+            pd.Series([np.ones(F, np.float32).tobytes()] * n), pd.Series([np.full(K, 0.5, np.float32).tobytes()] * n),
+            pd.Series([NOW - offset % 5 for offset in offsets], dtype="int64")]
 
 
 def test_a_push_names_each_cause_once_and_counts_every_slot(learner):
@@ -189,6 +192,7 @@ def test_a_push_names_each_cause_once_and_counts_every_slot(learner):
     (model, effect, causes, updates), = shards.pushed
     assert (model, effect) == ("fm", "click") and isinstance(causes, Causes) and causes.offset.tolist() == [4, 5, 6]
     assert updates["counts"][1].sum() == 3 * F
+    assert shards.newest == Newest(7, 0, 5, NOW)  # of the latest event time, not of the last row
     assert frame["user"].tolist() == [True, True, False, False] and frame["item"].tolist() == [True, False, False, False]
 
 
