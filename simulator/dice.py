@@ -1,0 +1,33 @@
+"""Numbers by chance that depend on what they are for, not on when they are asked for.
+
+A uniform of (seed, purpose, a, b) is a hash of these four. So two policies that show one user one item at one request get the same answer
+(common random numbers: the differences between policies lose the noise that they share), in any order and on any machine.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
+
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """A stream of its own for a part of the world: another part drawing more does not move it."""
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
+
+
+def uniform(seed: int, purpose: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """float64[n] within [0, 1) of int64[n] numbers a and b (splitmix64's finish, 53 bits)."""
+    with np.errstate(over="ignore"):
+        start = np.uint64(seed) * _GOLDEN + np.uint64(zlib.crc32(purpose.encode()))
+        x = _mixed(_mixed(start + np.asarray(a).astype(np.uint64) * _GOLDEN) + np.asarray(b).astype(np.uint64) * _GOLDEN)
+    return np.asarray((x >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * _FIRST
+    x = (x ^ (x >> np.uint64(27))) * _SECOND
+    return x ^ (x >> np.uint64(31))
