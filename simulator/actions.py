@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headrace.simulator.dice import uniform
+from headrace.simulator.dice import uniforms
 from headrace.simulator.scenario import Actions
 
 FOLLOWING = ("like", "comment", "repost", "follow")
+PURPOSES = ("examine", "attract", "poison", "delay.a", "delay.b", "dwell.a", "dwell.b", *FOLLOWING, "hide")
 
 
 class Outcome(NamedTuple):
@@ -42,17 +43,14 @@ def outcomes(settings: Actions, seed: int, request: np.ndarray, item: np.ndarray
              poisoned: np.ndarray) -> Outcome:
     """What becomes of n exposures: request, item int64[n], attraction and examination float64[n], poisoned float64[n] the share of labels
     that are turned at their time. The same exposure has the same outcome, whoever chose it."""
-
-    def chance(purpose: str) -> np.ndarray:
-        return uniform(seed, purpose, request, item)
-
-    examined = chance("examine") < examination
-    clicked = examined & (chance("attract") < attraction)
-    reported = clicked ^ (chance("poison") < poisoned)
-    delay_s = settings.delay_s * np.exp(settings.delay_sigma * _normal(chance("delay.a"), chance("delay.b")))
-    dwell_s = settings.dwell_s * np.exp(0.8 * _normal(chance("dwell.a"), chance("dwell.b")))
-    rarer = {name: reported & (chance(name) < getattr(settings, name)) for name in FOLLOWING}
-    hide = examined & ~clicked & ~reported & (chance("hide") < settings.hide)
+    chance = dict(zip(PURPOSES, uniforms(seed, PURPOSES, request, item), strict=True))
+    examined = chance["examine"] < examination
+    clicked = examined & (chance["attract"] < attraction)
+    reported = clicked ^ (chance["poison"] < poisoned)
+    delay_s = settings.delay_s * np.exp(settings.delay_sigma * _normal(chance["delay.a"], chance["delay.b"]))
+    dwell_s = settings.dwell_s * np.exp(0.8 * _normal(chance["dwell.a"], chance["dwell.b"]))
+    rarer = {name: reported & (chance[name] < getattr(settings, name)) for name in FOLLOWING}
+    hide = examined & ~clicked & ~reported & (chance["hide"] < settings.hide)
     return Outcome(examined, clicked, reported, np.rint(delay_s * 1000).astype(np.int64), dwell_s, **rarer, hide=hide)
 
 

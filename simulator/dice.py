@@ -7,6 +7,7 @@ A uniform of (seed, purpose, a, b) is a hash of these four. So two policies that
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,10 +22,16 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 
 def uniform(seed: int, purpose: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """float64[n] within [0, 1) of int64[n] numbers a and b (splitmix64's finish, 53 bits)."""
+    return np.asarray(uniforms(seed, (purpose,), a, b)[0])
+
+
+def uniforms(seed: int, purposes: Sequence[str], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """float64[k,n]: `uniform` of k purposes."""
+    numbers = np.array([zlib.crc32(purpose.encode()) for purpose in purposes], np.uint64)
     with np.errstate(over="ignore"):
-        start = np.uint64(seed) * _GOLDEN + np.uint64(zlib.crc32(purpose.encode()))
-        x = _mixed(_mixed(start + np.asarray(a).astype(np.uint64) * _GOLDEN) + np.asarray(b).astype(np.uint64) * _GOLDEN)
-    return np.asarray((x >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+        x = (np.array([seed], np.uint64) * _GOLDEN + numbers)[:, None]
+        x = _mixed(_mixed(x + np.asarray(a).astype(np.uint64) * _GOLDEN) + np.asarray(b).astype(np.uint64) * _GOLDEN)
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
