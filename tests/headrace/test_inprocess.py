@@ -1,4 +1,4 @@
-"""The platform in one process: what is served is what is learnt, when its window has closed; a copy stands still until it is taken again."""
+"""The platform in one process: what is served is what is learnt, once its window has closed; a copy stands still until it is refreshed."""
 
 from __future__ import annotations
 
