@@ -51,7 +51,7 @@ class Plan:
 
 
 FULL = Plan(seeds=10, users=300, items=2000, days=18, half=7.0, end=2.0, shock_day=14.5, shocked=2.0)
-QUICK = Plan(seeds=2, users=60, items=500, days=5, half=1.5, end=1.5, shock_day=3.5, shocked=1.0)
+QUICK = Plan(seeds=2, users=60, items=400, days=4, half=1.0, end=1.0, shock_day=2.5, shocked=1.0)
 
 
 @dataclass(frozen=True)
