@@ -49,7 +49,8 @@ class Limits:
 
 @dataclass
 class Tally:
-    """What is counted while it runs; by request: day, best, shown, by_chance; by exposure of the engine: score and truth."""
+    """What is counted while it runs; by request: day, best, shown, by_chance; by exposure of the engine: score and truth. `foreign`: items
+    served that this world does not have, `dead`: items served that were not alive."""
 
     asked: int = 0
     page: int = 0
@@ -60,6 +61,7 @@ class Tally:
     clicks: int = 0
     refused: int = 0
     foreign: int = 0
+    dead: int = 0
     fallback: int = 0
     day: list[float] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
@@ -107,6 +109,7 @@ class Live:
         """Counts, regret in ten windows of as many requests, calibration of served scores against the truth of a click where they stood."""
         tally = self.tally
         best, shown, chance = (np.array(column) for column in (tally.best, tally.shown, tally.by_chance))
+        score, truth, half = np.array(tally.score), np.array(tally.truth), len(tally.score) // 2
         tenth = np.arange(len(best)) * 10 // max(1, len(best))
         by_window = [{"requests": one["requests"], "day": round(float(np.array(tally.day)[tenth == n].mean()), 3),
                       **{name: one[name] for name in ("best", "shown", "regret")}, "by_chance": round(float(chance[tenth == n].mean()), 6)}
@@ -116,7 +119,8 @@ class Live:
                 "click_rate": tally.clicks / tally.impressions if tally.impressions else None,
                 "regret": float((best - shown).mean()) if len(best) else None,
                 "regret_by_chance": float((best - chance).mean()) if len(best) else None,
-                "calibration": regret.calibration(np.array(tally.score), np.array(tally.truth)), "windows": by_window}
+                "calibration": regret.calibration(score, truth), "calibration_second_half": regret.calibration(score[half:], truth[half:]),
+                "windows": by_window}
 
     def _wait(self, first_ms: int, started: float, ts_ms: int) -> None:
         """Until `ts_ms` of the world has come, sending what falls due before it."""
@@ -161,6 +165,7 @@ class Live:
         p = np.zeros(world.slots)
         if len(items):
             p[at] = world.click_probability(user, items, ts_ms)
+            tally.dead += int(np.setdiff1d(items, live).size)
             truth = p[at] * world.model.examination(at)
             tally.score += [float(served[n]["score"]) for n in at.tolist()]
             tally.truth += truth.tolist()

@@ -124,6 +124,16 @@ def test_items_of_another_world_count_as_nothing():
     assert report["regret"] == pytest.approx(np.mean([window["best"] for window in report["windows"]]), rel=1e-3)
 
 
+def test_dead_items_are_counted_and_nobody_clicks_them():
+    w = world()
+    dead = np.nonzero(w.items.dies_ms < w.start_ms + 12 * 3_600_000)[0]
+    engine = Engine(w, lambda user, ts_ms, unread: dead)
+    report = engine.run(requests=len(w.requests))
+    late = [n for n, ts_ms in enumerate(w.requests.ts_ms.tolist()) if ts_ms >= w.start_ms + 12 * 3_600_000]
+    assert len(dead) >= 8 and report["dead"] >= 8 * len(late) > 0
+    assert report["windows"][-1]["shown"] == 0 and report["calibration_second_half"]["ratio"] is None
+
+
 def test_nothing_is_asked_in_an_outage_and_failures_end_it():
     w = world("outage")
     engine = oracle(w)
