@@ -46,6 +46,19 @@ def test_an_oracle_reaches_the_optimum_but_for_exploration(small, tmp_path, monk
     assert (with_chance <= optimum + 1e-12).all() and 0.9 < with_chance.sum() / optimum.sum() < 0.99
 
 
+def test_a_click_that_comes_after_the_window_is_no_label(tmp_path, monkeypatch):
+    seen = []
+
+    class Listening(Oracle):
+        def shown(self, request, items, top, outcome, label):
+            seen.append((outcome.reported & (outcome.delay_ms > 21_600_000), label))
+
+    monkeypatch.setitem(world_policies.POLICIES, "listening", Listening)
+    run(World(load("delay").sized(60, 150, 3), 5), "listening", tmp_path, Model())
+    late, label = (np.concatenate(column) for column in zip(*seen, strict=True))
+    assert late.any() and label.any() and not (late & label).any()
+
+
 def test_exploration_is_the_same_for_all_and_has_its_share():
     order = np.arange(50)
     lists = np.array([explored(1, request, order, 8, 0.05) for request in range(2000)])

@@ -118,6 +118,11 @@ def test_clicks_come_as_often_as_the_truth_says():
     assert np.median(done.delay_ms) == pytest.approx(1000 * w.scenario.actions.delay_s, rel=0.05)
 
 
+def test_a_place_is_examined_less_the_lower_it_is(calm):
+    np.testing.assert_allclose(calm.model.examination(np.array([0, 3, 8])), [1, 1 / 2, 1 / 3])
+    assert calm.expected(np.array([0.2, 0.0, 0.0, 0.4])) == pytest.approx(0.2 + 0.4 / 2)
+
+
 def test_an_exposure_has_one_outcome_whoever_chose_it(calm):
     item = np.array([5, 9, 5])
     whole = calm.answer(np.full(3, 7), item, np.arange(3), np.full(3, calm.start_ms), np.full(3, 2))
@@ -185,7 +190,9 @@ def test_poisoned_labels_turn_within_their_days_only():
     done = w.answer(n, requests.candidates[:, 0].astype(np.int64), np.zeros(len(n), int), requests.ts_ms, requests.user)
     day = w.day(requests.ts_ms)
     turned = done.reported != done.clicked
-    assert turned[(day >= 5) & (day < 7)].mean() == pytest.approx(0.3, abs=0.05) and not turned[(day < 5) | (day >= 7)].any()
+    within = (day >= 5) & (day < 7)
+    assert turned[within].mean() == pytest.approx(0.3, abs=0.05) and not turned[~within].any()
+    assert turned[within & done.clicked].mean() == pytest.approx(0.3, abs=0.15)  # clicks go silent too
 
 
 def test_an_outage_has_its_hours():
