@@ -5,7 +5,7 @@ STAMP := .venv/headrace-setup
 WANT := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 FARM := .typing/headrace
-ROOMS := schemas rpc features ps ann models streaming engine jobs
+ROOMS := schemas rpc features ps ann models streaming engine jobs simulator
 
 .PHONY: setup install demo test lint clean
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "offline": ("headrace.commands.offline:command", "Learn a log in this process, without Kafka and Flink."),
     "emit": ("headrace.commands.emit:command", "Send a few interactions."),
     "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),
+    "simulate": ("headrace.commands.simulate:command", "A seeded world of users: a log with its truth, or live requests."),
     "demo": ("headrace.commands.demo:command", "Show the whole loop."),
     "bench": ("headrace.commands.bench:command", "Measure."),
     "verify": ("headrace.commands.verify:app", "Prove that nothing is lost or doubled, whatever dies."),

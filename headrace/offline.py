@@ -23,6 +23,7 @@ from headrace.models.catalog import MODELS
 from headrace.models.progressive import MODEL, POPULARITY, keys_of, summary
 from headrace.models.spec import model_spec
 from headrace.models.train import Trainer, Updates
+from headrace.ps.replica import Replica
 from headrace.ps.shard import APPLIED, Shard
 from headrace.ps.spec import ModelSpec
 from headrace.replay import interactions
@@ -74,7 +75,7 @@ def samples(rows: Rows, half_life_s: float) -> Iterator[tuple[Batch, Causes, np.
             for start in range(0, len(rows), ROWS_A_CALL):
                 part = slice(start, min(start + ROWS_A_CALL, len(rows)))
                 records = [record for _, *pair in interactions(rows, part) for record in pair if record is not None]
-                causes = _causes(np.arange(offset, offset + len(records)))
+                causes = causes_of(np.arange(offset, offset + len(records)))
                 events = EventBatch(records).columns
                 frozen = shard.freeze_and_fold(causes, events)
                 shown = events["action"] == IMPRESSION
@@ -103,9 +104,28 @@ class Parameters:
         pushed = self._shard.push(model, effect, causes, compute(np.arange(len(causes))))
         assert pushed.status == APPLIED, "every cause comes once"
 
+    def copy(self) -> Serving:
+        """What a replica would serve now, and go on serving until it is told more: a fold of all that has changed so far."""
+        return Serving(self._shard)
+
     def summary(self, series: int) -> dict[str, float | None]:
         """Figures of a series of the metrics, in total."""
         return summary(self.pull(self._name, "metrics", keys_of(series))[0][:, 0])
+
+
+class Serving:
+    """A replica (ps/replica.py) of a shard's served tables as they were when this was made."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._replica = Replica(shard.specs.values(), 1, ROWS_MAX, lambda: 0)
+        for (model, name), held in self._replica.held.items():
+            table = shard.table(model, name)
+            rows = np.arange(len(table))
+            held.table.put(table.keys_at(rows), table.weights_at(rows))
+        self._sequence = shard.sequence
+
+    def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:
+        return self._replica.pull(model, table, keys), self._sequence
 
 
 class _Unlogged:
@@ -113,7 +133,8 @@ class _Unlogged:
         """Nothing."""
 
 
-def _causes(offsets: np.ndarray) -> Causes:
+def causes_of(offsets: np.ndarray) -> Causes:
+    """Causes of one source and partition at offsets int64[n]."""
     return Causes(np.ones(len(offsets), np.int32), np.zeros(len(offsets), np.int32), offsets.astype(np.int64))
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parent.parent
-LAYER = {"schemas": 0, "rpc": 0, "features": 1, "ps": 1, "ann": 1, "models": 1, "streaming": 2, "engine": 2, "jobs": 4, "headrace": 4}
+LAYER = {"schemas": 0, "rpc": 0, "simulator": 0, "features": 1, "ps": 1, "ann": 1, "models": 1, "streaming": 2, "engine": 2, "jobs": 4,
+         "headrace": 4}
 # engine -> files or folders that may import it
 SINGLE = {
     "rocksdict": ("features/store.py",),

@@ -19,4 +19,5 @@ CATALOG: dict[str, Entry] = {
                       "headrace[local]"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "rpc": Entry("rpc_loopback", "calls over the Flight shell on loopback"),
+    "world": Entry("world", "regret in simulated worlds with known click probabilities: ours, popularity, a daily copy; and after a shock"),
 }

@@ -10,7 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
-TIME_UNITS = ("ns", "us", "ms", "s", "min")
+TIME_UNITS = ("ns", "us", "ms", "s", "min", "h")
+LOST = "share lost"  # of what the best possible gives
+LESS_IS_BETTER = (*TIME_UNITS, LOST)
 PACKAGES = ("headrace", "numpy", "pyarrow", "numba", "fastavro", "faiss-cpu", "rocksdict", "confluent-kafka", "apache-flink")
 
 
@@ -27,10 +29,10 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """value / of_value, for a time of_value / value: more is better. None without a peer."""
+        """value / of_value, for a time or a loss of_value / value: more is better. None without a peer."""
         if self.of_value is None:
             return None
-        above, below = (self.of_value, self.value) if self.unit in TIME_UNITS else (self.value, self.of_value)
+        above, below = (self.of_value, self.value) if self.unit in LESS_IS_BETTER else (self.value, self.of_value)
         return above / below if below else None
 
 
