@@ -15,6 +15,7 @@ class Entry:
 
 
 CATALOG: dict[str, Entry] = {
+    "ps.table": Entry("ps_table", "lookups and updates of a shard's table, of the random cache lines that a core reads"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "rpc": Entry("rpc_loopback", "calls over the Flight shell on loopback"),
 }
