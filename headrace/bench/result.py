@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
-TIME_UNITS = ("ns", "us", "ms", "s", "min")
-PACKAGES = ("headrace", "numpy", "pyarrow", "numba", "fastavro", "faiss-cpu", "rocksdict", "confluent-kafka", "apache-flink")
+LESS_IS_BETTER = ("ns", "us", "ms", "s", "min", "nats")
+PACKAGES = ("headrace", "numpy", "pyarrow", "numba", "fastavro", "faiss-cpu", "rocksdict", "confluent-kafka", "apache-flink",
+            "vowpalwabbit", "river")
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """value / of_value, for a time of_value / value: more is better. None without a peer."""
+        """value / of_value, for a time or a loss of_value / value: more is better. None without a peer."""
         if self.of_value is None:
             return None
-        above, below = (self.of_value, self.value) if self.unit in TIME_UNITS else (self.value, self.of_value)
+        above, below = (self.of_value, self.value) if self.unit in LESS_IS_BETTER else (self.value, self.of_value)
         return above / below if below else None
 
 
@@ -77,4 +78,4 @@ def versions() -> dict[str, str]:
 def _figure(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
