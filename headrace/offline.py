@@ -7,7 +7,7 @@ by side. The log itself is in memory, the feature shard in a temporary folder; n
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -35,6 +35,8 @@ ROWS_MAX = 20_000_000  # address space only
 RING = 1 << 16  # offsets come in order, one push after the other
 _CTR = NUMBERS.index("item_ctr")
 _GOLDEN = 0x9E3779B97F4A7C15
+Part = tuple[Batch, Causes, np.ndarray]
+"""Samples, a cause and the baseline's probability (popularity float32[n]) each."""
 
 
 def run(rows: Rows, model: Model, batch_rows: int, seed: int = 0, *, half_life_s: float = Features().half_life_s,
@@ -44,28 +46,36 @@ def run(rows: Rows, model: Model, batch_rows: int, seed: int = 0, *, half_life_s
     `seed` other than 0 starts the factors elsewhere, to see how much chance there is in a figure. `moved` is told the rows done.
     """
     parameters = Parameters(model)
-    trainer = Trainer(MODELS[model.name], parameters.pull, parameters.push, l2=model.l2, window_offsets=model.window_offsets)
-    salt = np.uint64(seed * _GOLDEN % (1 << 64))
-    held: list[tuple[Batch, Causes, np.ndarray]] = []
-    done = 0
-    for part in chain(samples(rows, half_life_s), [None]):
-        if part is not None:
-            held.append(part)
-        batch, causes, popularity = _joined(held)
-        whole = len(batch) if part is None else len(batch) - len(batch) % batch_rows
-        for start in range(0, whole, batch_rows):
-            at = np.arange(start, min(start + batch_rows, whole))
-            trainer.learn(Batch(batch.keys[at] ^ salt, *batch.take(at)[1:]), causes.take(at), popularity[at])
-        rest = np.arange(whole, len(batch))
-        held = [(batch.take(rest), causes.take(rest), popularity[rest])]
-        done += whole
-        moved(done)
+    learn(samples(rows, half_life_s), parameters, model, batch_rows, seed, moved)
     figures, baseline = parameters.summary(MODEL), parameters.summary(POPULARITY)
     return {"samples": figures["samples"], "auc": figures["auc"], "auc_popularity": baseline["auc"], "logloss": figures["logloss"],
             "logloss_base_rate": figures["logloss_base_rate"], "calibration": figures["calibration"]}
 
 
-def samples(rows: Rows, half_life_s: float) -> Iterator[tuple[Batch, Causes, np.ndarray]]:
+def learn(parts: Iterable[Part], parameters: Parameters, model: Model, batch_rows: int, seed: int = 0,
+          moved: Callable[[int], Any] = lambda rows: None) -> np.ndarray:
+    """Predict, then learn `parts` as `run` does; probabilities float32[n], each as it was before its sample was learnt."""
+    trainer = Trainer(MODELS[model.name], parameters.pull, parameters.push, l2=model.l2, window_offsets=model.window_offsets)
+    salt = np.uint64(seed * _GOLDEN % (1 << 64))
+    held: list[Part] = []
+    predicted = [np.empty(0, np.float32)]
+    done = 0
+    for part in chain(parts, [None]):
+        if part is not None:
+            held.append(part)
+        batch, causes, popularity = joined(held)
+        whole = len(batch) if part is None else len(batch) - len(batch) % batch_rows
+        for start in range(0, whole, batch_rows):
+            at = np.arange(start, min(start + batch_rows, whole))
+            predicted.append(trainer.learn(Batch(batch.keys[at] ^ salt, *batch.take(at)[1:]), causes.take(at), popularity[at]))
+        rest = np.arange(whole, len(batch))
+        held = [(batch.take(rest), causes.take(rest), popularity[rest])]
+        done += whole
+        moved(done)
+    return np.concatenate(predicted)
+
+
+def samples(rows: Rows, half_life_s: float) -> Iterator[Part]:
     """(batch, causes, popularity float32[n]) of successive rows: each frozen before it and its action are folded, as in the stack."""
     with tempfile.TemporaryDirectory(prefix="headrace-offline-") as folder:
         store = FeatureStore(folder)
@@ -90,9 +100,11 @@ def samples(rows: Rows, half_life_s: float) -> Iterator[tuple[Batch, Causes, np.
 class Parameters:
     """One shard of the parameter server, called directly; it keeps no log, since nothing outlives the process."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, params: Mapping[str, float] | None = None) -> None:
+        """`params`: parameters of the optimizer beside the learning rate (ps/optimizers.py)."""
         self._name = model.name
         spec = model_spec(model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale)
+        spec["tables"][0]["params"].update(params or {})
         self._shard = Shard([ModelSpec.from_json(spec)], 0, 1, ROWS_MAX, RING)
         self._shard.log = _Unlogged()  # type: ignore[assignment]
 
@@ -138,7 +150,8 @@ def causes_of(offsets: np.ndarray) -> Causes:
     return Causes(np.ones(len(offsets), np.int32), np.zeros(len(offsets), np.int32), offsets.astype(np.int64))
 
 
-def _joined(parts: list[tuple[Batch, Causes, np.ndarray]]) -> tuple[Batch, Causes, np.ndarray]:
+def joined(parts: Iterable[Part]) -> Part:
+    """Successive parts as one."""
     batches, causes, popularity = zip(*parts, strict=True)
     return (Batch(*map(np.concatenate, zip(*batches, strict=True))), Causes(*map(np.concatenate, zip(*causes, strict=True))),
             np.concatenate(popularity))

@@ -4,16 +4,22 @@ No signatures, since arrays from Flight and from the log are read-only; no fastm
 threads parse the next message meanwhile. Indices are checked at the door (ps/table.py) and trusted here.
 
 An index is uint64[capacity, 2], capacity a power of two: a bucket is a key and row + 1, where 0 says free (every uint64 is a legal key);
-16 bytes, so that one cache line answers a lookup. Linear probing from the low bits of mix(key); nothing is ever removed.
+16 bytes, so that one cache line answers most lookups. Linear probing from the low bits of mix(key); nothing is ever removed.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
+AHEAD = 32  # rows: memory answers within the time that these take
+_NEXT_LINE = np.uint64(3)  # buckets: a probe that leaves its home's line has mostly no further to go
 _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 _S33 = np.uint64(33)
@@ -23,6 +29,37 @@ _LOW32 = np.uint64(0xFFFFFFFF)
 _M1 = np.uint64(0xFF51AFD7ED558CCD)
 _M2 = np.uint64(0xC4CEB9FE1A85EC53)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _prefetch(typing, array, row, column):
+    """Ask for the cache line of array[row, column] without waiting for it; any index does: no memory is read or written for the program.
+
+    LLVM's llvm.prefetch for reading, to be kept in all caches. Numba has no name for it.
+    """
+    del typing
+
+    def generate(context, builder, signature, given):
+        view, byte, int32 = context.make_array(signature.args[0])(context, builder, given[0]), ir.IntType(8).as_pointer(), ir.IntType(32)
+        steps = cgutils.unpack_tuple(builder, view.strides)
+        offset = builder.add(builder.mul(given[1], steps[0]), builder.mul(given[2], steps[1]))
+        address = builder.inttoptr(builder.add(builder.ptrtoint(view.data, offset.type), offset), byte)
+        wanted = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [byte, int32, int32, int32]),
+                                                "llvm.prefetch.p0")
+        builder.call(wanted, [address, int32(0), int32(3), int32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+"""`prefetch(array, row, column)` in a kernel."""
+
+
+@njit(cache=True, nogil=True)
+def _prefetch_row(rows, row, columns):
+    """Ask for the first `columns` columns of a row."""
+    for c in range(0, columns, 64 // rows.itemsize):
+        prefetch(rows, row, c)
 
 
 @njit(cache=True, nogil=True)
@@ -94,15 +131,25 @@ def _find(index, key, at):
 
 
 @njit(cache=True, nogil=True)
+def _prefetch_home(index, key, mask):
+    """Ask for the home bucket of `key` and for the line that a probe may go on to."""
+    home = mix(key)
+    prefetch(index, np.int64(home & mask), 0)
+    prefetch(index, np.int64((home + _NEXT_LINE) & mask), 0)
+
+
+@njit(cache=True, nogil=True)
 def lookup(index, old, keys, rows):
     """rows int64[n] of keys uint64[n], -1 for an unknown one. `old`: the index that is being left, or uint64[0, 2].
 
-    Home buckets are read in a first pass without branches, so that many cache misses are under way at once; probes then hit the cache.
+    Buckets are asked for AHEAD keys before they are probed, so that many cache misses are under way at once.
     """
     mask = np.uint64(index.shape[0] - 1)
+    for i in range(min(AHEAD, len(keys))):
+        _prefetch_home(index, keys[i], mask)
     for i in range(len(keys)):
-        rows[i] = np.int64(index[mix(keys[i]) & mask, 1])
-    for i in range(len(keys)):
+        if i + AHEAD < len(keys):
+            _prefetch_home(index, keys[i + AHEAD], mask)
         rows[i] = _find(index, keys[i], mix(keys[i]) & mask)
     if old.shape[0] > 0:
         mask = np.uint64(old.shape[0] - 1)
@@ -146,20 +193,11 @@ def load(index, keys):
 
 
 @njit(cache=True, nogil=True)
-def touch(rows, at):
-    """Read a number of every cache line of the rows `at`, so that they are on their way before they are changed."""
-    seen = rows[0, 0]
-    step = 64 // rows.itemsize
-    for i in range(len(at)):
-        for c in range(0, rows.shape[1], step):
-            seen = max(seen, rows[at[i], c])
-    return seen
-
-
-@njit(cache=True, nogil=True)
 def gather(rows, at, out):
     """out[i] = the first columns of rows[at[i]]; zeros where at[i] is -1."""
     for i in range(len(at)):
+        if i + AHEAD < len(at):
+            _prefetch_row(rows, at[i + AHEAD], out.shape[1])
         row = at[i]
         if row < 0:
             for c in range(out.shape[1]):
@@ -173,6 +211,8 @@ def gather(rows, at, out):
 def put(rows, at, values):
     """rows[at[i]] = values[i], absolute."""
     for i in range(len(at)):
+        if i + AHEAD < len(at):
+            _prefetch_row(rows, at[i + AHEAD], values.shape[1])
         for c in range(values.shape[1]):
             rows[at[i], c] = values[i, c]
 
@@ -210,17 +250,21 @@ def apply_sgd(rows, at, grads, dim, values):
     """w -= rate (g + l2 w), float32; values (rate, l2)."""
     rate, l2 = values[0], values[1]
     for i in range(len(at)):
+        if i + AHEAD < len(at):
+            _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
         row = at[i]
         for c in range(dim):
             w = rows[row, c]
             rows[row, c] = w - rate * (grads[i, c] + l2 * w)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def apply_adagrad(rows, at, grads, dim, values):
     """g += l2 w; n += g g; w -= rate g / (sqrt(n) + epsilon), float32; values (rate, initial_accumulator, epsilon, l2)."""
     rate, epsilon, l2 = values[0], values[2], values[3]
     for i in range(len(at)):
+        if i + AHEAD < len(at):
+            _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
         row = at[i]
         for c in range(dim):
             g = grads[i, c] + l2 * rows[row, c]
@@ -229,11 +273,13 @@ def apply_adagrad(rows, at, grads, dim, values):
             rows[row, c] -= rate * g / (np.sqrt(n) + epsilon)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def apply_ftrl(rows, at, grads, dim, values):
     """FTRL-Proximal a coordinate, float32: weights, then z, then n; values (alpha, beta, l1, l2)."""
     alpha, beta, l1, l2 = values[0], values[1], values[2], values[3]
     for i in range(len(at)):
+        if i + AHEAD < len(at):
+            _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
         row = at[i]
         for c in range(dim):
             g = grads[i, c]
@@ -252,6 +298,8 @@ def apply_ftrl(rows, at, grads, dim, values):
 def apply_sum(rows, at, grads, dim, values):
     """w += g, float32 or int64."""
     for i in range(len(at)):
+        if i + AHEAD < len(at):
+            _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
         row = at[i]
         for c in range(dim):
             rows[row, c] += grads[i, c]

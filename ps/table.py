@@ -91,7 +91,6 @@ class Table:
         keys, grads = kernel_input(keys), kernel_input(grads)
         for start in range(0, len(keys), CALL_ROWS):
             at = self._rows_of(keys[start : start + CALL_ROWS])
-            kernels.touch(self._rows, at)
             self._optimizer.apply(self._rows, at, grads[start : start + CALL_ROWS], self.spec.dim, self._values)
             self._changed_count = kernels.mark(self._flags, self._changed, self._changed_count, at)
 

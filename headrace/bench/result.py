@@ -12,8 +12,9 @@ from rich.table import Table
 
 TIME_UNITS = ("ns", "us", "ms", "s", "min", "h")
 LOST = "share lost"  # of what the best possible gives
-LESS_IS_BETTER = (*TIME_UNITS, LOST)
-PACKAGES = ("headrace", "numpy", "pyarrow", "numba", "fastavro", "faiss-cpu", "rocksdict", "confluent-kafka", "apache-flink")
+LESS_IS_BETTER = (*TIME_UNITS, LOST, "nats")
+PACKAGES = ("headrace", "numpy", "pyarrow", "numba", "fastavro", "faiss-cpu", "rocksdict", "confluent-kafka", "apache-flink",
+            "vowpalwabbit", "river")
 
 
 @dataclass(frozen=True)
@@ -79,4 +80,4 @@ def versions() -> dict[str, str]:
 def _figure(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -13,6 +13,7 @@ from rich.console import Console
 def command(
     name: Annotated[str | None, typer.Argument(help="A bench of --list.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes; ends within 50 s.")] = False,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder with real data, for a bench that takes it.")] = None,
     output: Annotated[Path | None, typer.Option("--json", help="Write the result as JSON.")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Name the benches and what each needs.")] = False,
 ) -> None:
@@ -27,7 +28,7 @@ def command(
     if name is None:
         raise typer.BadParameter(f"name a bench: {', '.join(CATALOG)}")
     try:
-        result = run(name, quick)
+        result = run(name, quick, data=data)
     except (UnknownBench, BenchNeeds) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
