@@ -80,8 +80,8 @@ def check_features(exposure: dict[str, Any]) -> None:
     if exposure["feature_set"] in ("", FEATURE_SET):
         width = (len(exposure["feature_keys"]), len(exposure["feature_values"]), len(exposure["numbers"]))
         if exposure["feature_set"] and width != (8 * F, 4 * F, 4 * K):
-            raise Malformed("feature_width", f"{FEATURE_SET} has {F} slots and {K} numbers; here are {width[0]} bytes of keys, {width[1]} of"
-                                             f" values and {width[2]} of numbers")
+            raise Malformed("feature_width", f"{FEATURE_SET} has {F} slots and {K} numbers; here are keys, values and numbers of"
+                                             f" {list(width)} bytes")
     else:
         raise Malformed("foreign_features", f"served with feature set {exposure['feature_set'][:80]!r}; {FEATURE_SET} is folded here")
 

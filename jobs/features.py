@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from headrace.config import Config
-from headrace.jobs.launch import Job, addresses, run, source
+from headrace.jobs.launch import Job, addresses, marks, run, source
 from headrace.streaming import features
 from headrace.streaming.featurize import featurize
 
 
 def job(config: Config) -> Job:
-    stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external)
+    stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external,
+                      marks(config))
     return Job("features", features.tables, [features.insert()], functions={"featurize": stage})
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from headrace.config import Config
-from headrace.jobs.launch import Job, addresses, run
+from headrace.jobs.launch import Job, addresses, marks, run
 from headrace.streaming import training
 from headrace.streaming.learn import Lesson, learn
 
 
 def job(config: Config) -> Job:
     model, target = config.model, config.samples.target
-    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets), config.flink.external)
+    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets), config.flink.external, marks(config))
     return Job("train", lambda where: training.tables(where, model.name), [training.insert(model.name, target)], functions={"learn": stage})
 
 

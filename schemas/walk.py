@@ -2,9 +2,9 @@
 
 `walker(schema)` writes one Python function for a schema: straight-line code, because a closure a field costs twice as much. No text of the
 schema enters the code, only its structure. Guards the decoder lacks (fastavro 1.13): negative union and enum indexes, out-of-range int and
-long, padded varints, NaN and infinity, booleans other than 0 and 1, map keys that come twice, blocks whose size lies, trailing bytes; and of
-schemas: recursion, depth, items of zero bytes (a count of two billion would cost no input). So whatever passes has one reading, and but for
-the blocks that an Avro writer may cut arrays and maps into, it is the only datum with that reading.
+long, padded varints, NaN and infinity, booleans other than 0 and 1, map keys that come twice, blocks whose size lies, trailing bytes; and
+of schemas: recursion, depth, items of zero bytes (a count of two billion would cost no input). So whatever passes has one reading, and but
+for the blocks that an Avro writer may cut arrays and maps into, it is the only datum with that reading.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class _Emitter:
         return ["keys = set()" if before else "keys = None", "while True:", " n = d[i]; i += 1; end_of = -1",
                 " if n & 129: n, i, end_of = blocks(d, i)", " else: n >>= 1", " if n == 0: break",
                 " if n > len(d) - i: refuse('bad_block_count', n, i)", f" i = {name}(d, i, n, keys)",
-                " if end_of >= 0 and i != end_of: refuse('bad_block_count', f'a block that ends at {i} by its items and at {end_of} by its size,', i)"]
+                " if end_of >= 0 and i != end_of: refuse('bad_block_count', f'items to {i} in a block to {end_of},', i)"]
 
 
 _LONG = ["n = d[i]; i += 1", "if n & 129: n, i = long(d, i)", "else: n >>= 1"]
@@ -171,8 +171,8 @@ def _size(d: bytes, i: int) -> int:
 
 
 def _blocks(d: bytes, i: int) -> tuple[int, int, int]:
-    """(items of a block whose count starts at d[i - 1], the index behind it, where the block ends or -1): a negative count is followed by the
-    block's size in bytes, as writers do whose readers may skip blocks."""
+    """(items of a block whose count starts at d[i - 1], the index behind it, where the block ends or -1): a negative count is followed by
+    the block's size in bytes, for readers that skip."""
     n, i = _long(d, i)
     if n >= 0:
         return n, i, -1

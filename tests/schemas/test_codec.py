@@ -123,7 +123,8 @@ def test_no_byte_soup_does_more_than_raise_malformed(soup, at):
     ({"type": {"type": "map", "values": "long"}}, b"\x04\x02a\x02\x02a\x04\x00", "duplicate_key"),
     ({"type": {"type": "map", "values": "long"}}, b"\x02\x02a\x02\x02\x02a\x04\x00", "duplicate_key"),  # in two blocks
     ({"type": {"type": "array", "items": "long"}}, b"\x03\x06\x02\x04\x06\x00", "bad_block_count"),  # 2 items take 2 bytes, not 3
-    ({"type": {"type": "map", "values": {"type": "map", "values": "long"}}}, b"\x04\x02a\x02\x02x\x02\x00\x02b\x02\x02x\x02\x00\x00", "unresolvable"),
+    ({"type": {"type": "map", "values": {"type": "map", "values": "long"}}},
+     b"\x04\x02a\x02\x02x\x02\x00\x02b\x02\x02x\x02\x00\x00", "unresolvable"),
     ({"type": "boolean"}, b"\x02", "bad_boolean"),
     ({"type": "string"}, b"\x01", "bad_length"),
     ({"type": "string"}, b"\xfe\xff\xff\xff\x0f", "truncated"),
@@ -260,7 +261,8 @@ def test_check_interaction_accepts():
     check_interaction(RECORD)
     check_interaction({**RECORD, "user_id": "", "item_id": "", "action": "heartbeat"})
     check_interaction({**RECORD, "user_id": "u" * 256, "context": {"a": "b" * 1024}})
-    check_interaction({**RECORD, "exposure": {"feature_set": "x@1", "feature_keys": b"12345678", "feature_values": b"1234", "numbers": b""}})
+    exposure = {"feature_set": "x@1", "feature_keys": b"12345678", "feature_values": b"1234", "numbers": b""}
+    check_interaction({**RECORD, "exposure": exposure})
     check_interaction({**RECORD, "user_id": "用户", "item_id": "👩‍🍳", "scene": "a b", "value": 3.4e38, "position": 0})
     check_interaction({**RECORD, "ts_ms": 874_724_710_000})  # MovieLens, 1997
 

@@ -48,7 +48,8 @@ def codecs():
     return {name: Codec(name, SchemaStore()) for name in NAMES}
 
 
-@pytest.mark.parametrize(("name", "record", "blocks"), [("interactions", FULL, False), ("interactions", FULL, True), ("materials", MATERIAL, False)])
+@pytest.mark.parametrize(("name", "record", "blocks"), [
+    ("interactions", FULL, False), ("interactions", FULL, True), ("materials", MATERIAL, False)])
 def test_every_bit_flipped_and_every_cut(codecs, name, record, blocks):
     codec, read = codecs[name], 0
     good = codec.encode(record)
@@ -124,7 +125,8 @@ def test_no_message_takes_memory_beyond_its_size(codecs):
         tracemalloc.stop()
 
 
-_LEAVES = st.sampled_from(["null", "boolean", "int", "long", "float", "double", "bytes", "string", "Interaction", "nothing", "", 3, None, True, {}])
+_LEAVES = st.sampled_from(["null", "boolean", "int", "long", "float", "double", "bytes", "string", "Interaction", "nothing", "", 3, None,
+                           True, {}])
 _NAMES = st.sampled_from(["A", "B", "Interaction", "org.headrace.Interaction", "1", "", None, 5])
 _SIZES = st.one_of(st.integers(-2, 5), st.sampled_from(["4", 1.5, None, True, 1 << 40]))
 
