@@ -66,12 +66,14 @@ class Featurize(Stage):
         self.quarantine.run(call.partition.astype(np.int64), call.offset, lambda rows: self._work(call, rows),
                             lambda row, detail: self._refuse(call, row, Malformed("poison", detail)))
         if call.refused:
+            self._post(call)
             self.dead_letters.flush()
         return pd.DataFrame({"key": pd.Series(call.keys, dtype=object), "value": pd.Series(call.values, dtype=object)})
 
     def _work(self, call: _Call, chosen: np.ndarray) -> None:
         """Fill in the answer of the `chosen` rows. Those that are wrong have their dead letters on the way when this returns."""
         rows, records = self._decode(call, chosen)
+        self._post(call)
         if not rows:
             return
         at = np.array(rows)
@@ -102,8 +104,14 @@ class Featurize(Stage):
     def _refuse(self, call: _Call, row: int, error: Malformed) -> None:
         if row not in call.refused:  # a batch that is cut after a failure is decoded again
             call.refused.add(row)
+            call.letters.append((row, error))
+
+    def _post(self, call: _Call) -> None:
+        """All letters so far in one go: one request to the broker, which answers while the good events are folded."""
+        for row, error in call.letters:
             self.dead_letters.send("interactions", int(call.partition[row]), int(call.offset[row]), error.reason, error.detail,
                                    call.value[row] or b"")
+        call.letters.clear()
 
     def _clamp(self, records: list[dict[str, Any]], append_ms: np.ndarray) -> None:
         """An event time ahead of the broker's append time becomes the append time: one fast clock must not close windows for all."""
@@ -149,6 +157,7 @@ class _Call:
         self.keys: list[bytes | None] = [None] * len(value)
         self.values: list[bytes | None] = [None] * len(value)
         self.refused: set[int] = set()
+        self.letters: list[tuple[int, Malformed]] = []
 
 
 def _shown(key: bytes | None) -> str:

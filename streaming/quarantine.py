@@ -69,7 +69,7 @@ class Quarantine:
             rows = np.arange(start, min(start + ROWS_MAX, len(offset)))
             attempt = _Attempt(self, where, offset, work, refuse)
             try:
-                if self._offsets.isdisjoint(offset[rows].tolist()):
+                if not self._offsets or self._offsets.isdisjoint(offset[rows].tolist()):
                     attempt.touch(rows)
                 else:
                     self._carefully(attempt, rows)

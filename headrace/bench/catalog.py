@@ -16,5 +16,6 @@ class Entry:
 
 CATALOG: dict[str, Entry] = {
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
+    "poison": Entry("poison", "featurize with 1 % poison against none, dead letters to a real broker", "headrace[local]"),
     "rpc": Entry("rpc_loopback", "calls over the Flight shell on loopback"),
 }
