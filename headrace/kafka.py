@@ -278,11 +278,12 @@ def _fetch(consumer: Consumer, topic: str, partition: int, offsets: list[int], f
             at = offsets[0] - 1
         for message in consumer.consume(FAR, 0.1):
             if message.error() is None and message.partition() == partition:
-                heard, at = time.monotonic(), message.offset()
+                record = _record(message)
+                heard, at = time.monotonic(), record.offset
                 if at in wanted:
-                    found[partition, at] = _record(message)
+                    found[partition, at] = record
         offsets = [one for one in offsets if one > at]  # an offset that was passed over is a hole
-        if time.monotonic() - heard > SILENT_S:
+        if offsets and time.monotonic() - heard > SILENT_S:
             raise KafkaUnavailable(f"partition {partition} of {topic} gave nothing from offset {offsets[0]} on for {SILENT_S:.0f} s")
 
 

@@ -50,7 +50,8 @@ def measure(quick: bool) -> list[Row]:
     calls = 60 if quick else 400
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder, broker(Path(folder)) as bootstrap:
         letters = _Counted(bootstrap)
-        stage = _stage(Path(folder), letters)
+        shard = FeatureShard(FeatureStore(Path(folder) / "features"), half_life_s=604_800.0, ring_length=1 << 22)
+        stage = _stage(shard, letters, Path(folder) / "marks")
         made = Calls(stage.interactions)
         seconds: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
         for number in range(-6, 2 * calls):  # the first ones warm up
@@ -60,8 +61,8 @@ def measure(quick: bool) -> list[Row]:
             stage.eval(*columns)
             if number >= 0:
                 seconds[poisoned].append((time.perf_counter() - started, time.process_time() - cpu))
-        marks = _marks(Quarantine(Path(folder) / "marks"))
-        stage.features.shard.store.close()
+        marks = _marks(Quarantine(Path(folder) / "other-marks"))
+        shard.store.close()
     # Medians: a neighbour on the machine takes whole calls from one side or the other.
     wall, cpu_s = ({poisoned: float(np.median(np.array(spent)[:, column])) for poisoned, spent in seconds.items()} for column in (0, 1))
     note = f"median of {calls} calls of {CALL_ROWS} each, {letters.sent} dead letters flushed, {len(KINDS)} kinds of poison"
@@ -103,14 +104,14 @@ class _Tally:
         pass
 
 
-def _stage(folder: Path, letters: DeadLetters) -> Featurize:
+def _stage(shard: FeatureShard, letters: DeadLetters, marks: Path) -> Featurize:
     """Featurize as its `open` would make it, without a registry and a feature service."""
     stage: Any = Featurize(Addresses("", "", ""), 1, 65536)
     registry = SchemaStore()
     stage.interactions, stage.enriched = Codec("interactions", registry), Codec("enriched", registry)
-    stage.features = _Local(FeatureShard(FeatureStore(folder / "features"), half_life_s=604_800.0, ring_length=1 << 22))
+    stage.features = _Local(shard)
     stage.dead_letters, stage.clamped, stage.retries = letters, _Tally(), _Tally()
-    stage.quarantine = Quarantine(folder / "marks", stage.world)
+    stage.quarantine = Quarantine(marks, stage.world)
     return stage
 
 

@@ -99,6 +99,8 @@ def resend(
     with live(configured(file, data)) as log:
         done = again(log, None if reason is None else [reason], topic=topic, limit=limit, force=force, dry_run=dry_run)
     typer.echo(f"{'would be sent' if dry_run else 'sent'} again: {done.sent:,}")
+    if done.sent:
+        typer.echo("each keeps its event_id and its event time: it is folded into features; a sample it becomes only if its time is not past")
     for count, what in ((done.before, "sent again before"), (done.gone, "no longer in their topic"), (done.nowhere, "of an unknown place")):
         if count:
             typer.echo(f"left out, {what}: {count:,}")
