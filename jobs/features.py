@@ -10,7 +10,7 @@ from headrace.streaming.featurize import featurize
 
 def job(config: Config) -> Job:
     stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external,
-                      marks(config))
+                      marks=marks(config))
     return Job("features", features.tables, [features.insert()], functions={"featurize": stage})
 
 

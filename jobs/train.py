@@ -10,7 +10,8 @@ from headrace.streaming.learn import Lesson, learn
 
 def job(config: Config) -> Job:
     model, target = config.model, config.samples.target
-    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets), config.flink.external, marks(config))
+    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets), config.flink.external,
+                  marks=marks(config))
     return Job("train", lambda where: training.tables(where, model.name), [training.insert(model.name, target)], functions={"learn": stage})
 
 

@@ -11,7 +11,7 @@ from headrace.streaming.vectorize import vectorize
 def job(config: Config) -> Job:
     model = config.model.name
     return Job("vectors", lambda where: vectors.tables(where, model), [vectors.insert(model)],
-               functions={"vectorize": vectorize(addresses(config), model, config.flink.external, marks(config))})
+               functions={"vectorize": vectorize(addresses(config), model, config.flink.external, marks=marks(config))})
 
 
 if __name__ == "__main__":

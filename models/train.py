@@ -45,7 +45,7 @@ class Trainer:
         self._l2, self._window_offsets = l2, window_offsets
         self.sequence = 0
 
-    def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, refuse: Refuse | None = None) -> np.ndarray:
+    def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, *, refuse: Refuse | None = None) -> np.ndarray:
         """Pull, predict, push; probabilities float32[n] as they were before this batch was learnt.
 
         `popularity` float32[n] is the baseline's probability of each sample, scored beside the model. One push carries the gradients of

@@ -114,3 +114,10 @@ REASONS: dict[str, Reason] = {
     "resent": Reason("no fault: this record was sent again by `headrace dead-letters resend`", (COMMAND,),
                      "nothing; the detail says under which offset"),
 }
+
+
+def table() -> str:
+    """The table in Markdown, as docs/dead-letters.md holds it (a test compares)."""
+    rows = [f"| `{code}` | {entry.what} | {', '.join(entry.seen)} | {entry.then} | {'yes' if entry.resend else ''} |"
+            for code, entry in REASONS.items()]
+    return "\n".join(["| reason | what is wrong | said by | what to do next | resend |", "| --- | --- | --- | --- | --- |", *rows])

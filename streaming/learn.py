@@ -71,7 +71,7 @@ class Learn(Stage):
 
         def learn(rows: np.ndarray) -> None:
             self.trainer.learn(batch.take(rows), at.take(rows), popularity[rows],
-                               lambda row, detail: refuse(int(rows[row]), "non_finite_gradient", detail))
+                               refuse=lambda row, detail: refuse(int(rows[row]), "non_finite_gradient", detail))
 
         def refuse(row: int, reason: str, detail: str) -> None:
             refused[int(first[row])] = (reason, detail)

@@ -100,7 +100,7 @@ def resend(
         done = again(log, None if reason is None else [reason], topic=topic, limit=limit, force=force, dry_run=dry_run)
     typer.echo(f"{'would be sent' if dry_run else 'sent'} again: {done.sent:,}")
     if done.sent:
-        typer.echo("each keeps its event_id and its event time: it is folded into features; a sample it becomes only if its time is not past")
+        typer.echo("each keeps its event_id and event time: it is folded into features, and learnt only if its window is still open")
     for count, what in ((done.before, "sent again before"), (done.gone, "no longer in their topic"), (done.nowhere, "of an unknown place")):
         if count:
             typer.echo(f"left out, {what}: {count:,}")

@@ -129,7 +129,8 @@ def tables(connection):
     return [newest, raw_sink(connection, "enriched", "deadly-out")]
 
 config = load(sys.argv[1])
-stage = vectorised(Deadly(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, marks(config) + "-deadly"), RESULT)
+made = Deadly(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, marks=marks(config) + "-deadly")
+stage = vectorised(made, RESULT)
 job = Job("deadly", tables, [features.insert()], functions={"featurize": stage})
 print(submit(job, config, target=urlsplit(config.flink.url).netloc))
 '''
@@ -185,7 +186,8 @@ def out(loop):
 
 def values(loop):
     """Every value of the deadly job's topic."""
-    consumer = confluent_kafka.Consumer({"bootstrap.servers": loop.config.kafka.bootstrap, "group.id": "deadly", "enable.auto.commit": False})
+    settings = {"bootstrap.servers": loop.config.kafka.bootstrap, "group.id": "deadly", "enable.auto.commit": False}
+    consumer = confluent_kafka.Consumer(settings)
     try:
         parts = [confluent_kafka.TopicPartition(OUT, p, 0) for p in consumer.list_topics(OUT, timeout=10).topics[OUT].partitions]
         left = {part.partition: consumer.get_watermark_offsets(part, timeout=10)[1] for part in parts}

@@ -92,10 +92,10 @@ def test_a_gradient_that_is_not_finite_is_refused_by_cause_and_the_rest_is_learn
     trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=1e-3)
     half = np.full(200, 0.5, np.float32)
     with np.errstate(all="ignore"):
-        trainer.learn(batch, causes_of(np.arange(200)), half, refused.__setitem__)
+        trainer.learn(batch, causes_of(np.arange(200)), half, refuse=refused.__setitem__)
         assert sorted(refused) == [3, 77, 199] and all("not finite" in why and "3e+38" in why for why in refused.values())
         assert all(applied == set(range(200)) - {3, 77, 199} for applied in shards.applied)
-        trainer.learn(batch, causes_of(np.arange(200)), half, refused.__setitem__)  # a replay
+        trainer.learn(batch, causes_of(np.arange(200)), half, refuse=refused.__setitem__)  # a replay
     good = np.setdiff1d(np.arange(200), [3, 77, 199])
     keys, counts = np.unique(batch.keys[good], return_counts=True)
     assert shards.sums("counts") == dict(zip(keys.tolist(), counts.tolist(), strict=True))
@@ -109,7 +109,7 @@ def test_two_samples_that_are_finite_alone_are_both_learnt():
     trainer = Trainer(MODELS["lr"], lambda model, table, keys: (np.zeros((len(keys), 1), np.float32), 1), shards.push, l2=0.0)
     shards.dim = 1
     with np.errstate(all="ignore"):
-        trainer.learn(batch, causes_of([0, 1]), np.full(2, 0.5, np.float32), lambda *told: refused.append(told))
+        trainer.learn(batch, causes_of([0, 1]), np.full(2, 0.5, np.float32), refuse=lambda *told: refused.append(told))
     assert shards.pushes == 2 and not refused and summary(shards)["samples"] == 2
 
 
@@ -120,5 +120,5 @@ def test_without_anyone_to_take_it_or_with_a_broken_model_it_is_an_error():
     broken = Trainer(MODELS["fm"], lambda model, table, keys: (np.full((len(keys), 9), np.nan, np.float32), 1), shards.push, l2=0.0)
     refused = []
     with pytest.raises(NotFinite, match="8 of 8 samples"):
-        broken.learn(films(8), causes_of(np.arange(8)), half, lambda *told: refused.append(told))
+        broken.learn(films(8), causes_of(np.arange(8)), half, refuse=lambda *told: refused.append(told))
     assert shards.pushes == 0 and refused == []

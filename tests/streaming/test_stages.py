@@ -198,10 +198,10 @@ def test_a_sample_that_fails_alone_is_poison_and_its_repetition_is_not_touched(l
     stage, shards = learner
     letters, learn = with_letters(stage), stage.trainer.learn
 
-    def failing(batch, causes, popularity, refuse):
+    def failing(batch, causes, *rest, **more):
         if 5 in causes.offset.tolist():
             raise KeyError("no such thing")
-        return learn(batch, causes, popularity, refuse)
+        return learn(batch, causes, *rest, **more)
 
     stage.trainer.learn = failing
     frame = stage.eval(*sample_columns([4, 5, 5, 6], [1, 2, 2, 3]))
