@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace.features.layout import ACTION_CODES, CONTEXT_FIELDS, FEATURE_SET, IMPRESSION, ITEM_FIELDS, OTHER, USER_FIELDS, F
+from headrace.features.layout import ACTION_CODES, CONTEXT_FIELDS, FEATURE_SET, IMPRESSION, ITEM_FIELDS, OTHER, USER_FIELDS, F, K
+from headrace.schemas.errors import Malformed
 from headrace.schemas.hashing import event_key, feature_key
 
 
@@ -69,6 +70,20 @@ class EventBatch:
             if found:
                 array[row, : len(found)] = found[:width]
             self.dropped += max(0, len(found) - width)
+
+
+def check_features(exposure: dict[str, Any]) -> None:
+    """Raise Malformed for features that a shard cannot take as they were served: foreign_features, feature_width.
+
+    Without this they would be frozen anew, and the model would learn on other inputs than it was scored on.
+    """
+    if exposure["feature_set"] in ("", FEATURE_SET):
+        width = (len(exposure["feature_keys"]), len(exposure["feature_values"]), len(exposure["numbers"]))
+        if exposure["feature_set"] and width != (8 * F, 4 * F, 4 * K):
+            raise Malformed("feature_width", f"{FEATURE_SET} has {F} slots and {K} numbers; here are keys, values and numbers of"
+                                             f" {list(width)} bytes")
+    else:
+        raise Malformed("foreign_features", f"served with feature set {exposure['feature_set'][:80]!r}; {FEATURE_SET} is folded here")
 
 
 def _served(exposure: dict[str, Any] | None) -> bool:

@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": ("headrace.commands.stack:serve", "Run one role in this process."),
     "jobs": ("headrace.commands.jobs:app", "Submit, list, stop and resume the Flink jobs."),
     "env": ("headrace.commands.env:command", "Print what a shell needs to run flink against the stack."),
+    "dead-letters": ("headrace.commands.dead_letters:app", "List, show and send again what was refused."),
     "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
     "offline": ("headrace.commands.offline:command", "Learn a log in this process, without Kafka and Flink."),
     "emit": ("headrace.commands.emit:command", "Send a few interactions."),
@@ -32,7 +33,7 @@ COMMANDS = {
     "version": ("headrace.commands.version:command", "Print the version."),
 }
 # Errors of what was asked for, against errors of the world (1).
-ASKED = {"ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress", "TopicMismatch"}
+ASKED = {"UnknownReason", "BadPlace", "BadAge", "ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress", "TopicMismatch"}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -68,6 +68,8 @@ class Flink(_Section):
     batch_rows: int = Field(1024, description="python.fn-execution.arrow.batch.size.")
     train_batch_rows: int = Field(64, description="Rows of one push; smaller learns fresher, larger faster.")
     checkpoint_ms: int = 5000
+    marks_dir: str = Field("", description="Folder on the workers' hosts for marks of what they touch, which outlive a dead worker; empty: "
+                                           "DATA_DIR/marks, of an external cluster its temporary folder.")
 
 
 class Features(_Section):

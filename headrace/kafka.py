@@ -20,6 +20,8 @@ from headrace.schemas.hashing import source_number
 log = logging.getLogger(__name__)
 
 REACH_S = 8.0
+SILENT_S = 10.0
+FAR = 1000  # offsets from which on a new place is looked up instead of reading on
 _SET = AlterConfigOpType.SET
 Start = Literal["earliest", "end"] | Mapping[int, int]
 
@@ -116,7 +118,7 @@ class Producer:
         self._bootstrap = bootstrap
 
     def send(self, topic: str, key: bytes | str | None, value: bytes | None, on_delivery: Callable[[Any, Any], None] | None = None,
-             deadline_s: float = 30.0) -> None:
+             deadline_s: float = 30.0, headers: dict[str, bytes] | None = None) -> None:
         """Queue one record; `on_delivery(error or None, message)` is called from a later `send`, `poll` or `flush`.
 
         A full queue waits up to `deadline_s`, then raises Undelivered.
@@ -130,7 +132,7 @@ class Producer:
         ends = time.monotonic() + deadline_s
         while True:
             try:
-                self._producer.produce(topic, key=key, value=value, on_delivery=delivered)
+                self._producer.produce(topic, key=key, value=value, on_delivery=delivered, headers=dict(headers or {}))
                 break
             except BufferError:
                 if time.monotonic() > ends:
@@ -211,6 +213,78 @@ def watermarks(bootstrap: str, topic: str) -> dict[int, tuple[int, int]]:
         return _watermarks(consumer, bootstrap, topic)
     finally:
         consumer.close()
+
+
+def since(bootstrap: str, topic: str, ts_ms: int) -> dict[int, int]:
+    """partition -> offset of the first record that the broker took at `ts_ms` or later. Raises KafkaUnavailable."""
+    consumer = _consumer(bootstrap)
+    try:
+        marks = _watermarks(consumer, bootstrap, topic)
+        found = consumer.offsets_for_times([TopicPartition(topic, p, ts_ms) for p in marks], timeout=REACH_S)
+        return {one.partition: one.offset if one.offset >= 0 else marks[one.partition][1] for one in found}
+    except KafkaException as error:
+        raise _unavailable(bootstrap, _words(error)) from None
+    finally:
+        consumer.close()
+
+
+def span(bootstrap: str, topic: str, start: Mapping[int, int], stop: Mapping[int, int]) -> Iterator[Record]:
+    """Records from `start` to before `stop`, each partition in its order. Raises KafkaUnavailable after 10 s of silence.
+
+    The last offset may be a hole (a transaction marker): two seconds of silence after a record are taken as the end.
+    """
+    open_partitions = {p for p, high in stop.items() if high > start.get(p, 0)}
+    if not open_partitions:
+        return
+    end, heard, came = threading.Event(), time.monotonic(), False
+    for batch in read_batches(bootstrap, topic, end, {p: start.get(p, 0) for p in stop}, records_max=2000, wait_s=0.05):
+        for record in batch:
+            if record.offset >= stop.get(record.partition, 0) - 1:
+                open_partitions.discard(record.partition)
+            if record.offset < stop.get(record.partition, 0):
+                yield record
+        if batch:
+            heard, came = time.monotonic(), True
+        silent_s = time.monotonic() - heard
+        if not open_partitions or (came and silent_s > 2.0):
+            return
+        if silent_s > SILENT_S:
+            raise KafkaUnavailable(f"{bootstrap} gave no record of {topic} for {SILENT_S:.0f} s; `headrace status` shows whether it runs")
+
+
+def fetch(bootstrap: str, topic: str, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Record]:
+    """The records at (partition, offset) that the topic still holds. Raises KafkaUnavailable."""
+    places: dict[int, list[int]] = {}
+    for partition, offset in sorted(set(wanted)):
+        places.setdefault(partition, []).append(offset)
+    found: dict[tuple[int, int], Record] = {}
+    consumer = _consumer(bootstrap)
+    try:
+        marks = _watermarks(consumer, bootstrap, topic) if places else {}
+        for partition, offsets in places.items():
+            first, next_one = marks.get(partition, (0, 0))
+            _fetch(consumer, topic, partition, [one for one in offsets if first <= one < next_one], found)
+    finally:
+        consumer.close()
+    return found
+
+
+def _fetch(consumer: Consumer, topic: str, partition: int, offsets: list[int], found: dict[tuple[int, int], Record]) -> None:
+    """Ascending `offsets` of one partition, read on from one to the next where that is near."""
+    at, heard, wanted = -FAR, time.monotonic(), set(offsets)
+    while offsets:
+        if offsets[0] - at >= FAR:
+            consumer.assign([TopicPartition(topic, partition, offsets[0])])
+            at = offsets[0] - 1
+        for message in consumer.consume(FAR, 0.1):
+            if message.error() is None and message.partition() == partition:
+                record = _record(message)
+                heard, at = time.monotonic(), record.offset
+                if at in wanted:
+                    found[partition, at] = record
+        offsets = [one for one in offsets if one > at]  # an offset that was passed over is a hole
+        if offsets and time.monotonic() - heard > SILENT_S:
+            raise KafkaUnavailable(f"partition {partition} of {topic} gave nothing from offset {offsets[0]} on for {SILENT_S:.0f} s")
 
 
 def read(bootstrap: str, topic: str, stop: threading.Event, start: Start = "earliest") -> Iterator[Record]:

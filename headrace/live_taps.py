@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from headrace.config import Config
-from headrace.kafka import KafkaUnavailable, read_batches, watermarks
+from headrace.kafka import span, watermarks
 from headrace.ps.client import ParameterClient
 from headrace.rpc.client import Client
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry import RegistryClient
 from headrace.taps import Offsets, Taps
-
-SILENT_S = 10.0
 
 
 @contextmanager
@@ -54,25 +50,5 @@ def live_taps(config: Config) -> Iterator[Taps]:
 
 
 def between(bootstrap: str, topic: str, start: Offsets, stop: Offsets) -> Iterator[bytes]:
-    """Values of records from `start` to before `stop`, partition by partition in order. Raises KafkaUnavailable after 10 s of silence.
-
-    The last offset may be a hole (a transaction marker): two seconds of silence after a record are taken as the end.
-    """
-    open_partitions = {p for p, high in stop.items() if high > start.get(p, 0)}
-    if not open_partitions:
-        return
-    end, heard = threading.Event(), time.monotonic()
-    came = False
-    for batch in read_batches(bootstrap, topic, end, {p: start.get(p, 0) for p in stop}, records_max=2000, wait_s=0.05):
-        for record in batch:
-            if record.offset >= stop.get(record.partition, 0) - 1:
-                open_partitions.discard(record.partition)
-            if record.offset < stop.get(record.partition, 0) and record.value is not None:
-                yield record.value
-        if batch:
-            heard, came = time.monotonic(), True
-        silent_s = time.monotonic() - heard
-        if not open_partitions or (came and silent_s > 2.0):
-            return
-        if silent_s > SILENT_S:
-            raise KafkaUnavailable(f"{bootstrap} gave no record of {topic} for {SILENT_S:.0f} s; `headrace status` shows whether it runs")
+    """Values of records from `start` to before `stop`. Raises KafkaUnavailable after 10 s of silence."""
+    return (record.value for record in span(bootstrap, topic, start, stop) if record.value is not None)

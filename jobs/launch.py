@@ -57,6 +57,12 @@ def addresses(config: Config) -> Addresses:
     return Addresses(config.kafka.bootstrap, config.registry.url, config.features.address, tuple(config.ps.addresses))
 
 
+def marks(config: Config) -> str:
+    """Where workers leave marks of what they touch: flink.marks_dir, else the stack's data folder; of a cluster elsewhere its own /tmp."""
+    chosen = config.flink.marks_dir
+    return str(chosen) if chosen or config.flink.external else str((config.stack.data_dir / "marks").resolve())
+
+
 def connection(config: Config) -> Connection:
     """What Flink's connectors connect to."""
     return Connection(config.kafka.bootstrap, config.registry.url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.config import Config
-from headrace.jobs.launch import Job, addresses, run
+from headrace.jobs.launch import Job, addresses, marks, run
 from headrace.streaming import training
 from headrace.streaming.learn import Lesson, learn
 
@@ -11,7 +11,8 @@ from headrace.streaming.learn import Lesson, learn
 def job(config: Config) -> Job:
     model, target = config.model, config.samples.target
     scored = config.samples.strategy == "eager"  # its order of arrival tells labels
-    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets, scored), config.flink.external)
+    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets, scored), config.flink.external,
+                  marks=marks(config))
     return Job("train", lambda where: training.tables(where, model.name, scored), [training.insert(model.name, target, scored)],
                functions={"learn": stage})
 

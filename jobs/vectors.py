@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.config import Config
-from headrace.jobs.launch import Job, addresses, run
+from headrace.jobs.launch import Job, addresses, marks, run
 from headrace.streaming import vectors
 from headrace.streaming.vectorize import vectorize
 
@@ -11,7 +11,7 @@ from headrace.streaming.vectorize import vectorize
 def job(config: Config) -> Job:
     model = config.model.name
     return Job("vectors", lambda where: vectors.tables(where, model), [vectors.insert(model)],
-               functions={"vectorize": vectorize(addresses(config), model, config.flink.external)})
+               functions={"vectorize": vectorize(addresses(config), model, config.flink.external, marks=marks(config))})
 
 
 if __name__ == "__main__":

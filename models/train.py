@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,20 @@ from headrace.rpc.freshness import Newest
 Updates = dict[str, tuple[np.ndarray, np.ndarray]]
 Pull = Callable[[str, str, np.ndarray], tuple[np.ndarray, int]]
 Push = Callable[[str, str, Causes, Callable[[np.ndarray], Updates], Newest | None], Any]
+Refuse = Callable[[int, str], Any]
+
+
+class NotFinite(ValueError):
+    """A gradient is not finite and nobody takes the sample, or the pulled rows are not: look at the sample's values, or restore a snapshot
+    and lower the learning rate."""
+
+
+class Gradients(NamedTuple):
+    """Of some samples: rows int64[u] of what was pulled that they use, their index int32[n,F] into these, gradients float32[u,dim]."""
+
+    at: np.ndarray
+    own: np.ndarray
+    grads: np.ndarray
 
 
 class Trainer:
@@ -33,15 +47,18 @@ class Trainer:
         self.sequence = 0
 
     def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, scores: np.ndarray | None = None,
-              newest: Newest | None = None) -> np.ndarray:
+              newest: Newest | None = None, *, refuse: Refuse | None = None) -> np.ndarray:
         """Pull, predict, push; probabilities float32[n] as they were before this batch was learnt.
 
         `popularity` float32[n] is the baseline's probability of each sample, scored beside the model. `scores` float64[n]: what each
         exposure was given when it was made, for the metrics; NaN: it was given none, is learnt and left out of them. Without `scores` all
         are scored here, on arrival. One push carries the gradients of `weights`, `counts` (+1 for each of the F keys of each sample) and
         `metrics`. When a shard answers that it has some of the causes already, the push asks again for the rest: computed on the rows that
-        were pulled, scored by the probabilities given here. Raises what pull and push raise; nothing but the pulled rows' `sequence` is
-        kept between calls. `newest` of the causes goes with the push.
+        were pulled, scored by the probabilities given here. `newest` of the causes goes with the push.
+
+        A push whose gradient is not finite is cut in halves by cause, before any shard sees it; a sample whose own gradient is not is told
+        to `refuse(row, sentence)`, and the others are learnt. Raises NotFinite when there is no `refuse`, or when no sample is left because
+        the model itself is not finite; and what pull and push raise. Nothing but the pulled rows' `sequence` is kept between calls.
         """
         assert len(batch) == len(causes) == len(popularity), "one cause and one baseline score a sample"
         if not len(batch):
@@ -52,20 +69,50 @@ class Trainer:
         judged = predicted if scores is None else scores
         window = causes.offset // self._window_offsets
 
-        def compute(chosen: np.ndarray) -> Updates:
+        def gradients(chosen: np.ndarray) -> Gradients:
             part = batch.take(chosen)
             at, own = _narrowed(index[chosen], len(keys))
             _, grads = self.model.gradients(rows[at], own, part.values, part.label, part.weight, self._l2)
-            counts = np.bincount(own.reshape(-1), minlength=len(at)).astype(np.int64)[:, None]
-            known = np.isfinite(judged[chosen])
-            counted = chosen[known]
-            told = [progressive.increments(series, window[counted], score[counted], part.label[known])
+            return Gradients(at, own, grads)
+
+        def updates(chosen: np.ndarray, found: Gradients) -> Updates:
+            counts = np.bincount(found.own.reshape(-1), minlength=len(found.at)).astype(np.int64)[:, None]
+            counted = chosen[np.isfinite(judged[chosen])]
+            told = [progressive.increments(series, window[counted], score[counted], batch.label[counted])
                     for series, score in ((progressive.MODEL, judged), (progressive.POPULARITY, popularity))]
             metrics = tuple(np.concatenate(column) for column in zip(*told, strict=True))
-            return {"weights": (keys[at], grads), "counts": (keys[at], counts), "metrics": (metrics[0], metrics[1][:, None])}
+            own = keys[found.at]
+            return {"weights": (own, found.grads), "counts": (own, counts), "metrics": (metrics[0], metrics[1][:, None])}
 
-        self._push(self.model.name, self.effect, causes, compute, newest)
+        whole, broken = finite_parts(np.arange(len(batch)), gradients)
+        if broken and (refuse is None or (not whole and len(batch) > 1 and not np.isfinite(rows).all())):
+            bad_rows = int((~np.isfinite(rows)).any(axis=1).sum())
+            raise NotFinite(f"no gradient of {len(broken)} of {len(batch)} samples is finite, the first at offset"
+                            f" {int(causes.offset[broken[0]])}; of {len(rows)} rows pulled {bad_rows} are not finite either")
+        for row in broken:
+            assert refuse is not None, "it was raised above"
+            refuse(row, f"its gradient is not finite, of feature values up to {float(np.abs(batch.values[row]).max()):.3g}")
+
+        def computed(part: np.ndarray, found: Gradients) -> Callable[[np.ndarray], Updates]:
+            """A push asks for all of its causes first: that is there already."""
+            return lambda chosen: updates(part[chosen], found if len(chosen) == len(part) else gradients(part[chosen]))
+
+        for number, (part, found) in enumerate(whole, 1):
+            self._push(self.model.name, self.effect, causes.take(part), computed(part, found), newest if number == len(whole) else None)
         return predicted
+
+
+def finite_parts(rows: np.ndarray, gradients: Callable[[np.ndarray], Gradients]) -> tuple[list[tuple[np.ndarray, Gradients]], list[int]]:
+    """([(rows int64[k], their gradients)], rows that have none): all together when that is finite, else halves of halves. Two samples may
+    each be finite and their sum not; they are then parts of their own."""
+    found = gradients(rows)
+    if np.isfinite(found.grads).all():
+        return [(rows, found)], []
+    if len(rows) == 1:
+        return [], [int(rows[0])]
+    half = len(rows) // 2
+    first, second = finite_parts(rows[:half], gradients), finite_parts(rows[half:], gradients)
+    return first[0] + second[0], first[1] + second[1]
 
 
 def _narrowed(index: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -76,18 +76,13 @@ class Codec:
         fastavro.schemaless_writer(out, self._schema, record)
         return out.getvalue()
 
-    def decode(self, data: bytes, *, bytes_max: int | None = None) -> dict[str, Any]:
+    def decode(self, data: bytes | None, *, bytes_max: int | None = None) -> dict[str, Any]:
         """The record of a message, resolved to our schema. Raises Malformed with a reason code; RegistryUnavailable: try again later.
 
-        `bytes_max` overrides the codec's limit.
+        `bytes_max` overrides the codec's limit; None is a record without a value.
         """
-        if len(data) > (bytes_max or self._bytes_max):
-            raise Malformed("oversized", f"{len(data)} bytes; the limit is {bytes_max or self._bytes_max}")
-        if len(data) < 6 or data[0] != 0:
-            if not data or data[0] != 0:
-                raise Malformed("bad_magic", f"the first byte is {data[:1].hex() or 'missing'}, expected 00")
-            raise Malformed("truncated", f"{len(data)} bytes; a message has 5 of header and a datum")
-        schema_id = int.from_bytes(data[1:5], "big")
+        schema_id = _schema_id(data, bytes_max or self._bytes_max)
+        assert data is not None, "a message without a value has no schema id"
         known = self._writers.get(schema_id)
         writer, reader, walk = known if known is not None else self._writer(schema_id)
         walk(data, 5)
@@ -103,6 +98,12 @@ class Codec:
         if source.tell() != len(data):
             raise Malformed("trailing_bytes", f"{len(data) - source.tell()} bytes after the datum")
         return record
+
+    def writer_schema(self, data: bytes | None) -> Any:
+        """The parsed schema that a message was written with, for whoever reads what cannot be decoded. Raises as `decode`."""
+        schema_id = _schema_id(data, len(data or b""))
+        known = self._writers.get(schema_id) or self._writer(schema_id)
+        return known[0]
 
     def _writer(self, schema_id: int) -> tuple[Any, Any, Walker]:
         now = time.monotonic()
@@ -138,9 +139,30 @@ class Codec:
         name = writer.get("name") if isinstance(writer, dict) else None
         if name != self._schema["name"]:
             raise Malformed("wrong_record", f"the writer's record is {name}, topic {self.name} holds {self._schema['name']}")
-        walk = walker(writer)
+        try:
+            walk = walker(writer)
+        except Malformed:
+            raise
+        except Exception as error:  # a size that is no number, say: fastavro's parser lets much pass
+            raise Malformed("bad_schema", f"the writer schema cannot be walked: {type(error).__name__}: {error}"[:300]) from None
         same = json.loads(text) == json.loads(self._text)
         return (self._schema if same else writer), (None if same else self._schema), walk
+
+
+def _schema_id(data: bytes | None, bytes_max: int) -> int:
+    """The schema id of a message. Raises Malformed for one that has no header and datum, or too many bytes."""
+    if data is None:
+        raise Malformed("null_value", "the record has no value")
+    if len(data) > bytes_max:
+        raise Malformed("oversized", f"{len(data)} bytes; the limit is {bytes_max}")
+    if len(data) < 6 or data[0] != 0:
+        if not data:
+            raise Malformed("empty", "the value has no bytes")
+        if data[0] != 0:
+            looks = ", and it looks like JSON" if data.lstrip()[:1] in (b"{", b"[", b'"') else ""
+            raise Malformed("bad_magic", f"the first byte is {data[:1].hex()}, expected 00{looks}")
+        raise Malformed("short_header", f"{len(data)} bytes; a message has 5 of header and a datum")
+    return int.from_bytes(data[1:5], "big")
 
 
 def _parse(raw: Any) -> Any:

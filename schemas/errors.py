@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from headrace.schemas.reasons import REASONS
+
 
 class Malformed(Exception):
-    """A record that cannot be used: send it to dead-letters under `reason` (a short stable code); `detail` is one sentence."""
+    """A record that cannot be used: send it to dead-letters under `reason` (a code of schemas.reasons); `detail` is one sentence."""
 
     def __init__(self, reason: str, detail: str) -> None:
+        assert reason in REASONS, f"{reason!r} is not in schemas/reasons.py: add it there, with a test that provokes it"
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail

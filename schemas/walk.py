@@ -2,8 +2,9 @@
 
 `walker(schema)` writes one Python function for a schema: straight-line code, because a closure a field costs twice as much. No text of the
 schema enters the code, only its structure. Guards the decoder lacks (fastavro 1.13): negative union and enum indexes, out-of-range int and
-long, NaN and infinity, booleans other than 0 and 1, trailing bytes; and of schemas: recursion, depth, items of zero bytes (a count of two
-billion would cost no input).
+long, padded varints, NaN and infinity, booleans other than 0 and 1, map keys that come twice, blocks whose size lies, trailing bytes; and
+of schemas: recursion, depth, items of zero bytes (a count of two billion would cost no input). So whatever passes has one reading, and but
+for the blocks that an Avro writer may cut arrays and maps into, it is the only datum with that reading.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class _Emitter:
         if kind == "array":
             return self._items(schema["items"], [], depth, within)
         if kind == "map":
-            return self._items(schema["values"], _primitive("string"), depth, within)
+            return self._items(schema["values"], _MAP_KEY, depth, within)
         raise Malformed("bad_schema", f"the writer schema has a type {kind!r}")
 
     def _union(self, branches: list[Any], depth: int, within: tuple[str, ...]) -> list[str]:
@@ -92,9 +93,11 @@ class _Emitter:
         if not before and _bytes_min(item, self._named) == 0:
             raise Malformed("bad_schema", "the writer schema has an array whose items take no bytes")
         name = f"items_{len(self.functions)}"
-        self.functions += [f"def {name}(d, i, count):", " for _ in range(count):", *("  " + line for line in body), " return i"]
-        return ["while True:", " n = d[i]; i += 1", " if n & 129: n, i = blocks(d, i)", " else: n >>= 1", " if n == 0: break",
-                " if n > len(d) - i: refuse('bad_block_count', n, i)", f" i = {name}(d, i, n)"]
+        self.functions += [f"def {name}(d, i, count, keys):", " for _ in range(count):", *("  " + line for line in body), " return i"]
+        return ["keys = set()" if before else "keys = None", "while True:", " n = d[i]; i += 1; end_of = -1",
+                " if n & 129: n, i, end_of = blocks(d, i)", " else: n >>= 1", " if n == 0: break",
+                " if n > len(d) - i: refuse('bad_block_count', n, i)", f" i = {name}(d, i, n, keys)",
+                " if end_of >= 0 and i != end_of: refuse('bad_block_count', f'items to {i} in a block to {end_of},', i)"]
 
 
 _LONG = ["n = d[i]; i += 1", "if n & 129: n, i = long(d, i)", "else: n >>= 1"]
@@ -114,6 +117,11 @@ def _primitive(kind: str) -> list[str]:
     if kind == "double":
         return ["if d[i + 7] & 127 == 127 and d[i + 6] & 240 == 240: refuse('not_finite', 'a double', i)", "i += 8"]
     return ["n = d[i]; i += 1", "if n & 129: i += size(d, i)", "else: i += n >> 1"]  # bytes, string
+
+
+# Lengths are minimal varints, so two keys are equal when their bytes with the length are.
+_MAP_KEY = ["start = i", *_primitive("string"), "if d[start:i] in keys: refuse('duplicate_key', d[start + 1:i][:40], start)",
+            "keys.add(d[start:i])"]
 
 
 def _bytes_min(schema: Any, named: dict[str, Any]) -> int:
@@ -144,7 +152,9 @@ def _long(d: bytes, i: int) -> tuple[int, int]:
             break
         shift += 7
         if shift > 63:
-            raise Malformed("out_of_range", f"a number of more than 10 bytes, at byte {i}")
+            raise Malformed("bad_varint", f"a number of more than 10 bytes, at byte {i}")
+    if byte == 0 and shift:
+        raise Malformed("bad_varint", f"a number padded with zeros to {shift // 7 + 1} bytes, at byte {i}")
     if n >> 64:
         raise Malformed("out_of_range", f"a number beyond 64 bits, at byte {i}")
     return (n >> 1) ^ -(n & 1), i
@@ -160,15 +170,16 @@ def _size(d: bytes, i: int) -> int:
     return n + end - i
 
 
-def _blocks(d: bytes, i: int) -> tuple[int, int]:
-    """Items of a block whose count starts at d[i - 1]; a negative count is followed by the block's size in bytes."""
+def _blocks(d: bytes, i: int) -> tuple[int, int, int]:
+    """(items of a block whose count starts at d[i - 1], the index behind it, where the block ends or -1): a negative count is followed by
+    the block's size in bytes, for readers that skip."""
     n, i = _long(d, i)
     if n >= 0:
-        return n, i
+        return n, i, -1
     size, i = _long(d, i + 1)
     if size < 0 or size > len(d) - i:
         raise Malformed("bad_block_count", f"a block of {size} bytes where {len(d) - i} are left, at byte {i}")
-    return -n, i
+    return -n, i, i + size
 
 
 def _end(d: bytes, i: int) -> None:

@@ -1,7 +1,8 @@
 """The features job's Python stage: undecoded interactions -> enriched records, in one Arrow crossing.
 
 Decode with guards, clamp event time, `freeze_and_fold` at the feature service, encode. What is refused goes to dead-letters with its
-reason; a retry (its event was folded under another cause) gives no row.
+reason; a retry (its event was folded under another cause) gives no row. An event that kills the worker or fails it is left out
+(streaming/quarantine.py).
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
 from headrace.features.client import FeatureClient
-from headrace.features.events import EventBatch
+from headrace.features.events import EventBatch, check_features
 from headrace.features.frozen import Frozen
 from headrace.features.layout import FEATURE_SET, IMPRESSION
 from headrace.rpc.causes import Causes
-from headrace.schemas.codec import Codec, Malformed, check_interaction
+from headrace.schemas.codec import Codec
+from headrace.schemas.errors import Malformed
+from headrace.schemas.interaction import HEARTBEAT, check_interaction
 from headrace.schemas.registry import RegistryClient
 from headrace.streaming.kafka import DeadLetters
 from headrace.streaming.scoring import Scorer, Scoring
@@ -44,13 +47,15 @@ class Addresses:
 class Featurize(Stage):
     """(key, value, partition, offset, timestamp) of interactions -> ROW(key, value) of enriched; null value: nothing to write."""
 
-    def __init__(self, addresses: Addresses, source: int, event_bytes_max: int, scoring: Scoring | None = None) -> None:
+    def __init__(self, addresses: Addresses, source: int, event_bytes_max: int, scoring: Scoring | None = None, marks: str = "") -> None:
+        super().__init__(marks)
         self.addresses = addresses
         self.source = source
         self.event_bytes_max = event_bytes_max
         self.scoring = scoring
 
     def open(self, function_context: FunctionContext) -> None:
+        self.guard(f"features-{self.source}")
         registry = RegistryClient(self.addresses.registry)
         self.interactions = Codec("interactions", registry)
         self.enriched = Codec("enriched", registry)
@@ -61,34 +66,56 @@ class Featurize(Stage):
         self.retries = function_context.get_metric_group().counter("retries")
 
     def eval(self, key: pd.Series, value: pd.Series, partition: pd.Series, offset: pd.Series, append_ms: pd.Series) -> pd.DataFrame:
-        keys: list[bytes | None] = [None] * len(value)
-        values: list[bytes | None] = [None] * len(value)
-        rows, records = self._decode(value, partition, offset)
-        if rows:
-            at = np.array(rows)
-            self._clamp(records, append_ms.to_numpy(np.int64)[at])
-            causes = Causes(np.full(len(rows), self.source, np.int32), partition.to_numpy(np.int32)[at], offset.to_numpy(np.int64)[at])
-            for row, record, data in zip(rows, records, self._enrich(records, causes), strict=True):
-                keys[row] = record["user_id"].encode() if record["action"] != "heartbeat" else key[row]
-                values[row] = data
-        return pd.DataFrame({"key": pd.Series(keys, dtype=object), "value": pd.Series(values, dtype=object)})
+        call = _Call(key.tolist(), value.tolist(), partition.to_numpy(np.int32), offset.to_numpy(np.int64), append_ms.to_numpy(np.int64))
+        self.quarantine.run(call.partition.astype(np.int64), call.offset, lambda rows: self._work(call, rows),
+                            lambda row, detail: self._refuse(call, row, Malformed("poison", detail)))
+        if call.refused:
+            self._post(call)
+            self.dead_letters.flush()
+        return pd.DataFrame({"key": pd.Series(call.keys, dtype=object), "value": pd.Series(call.values, dtype=object)})
 
-    def _decode(self, value: pd.Series, partition: pd.Series, offset: pd.Series) -> tuple[list[int], list[dict[str, Any]]]:
-        """Rows that decode and make sense, with their records; the others are dead letters when this returns."""
-        rows, records, refused = [], [], False
-        for row, data in enumerate(value):
+    def _work(self, call: _Call, chosen: np.ndarray) -> None:
+        """Fill in the answer of the `chosen` rows. Those that are wrong have their dead letters on the way when this returns."""
+        rows, records = self._decode(call, chosen)
+        self._post(call)
+        if not rows:
+            return
+        at = np.array(rows)
+        self._clamp(records, call.append_ms[at])
+        causes = Causes(np.full(len(rows), self.source, np.int32), call.partition[at], call.offset[at])
+        for row, record, data in zip(rows, records, self._enrich(records, causes), strict=True):
+            call.keys[row] = record["user_id"].encode() if record["action"] != HEARTBEAT else call.key[row]
+            call.values[row] = data
+
+    def _decode(self, call: _Call, chosen: np.ndarray) -> tuple[list[int], list[dict[str, Any]]]:
+        """Rows that decode and make sense, with their records."""
+        rows, records = [], []
+        for row in chosen.tolist():
             try:
-                record = self.interactions.decode(data if data is not None else b"", bytes_max=self.event_bytes_max)
+                record = self.interactions.decode(call.value[row], bytes_max=self.event_bytes_max)
                 check_interaction(record)
+                if record["exposure"] is not None:
+                    check_features(record["exposure"])
+                if call.key[row] != record["user_id"].encode() and record["action"] != HEARTBEAT:
+                    raise Malformed("wrong_key", f"the key is {_shown(call.key[row])}, user_id is {record['user_id'][:80]!r}")
             except Malformed as error:
-                self.dead_letters.send("interactions", int(partition[row]), int(offset[row]), error.reason, error.detail, data or b"")
-                refused = True
+                self._refuse(call, row, error)
                 continue
             rows.append(row)
             records.append(record)
-        if refused:
-            self.dead_letters.flush()
         return rows, records
+
+    def _refuse(self, call: _Call, row: int, error: Malformed) -> None:
+        if row not in call.refused:  # a batch that is cut after a failure is decoded again
+            call.refused.add(row)
+            call.letters.append((row, error))
+
+    def _post(self, call: _Call) -> None:
+        """All letters so far in one go: one request to the broker, which answers while the good events are folded."""
+        for row, error in call.letters:
+            self.dead_letters.send("interactions", int(call.partition[row]), int(call.offset[row]), error.reason, error.detail,
+                                   call.value[row] or b"")
+        call.letters.clear()
 
     def _clamp(self, records: list[dict[str, Any]], append_ms: np.ndarray) -> None:
         """An event time ahead of the broker's append time becomes the append time: one fast clock must not close windows for all."""
@@ -99,7 +126,7 @@ class Featurize(Stage):
 
     def _enrich(self, records: list[dict[str, Any]], causes: Causes) -> list[bytes | None]:
         """Encoded enriched records, None for a retry."""
-        events = [i for i, record in enumerate(records) if record["action"] != "heartbeat"]
+        events = [i for i, record in enumerate(records) if record["action"] != HEARTBEAT]
         frozen: dict[int, int] = {}
         batch = EventBatch([records[i] for i in events])
         if events:
@@ -139,11 +166,28 @@ class Featurize(Stage):
                 for row, score in zip(rows.tolist(), made[0].tolist(), strict=True)}
 
 
+class _Call:
+    """The rows of one call, and their answer as it grows."""
+
+    def __init__(self, key: list[bytes | None], value: list[bytes | None], partition: np.ndarray, offset: np.ndarray,
+                 append_ms: np.ndarray) -> None:
+        self.key, self.value, self.partition, self.offset, self.append_ms = key, value, partition, offset, append_ms
+        self.keys: list[bytes | None] = [None] * len(value)
+        self.values: list[bytes | None] = [None] * len(value)
+        self.refused: set[int] = set()
+        self.letters: list[tuple[int, Malformed]] = []
+
+
+def _shown(key: bytes | None) -> str:
+    return "missing" if key is None else repr(key[:80])
+
+
 _COPIED = ("event_id", "request_id", "scene", "user_id", "item_id", "action", "value", "ts_ms")
 _EMPTY: dict[str, Any] = {"feature_set": "", "feature_keys": b"", "feature_values": b"", "numbers": b"", "features_sequence": 0,
                           "model": None, "version": None, "score": None, "arms": []}
 
 
-def featurize(addresses: Addresses, source: int, event_bytes_max: int, ship: bool = False, scoring: Scoring | None = None):
+def featurize(addresses: Addresses, source: int, event_bytes_max: int, ship: bool = False, scoring: Scoring | None = None,
+              marks: str = ""):
     """The vectorised, non-deterministic UDF `featurize`."""
-    return vectorised(Featurize(addresses, source, event_bytes_max, scoring), RESULT, ship)
+    return vectorised(Featurize(addresses, source, event_bytes_max, scoring, marks), RESULT, ship)

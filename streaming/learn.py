@@ -1,7 +1,8 @@
 """The training job's Python stage: samples -> pull, predict, gradient, push, in one Arrow crossing.
 
 The push returns before the function does, and Flink ends the bundle before its barrier passes: no unacknowledged row waits in Python
-behind a checkpoint. What leaves is which users and items were touched, after the acknowledgement.
+behind a checkpoint. What leaves is which users and items were touched, after the acknowledgement. A sample that cannot be learnt goes to
+dead-letters under the event that it is of, and the rest of its push is learnt.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ import pandas as pd
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS, F, K
-from headrace.models.batch import from_bytes
+from headrace.features.layout import SLOTS
 from headrace.models.catalog import MODELS
-from headrace.models.train import Trainer
+from headrace.models.train import NotFinite, Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
 from headrace.rpc.freshness import of_rows
+from headrace.schemas.codec import Codec
+from headrace.schemas.registry import RegistryClient
 from headrace.streaming.featurize import Addresses
-from headrace.streaming.stage import Stage, vectorised
+from headrace.streaming.kafka import DeadLetters
+from headrace.streaming.sample_batch import Columns, taken, wrong
+from headrace.streaming.stage import WORLD, Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("user", DataTypes.BOOLEAN()), DataTypes.FIELD("item", DataTypes.BOOLEAN())])
-_USER, _ITEM, _CTR = SLOTS.index("user_id"), SLOTS.index("item_id"), NUMBERS.index("item_ctr")
+_USER, _ITEM = SLOTS.index("user_id"), SLOTS.index("item_id")
 
 
 @dataclass(frozen=True)
@@ -40,40 +44,72 @@ class Lesson:
 
 
 class Learn(Stage):
-    """A sample's cause, label, weight and features (see `eval`) -> ROW(user, item): whether the id comes first in this batch."""
+    """A sample's cause, label, weight and features (see `eval`) -> ROW(user, item): whether the id comes first among what was learnt."""
 
-    def __init__(self, addresses: Addresses, lesson: Lesson) -> None:
+    world = (*WORLD, NotFinite)
+
+    def __init__(self, addresses: Addresses, lesson: Lesson, marks: str = "") -> None:
+        super().__init__(marks)
         self.addresses = addresses
         self.lesson = lesson
 
     def open(self, function_context: FunctionContext) -> None:
-        client = ParameterClient(self.addresses.parameters)
         lesson = self.lesson
+        self.guard(f"train-{lesson.model}")
+        client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model], client.pull, client.push, l2=lesson.l2, window_offsets=lesson.window_offsets,
                                effect=lesson.target)
+        self.dead_letters = DeadLetters(self.addresses.bootstrap, Codec("dead-letters", RegistryClient(self.addresses.registry)))
 
     def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
              feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, caused_ms: pd.Series,
              model: pd.Series | None = None, score: pd.Series | None = None) -> pd.DataFrame:
-        foreign = feature_set[feature_set != FEATURE_SET]
-        if len(foreign):
-            raise ValueError(f"a sample carries feature set {foreign.iloc[0]!r}, this job learns on {FEATURE_SET!r}")
         causes = Causes(source.to_numpy(np.int32), partition.to_numpy(np.int32), offset.to_numpy(np.int64))
-        first = _first(causes)
-        batch = from_bytes(feature_keys.tolist(), feature_values.tolist(), F, label.to_numpy(np.float32), weight.to_numpy(np.float32))
-        popularity = np.frombuffer(b"".join(numbers.tolist()), np.float32).reshape(-1, K)[:, _CTR]
+        columns = Columns(label.to_numpy(np.float32), weight.to_numpy(np.float32), feature_set.tolist(), feature_keys.tolist(),
+                          feature_values.tolist(), numbers.tolist())
+        refused: dict[int, tuple[str, str]] = wrong(columns)
+        first, number = _first(causes)
+        first = first[~np.isin(first, list(refused))] if refused else first
+        batch, popularity = taken(columns, first)
+        at, caused = causes.take(first), caused_ms.to_numpy(np.int64)[first]
         scores = None
         if self.lesson.scored and score is not None and model is not None:
             scores = np.where(model.to_numpy() == self.lesson.model, score.to_numpy(np.float64, na_value=np.nan), np.nan)[first]
-        self.trainer.learn(batch.take(first), causes.take(first), popularity[first], scores,
-                           of_rows(*causes, caused_ms.to_numpy(np.int64)))
-        return pd.DataFrame({"user": _first_of(batch.keys[:, _USER]), "item": _first_of(batch.keys[:, _ITEM])})
+
+        def learn(rows: np.ndarray) -> None:
+            part = at.take(rows)
+            self.trainer.learn(batch.take(rows), part, popularity[rows], None if scores is None else scores[rows],
+                               of_rows(*part, caused[rows]),
+                               refuse=lambda row, detail: refuse(int(rows[row]), "non_finite_gradient", detail))
+
+        def refuse(row: int, reason: str, detail: str) -> None:
+            refused[int(first[row])] = (reason, detail)
+
+        where = at.source.astype(np.int64) << 32 | at.partition
+        self.quarantine.run(where, at.offset, learn, lambda row, detail: refuse(row, "poison_sample", detail))
+        self._tell(causes, columns, refused)
+        kept = ~np.isin(number, number[list(refused)]) if refused else np.ones(len(causes), bool)
+        user, item = np.zeros(len(causes), bool), np.zeros(len(causes), bool)
+        rows = np.nonzero(kept)[0]
+        keys = taken(columns, rows)[0].keys
+        user[rows], item[rows] = _first_of(keys[:, _USER]), _first_of(keys[:, _ITEM])
+        return pd.DataFrame({"user": user, "item": item})
+
+    def _tell(self, causes: Causes, columns: Columns, refused: dict[int, tuple[str, str]]) -> None:
+        """Dead letters under the event that the sample is of: where the sample itself lies is not known here."""
+        for row, (reason, detail) in sorted(refused.items()):
+            self.dead_letters.send("interactions", int(causes.partition[row]), int(causes.offset[row]), reason,
+                                   f"its sample of target {self.lesson.target}: {detail}", columns.feature_values[row])
+        if refused:
+            self.dead_letters.flush()
 
 
-def _first(causes: Causes) -> np.ndarray:
-    """Row numbers of distinct causes, in order: upstream may repeat a cause within a batch, and a push names each once."""
+def _first(causes: Causes) -> tuple[np.ndarray, np.ndarray]:
+    """(row numbers of distinct causes, in order; int64[n], equal for rows of one cause): upstream may repeat a cause within a batch, and a
+    push names each once."""
     table = np.stack([causes.source.astype(np.int64), causes.partition.astype(np.int64), causes.offset], axis=1)
-    return np.sort(np.unique(table, axis=0, return_index=True)[1])
+    _, rows, number = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    return np.sort(rows), number.reshape(-1)
 
 
 def _first_of(keys: np.ndarray) -> np.ndarray:
@@ -83,6 +119,6 @@ def _first_of(keys: np.ndarray) -> np.ndarray:
     return marks
 
 
-def learn(addresses: Addresses, lesson: Lesson, ship: bool = False):
+def learn(addresses: Addresses, lesson: Lesson, ship: bool = False, marks: str = ""):
     """The vectorised, non-deterministic UDF `learn`."""
-    return vectorised(Learn(addresses, lesson), RESULT, ship)
+    return vectorised(Learn(addresses, lesson, marks), RESULT, ship)

@@ -82,6 +82,10 @@ class Shipped(ScalarFunction):
     def eval(self, *columns: Any) -> Any:
         return self.run.eval(*columns)
 
+    def close(self) -> None:
+        if hasattr(self, "run"):  # open may have failed
+            self.run.close()
+
 
 def by_value() -> None:
     """Have this module's classes pickled whole."""

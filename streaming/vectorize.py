@@ -18,8 +18,11 @@ from headrace.features.layout import SIDE
 from headrace.models.batch import unique_keys
 from headrace.models.vectors import item_vectors, user_vectors
 from headrace.ps.client import ParameterClient
-from headrace.schemas.hashing import feature_key
+from headrace.schemas.codec import Codec
+from headrace.schemas.hashing import event_key, feature_key
+from headrace.schemas.registry import RegistryClient
 from headrace.streaming.featurize import Addresses
+from headrace.streaming.kafka import DeadLetters
 from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("vector", DataTypes.BYTES()), DataTypes.FIELD("sequence", DataTypes.BIGINT()),
@@ -28,29 +31,46 @@ _SIDES = {"user": (1, user_vectors), "item": (2, item_vectors)}
 
 
 class Vectorize(Stage):
-    """(space, id, ts_ms) -> ROW(vector float32 bytes, sequence, ts_ms); null vector for an id that comes again later in the batch."""
+    """(space, id, ts_ms) -> ROW(vector float32 bytes, sequence, ts_ms); null vector for an id that comes again later in the batch, and for
+    one that is refused."""
 
-    def __init__(self, addresses: Addresses, model: str) -> None:
+    def __init__(self, addresses: Addresses, model: str, marks: str = "") -> None:
+        super().__init__(marks)
         self.addresses = addresses
         self.model = model
 
     def open(self, function_context: FunctionContext) -> None:
+        self.guard(f"vectors-{self.model}")
+        self.dead_letters = DeadLetters(self.addresses.bootstrap, Codec("dead-letters", RegistryClient(self.addresses.registry)))
         self.features = FeatureClient(self.addresses.features)
         self.parameters = ParameterClient(self.addresses.parameters)
         self.newest = 0
 
     def eval(self, space: pd.Series, ids: pd.Series, touched_ms: pd.Series) -> pd.DataFrame:
-        vectors: list[bytes | None] = [None] * len(ids)
-        sequences = np.zeros(len(ids), np.int64)
-        now_ms = int(time.time() * 1000)
-        for name in _SIDES:
-            last = {one: row for row, (one, where) in enumerate(zip(ids, space, strict=True)) if where == name}
-            if last:
-                made, sequence = self._vectors(name, list(last), touched_ms.to_numpy(np.int64)[list(last.values())])
-                for vector, row in zip(made, last.values(), strict=True):
-                    vectors[row] = vector.tobytes()
-                    sequences[row] = sequence
-        made_ms = np.full(len(ids), now_ms, np.int64)
+        spaces, names, touched = space.tolist(), ids.tolist(), touched_ms.to_numpy(np.int64)
+        vectors: list[bytes | None] = [None] * len(names)
+        sequences = np.zeros(len(names), np.int64)
+        last = np.array(sorted({(where, one): row for row, (where, one) in enumerate(zip(spaces, names, strict=True))}.values()), np.int64)
+        refused: list[tuple[int, str]] = []
+
+        def make(rows: np.ndarray) -> None:
+            for name in _SIDES:
+                at = [row for row in last[rows].tolist() if spaces[row] == name]
+                if at:
+                    made, sequence = self._vectors(name, [names[row] for row in at], touched[at])
+                    for vector, row in zip(made, at, strict=True):
+                        vectors[row] = vector.tobytes()
+                    sequences[at] = sequence
+
+        # Of a touch only this is known here. The id's next touch is another one.
+        touch = np.array([event_key(f"{spaces[row]}:{names[row]}:{touched[row]}") >> 1 for row in last.tolist()], np.int64)
+        self.quarantine.run(np.zeros(len(last), np.int64), touch, make, lambda row, detail: refused.append((int(last[row]), detail)))
+        for row, detail in refused:
+            self.dead_letters.send(f"touched.{self.model}", -1, -1, "poison_touch",
+                                   f"{spaces[row]} {names[row][:256]!r} of {touched[row]}: {detail}", names[row].encode())
+        if refused:
+            self.dead_letters.flush()
+        made_ms = np.full(len(names), int(time.time() * 1000), np.int64)
         return pd.DataFrame({"vector": pd.Series(vectors, dtype=object), "sequence": sequences, "ts_ms": made_ms})
 
     def _vectors(self, space: str, ids: list[str], as_of_ms: np.ndarray) -> tuple[np.ndarray, int]:
@@ -68,6 +88,6 @@ class Vectorize(Stage):
         return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), SIDE[slots]), self.newest
 
 
-def vectorize(addresses: Addresses, model: str, ship: bool = False):
+def vectorize(addresses: Addresses, model: str, ship: bool = False, marks: str = ""):
     """The vectorised, non-deterministic UDF `vectorize`."""
-    return vectorised(Vectorize(addresses, model), RESULT, ship)
+    return vectorised(Vectorize(addresses, model, marks), RESULT, ship)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import numpy as np
 
@@ -268,3 +269,93 @@ def bucket(slot, number):
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & mask
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & mask
     return x ^ (x >> 31)
+
+
+class AvroReader:
+    """Avro's binary encoding, read by the specification and as strictly as it can be: `read` gives the value or raises ValueError.
+
+    `framed` tells afterwards whether an array or a map came in sized or several blocks: the one freedom that an encoder has.
+    """
+
+    def __init__(self, schema, data):
+        self.schema, self.data, self.at, self.framed, self.named = schema, data, 0, False, {}
+
+    def read(self):
+        value = self.value(self.schema)
+        if self.at != len(self.data):
+            raise ValueError("bytes are left")
+        return value
+
+    def take(self, count):
+        if count < 0 or self.at + count > len(self.data):
+            raise ValueError("bytes are missing")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, bits=64):
+        digits = []
+        while not digits or digits[-1] >= 128:
+            digits.append(self.take(1)[0])
+            if len(digits) > 10:
+                raise ValueError("a long varint")
+        if len(digits) > 1 and digits[-1] == 0:
+            raise ValueError("a padded varint")
+        unsigned = sum((digit % 128) * 128**place for place, digit in enumerate(digits))
+        signed = unsigned // 2 if unsigned % 2 == 0 else -(unsigned // 2) - 1
+        if not -(2 ** (bits - 1)) <= signed < 2 ** (bits - 1):
+            raise ValueError("out of range")
+        return signed
+
+    def value(self, schema):
+        if isinstance(schema, list):
+            branch = self.number()
+            if not 0 <= branch < len(schema):
+                raise ValueError("no such branch")
+            return self.value(schema[branch])
+        if isinstance(schema, str):
+            return self.value(self.named[schema]) if schema in self.named else self.primitive(schema)
+        kind = schema["type"]
+        if kind == "record":
+            self.named[schema["name"]] = schema
+            return {field["name"]: self.value(field["type"]) for field in schema["fields"]}
+        if kind == "array":
+            return self.items(lambda: self.value(schema["items"]))
+        if kind == "map":
+            pairs = self.items(lambda: (self.primitive("string"), self.value(schema["values"])))
+            if len(dict(pairs)) != len(pairs):
+                raise ValueError("a key twice")
+            return dict(pairs)
+        return self.value(kind)
+
+    def items(self, one):
+        found, blocks = [], 0
+        while count := self.number():
+            ends = None
+            if count < 0:
+                self.framed, count = True, -count
+                size = self.number()
+                if size < 0:
+                    raise ValueError("a block of no size")
+                ends = self.at + size
+            found += [one() for _ in range(count)]  # every item takes a byte, so a lie about the count ends with the data
+            blocks += 1
+            if ends not in (None, self.at):
+                raise ValueError("a block of another size")
+        self.framed |= blocks > 1
+        return found
+
+    def primitive(self, kind):
+        if kind == "null":
+            return None
+        if kind == "boolean":
+            return {0: False, 1: True}[self.take(1)[0]] if self.data[self.at : self.at + 1] in (b"\x00", b"\x01") else self.wrong()
+        if kind in ("int", "long"):
+            return self.number(32 if kind == "int" else 64)
+        if kind in ("float", "double"):
+            number = struct.unpack("<f" if kind == "float" else "<d", self.take(4 if kind == "float" else 8))[0]
+            return number if math.isfinite(number) else self.wrong()
+        data = self.take(self.number())
+        return data.decode() if kind == "string" else data
+
+    def wrong(self):
+        raise ValueError("no value of its type")

@@ -23,6 +23,7 @@ CATALOG: dict[str, Entry] = {
                       "headrace[local]"),
     "ps.table": Entry("ps_table", "lookups and updates of a shard's table, of the random cache lines that a core reads"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
+    "poison": Entry("poison", "featurize with 1 % poison against none, dead letters to a real broker", "headrace[local]"),
     "rpc": Entry("rpc_loopback", "calls over the Flight shell on loopback"),
     "train.quality": Entry("train_quality", "AUC and log-loss of one pass over real logs, of Vowpal Wabbit on the same samples",
                            "headrace[serve,bench]", data=True),

@@ -132,8 +132,10 @@ def _send(config: Config, rows: int, seed: int, after_ms: int = 0) -> Sent:
             send(key, heartbeat(sent.last_ts_ms))
 
     sent = replay(log_rows, send, moved=moved)
-    close(sent, send, config.kafka.partitions, config.samples.window_ms, config.samples.out_of_orderness_ms)
+    reached = close(sent, send, config.kafka.partitions, config.samples.window_ms, config.samples.out_of_orderness_ms)
     producer.flush()
+    with closing(StackClock(config.engine.url)) as clock:
+        clock.set("log", reached)  # and runs on: the last window closes by the engine's heartbeats
     return sent
 
 

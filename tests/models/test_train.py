@@ -4,7 +4,7 @@ import pytest
 from headrace.models import progressive
 from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
-from headrace.models.train import Trainer
+from headrace.models.train import NotFinite, Trainer
 from tests.models.worlds import Shards, causes_of, films
 
 
@@ -92,3 +92,47 @@ def test_shuffled_labels_teach_nothing():
 
 def test_an_empty_batch_calls_nobody():
     assert len(Trainer(MODELS["fm"], None, None, 0.0).learn(films(0), causes_of([]), np.empty(0, np.float32))) == 0
+
+
+def absurd(batch, *at):
+    """`batch` with finite values at `at` whose products are not."""
+    values = batch.values.copy()
+    values[list(at)] = 3e38
+    return Batch(batch.keys, values, batch.label, batch.weight)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_by_cause_and_the_rest_is_learnt():
+    batch, shards, refused = absurd(films(200), 3, 77, 199), Shards(), {}
+    trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=1e-3)
+    half = np.full(200, 0.5, np.float32)
+    with np.errstate(all="ignore"):
+        trainer.learn(batch, causes_of(np.arange(200)), half, refuse=refused.__setitem__)
+        assert sorted(refused) == [3, 77, 199] and all("not finite" in why and "3e+38" in why for why in refused.values())
+        assert all(applied == set(range(200)) - {3, 77, 199} for applied in shards.applied)
+        trainer.learn(batch, causes_of(np.arange(200)), half, refuse=refused.__setitem__)  # a replay
+    good = np.setdiff1d(np.arange(200), [3, 77, 199])
+    keys, counts = np.unique(batch.keys[good], return_counts=True)
+    assert shards.sums("counts") == dict(zip(keys.tolist(), counts.tolist(), strict=True))
+    assert summary(shards)["samples"] == 197
+    assert all(np.isfinite(row[0]).all() for shard in shards.tables for row in shard.values())
+
+
+def test_two_samples_that_are_finite_alone_are_both_learnt():
+    shards, refused = Shards(), []
+    batch = Batch(films(2).keys[[0, 0]], np.full((2, 3), 6e18, np.float32), np.zeros(2, np.float32), np.full(2, 6e19, np.float32))
+    trainer = Trainer(MODELS["lr"], lambda model, table, keys: (np.zeros((len(keys), 1), np.float32), 1), shards.push, l2=0.0)
+    shards.dim = 1
+    with np.errstate(all="ignore"):
+        trainer.learn(batch, causes_of([0, 1]), np.full(2, 0.5, np.float32), refuse=lambda *told: refused.append(told))
+    assert shards.pushes == 2 and not refused and summary(shards)["samples"] == 2
+
+
+def test_without_anyone_to_take_it_or_with_a_broken_model_it_is_an_error():
+    batch, shards, half = absurd(films(8), 2), Shards(), np.full(8, 0.5, np.float32)
+    with np.errstate(all="ignore"), pytest.raises(NotFinite, match=r"1 of 8 samples.*offset 2"):
+        Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0).learn(batch, causes_of(np.arange(8)), half)
+    broken = Trainer(MODELS["fm"], lambda model, table, keys: (np.full((len(keys), 9), np.nan, np.float32), 1), shards.push, l2=0.0)
+    refused = []
+    with pytest.raises(NotFinite, match="8 of 8 samples"):
+        broken.learn(films(8), causes_of(np.arange(8)), half, refuse=lambda *told: refused.append(told))
+    assert shards.pushes == 0 and refused == []

@@ -72,9 +72,12 @@ def test_defaults_of_bytes_are_bytes():
 
 def test_header_faults(codec):
     good = codec.encode(RECORD)
-    assert reason(codec, b"") == "bad_magic"
+    assert reason(codec, None) == "null_value"
+    assert reason(codec, b"") == "empty"
     assert reason(codec, b"\x01" + good[1:]) == "bad_magic"
-    assert reason(codec, good[:5]) == "truncated"
+    with pytest.raises(Malformed, match="looks like JSON"):
+        codec.decode(b' {"user_id": "u"}')
+    assert reason(codec, good[:5]) == "short_header"
     assert reason(codec, good[:1] + struct.pack(">I", 77) + good[5:]) == "unknown_schema"
     assert reason(Codec("interactions", SchemaStore(), bytes_max=20), good) == "oversized"
     with pytest.raises(Malformed, match="oversized"):
@@ -87,7 +90,7 @@ def test_a_string_that_is_not_utf8(codec):
 
 def test_every_cut_is_refused_and_so_is_every_tail(codec):
     good = codec.encode(RECORD)
-    for end in range(5, len(good)):
+    for end in range(6, len(good)):
         assert reason(codec, good[:end]) in ("truncated", "bad_block_count", "bad_length")
     assert reason(codec, good + b"\x00") == "trailing_bytes"
 
@@ -115,7 +118,13 @@ def test_no_byte_soup_does_more_than_raise_malformed(soup, at):
     ({"type": "float"}, struct.pack("<f", float("inf")), "not_finite"),
     ({"type": "int"}, b"\x80\x80\x80\x80\x20", "out_of_range"),
     ({"type": "long"}, b"\xff" * 9 + b"\x02", "out_of_range"),
-    ({"type": "long"}, b"\xff" * 10 + b"\x01", "out_of_range"),
+    ({"type": "long"}, b"\xff" * 10 + b"\x01", "bad_varint"),
+    ({"type": "long"}, b"\x82\x00", "bad_varint"),  # padded: another spelling of 1
+    ({"type": {"type": "map", "values": "long"}}, b"\x04\x02a\x02\x02a\x04\x00", "duplicate_key"),
+    ({"type": {"type": "map", "values": "long"}}, b"\x02\x02a\x02\x02\x02a\x04\x00", "duplicate_key"),  # in two blocks
+    ({"type": {"type": "array", "items": "long"}}, b"\x03\x06\x02\x04\x06\x00", "bad_block_count"),  # 2 items take 2 bytes, not 3
+    ({"type": {"type": "map", "values": {"type": "map", "values": "long"}}},
+     b"\x04\x02a\x02\x02x\x02\x00\x02b\x02\x02x\x02\x00\x00", "unresolvable"),
     ({"type": "boolean"}, b"\x02", "bad_boolean"),
     ({"type": "string"}, b"\x01", "bad_length"),
     ({"type": "string"}, b"\xfe\xff\xff\xff\x0f", "truncated"),
@@ -131,14 +140,14 @@ def test_guards_by_type(field, datum, expected):
     assert reason(Codec("interactions", Texts(text)), message(datum)) == expected
 
 
-def test_an_overlong_zero_count_ends_an_array_for_walk_and_decoder_alike():
+def test_blocks_are_read_and_a_padded_count_is_not():
     more = {"name": "more", "type": {"type": "array", "items": "long"}}
     text = _record([*SCHEMAS["touched"]["fields"][:6], {"name": "ts_ms", "type": "long"}, more], "Touched")
     codec = Codec("touched.fm", Texts(text))
     head = b"\x02\x02\x02" + b"\x02u" + b"\x02i" + b"\x02m\x02"
-    assert codec.decode(message(head + b"\x80\x00"))["id"] == "i"
+    assert reason(codec, message(head + b"\x80\x00")) == "bad_varint"
     assert codec.decode(message(head + b"\x01\x02\x06\x00"))["id"] == "i"  # a block with its size
-    assert reason(codec, message(head + b"\x80\x00\x00")) == "trailing_bytes"
+    assert reason(codec, message(head + b"\x00\x00")) == "trailing_bytes"
 
 
 def _record(fields: list, name: str = "Interaction") -> str:
@@ -217,15 +226,28 @@ def test_a_logical_type_stays_a_number():
     assert codec.decode(message(own.encode(RECORD)[5:]))["ts_ms"] == RECORD["ts_ms"]
 
 
+@pytest.mark.parametrize(("ts_ms", "unit"), [
+    (1_700_000_000, "seconds"), (1_700_000_000_000_000, "microseconds"), (1_700_000_000_000_000_000, "nanoseconds"), (0, "2100")])
+def test_a_time_in_another_unit_is_named(ts_ms, unit):
+    with pytest.raises(Malformed, match=f"{unit}$"):
+        check_interaction({**RECORD, "ts_ms": ts_ms})
+
+
 @pytest.mark.parametrize(("change", "expected"), [
     ({"user_id": ""}, "empty_id"), ({"item_id": ""}, "empty_id"), ({"user_id": "u" * 257}, "long_id"), ({"item_id": "é" * 129}, "long_id"),
-    ({"action": ""}, "bad_action"), ({"action": "a" * 65}, "bad_action"),
+    ({"request_id": "r" * 257}, "long_id"), ({"scene": "s" * 257}, "long_id"),
+    ({"user_id": "u\n"}, "control_character"), ({"item_id": "i\x00"}, "control_character"), ({"request_id": "\x85"}, "control_character"),
+    ({"action": "click\r"}, "control_character"), ({"value": 1e39}, "bad_value"), ({"value": -1e300}, "bad_value"),
+    ({"position": -1}, "bad_position"), ({"context": {"a=b": "c"}}, "bad_context"),
+    ({"action": ""}, "bad_action"), ({"action": "a" * 65}, "bad_action"), ({"action": "click,like"}, "bad_action"),
     ({"ts_ms": 0}, "bad_ts"), ({"ts_ms": -5}, "bad_ts"), ({"ts_ms": 1_700_000_000}, "bad_ts"), ({"ts_ms": 1_700_000_000_000_000}, "bad_ts"),
     ({"context": {str(n): "" for n in range(65)}}, "bad_context"), ({"context": {"a": "é" * 513}}, "bad_context"),
     ({"context": {"": "a"}}, "bad_context"),
     ({"exposure": {"feature_keys": b"1234567", "feature_values": b"", "numbers": b""}}, "bad_exposure"),
     ({"exposure": {"feature_keys": b"12345678", "feature_values": b"", "numbers": b""}}, "bad_exposure"),
     ({"exposure": {"feature_keys": b"12345678", "feature_values": b"1234", "numbers": b"1"}}, "bad_exposure"),
+    ({"exposure": {"feature_keys": b"12345678", "feature_values": b"1234", "numbers": b""}}, "bad_exposure"),  # of no feature set
+    ({"exposure": {"feature_keys": b"", "feature_values": b"", "numbers": b"", "score": 1.5}}, "bad_score"),
     ({"exposure": {"feature_keys": b"12345678", "feature_values": struct.pack("<f", float("nan")), "numbers": b""}}, "not_finite"),
     ({"exposure": {"feature_keys": b"", "feature_values": b"", "numbers": struct.pack("<f", float("inf"))}}, "not_finite"),
 ])
@@ -239,7 +261,9 @@ def test_check_interaction_accepts():
     check_interaction(RECORD)
     check_interaction({**RECORD, "user_id": "", "item_id": "", "action": "heartbeat"})
     check_interaction({**RECORD, "user_id": "u" * 256, "context": {"a": "b" * 1024}})
-    check_interaction({**RECORD, "exposure": {"feature_keys": b"12345678", "feature_values": b"1234", "numbers": b""}})
+    exposure = {"feature_set": "x@1", "feature_keys": b"12345678", "feature_values": b"1234", "numbers": b""}
+    check_interaction({**RECORD, "exposure": exposure})
+    check_interaction({**RECORD, "user_id": "用户", "item_id": "👩‍🍳", "scene": "a b", "value": 3.4e38, "position": 0})
     check_interaction({**RECORD, "ts_ms": 874_724_710_000})  # MovieLens, 1997
 
 

@@ -8,8 +8,9 @@ pytest.importorskip("pyflink")
 
 from headrace.features.layout import FEATURE_SET, SIDE, SLOTS, F, K
 from headrace.models.catalog import MODELS
-from headrace.models.train import Trainer
+from headrace.models.train import NotFinite, Trainer
 from headrace.rpc.causes import Causes
+from headrace.rpc.errors import Refused, Unavailable
 from headrace.rpc.freshness import Newest
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry_store import SchemaStore
@@ -71,9 +72,9 @@ def event(action="impression", user="u", item="i", ts_ms=NOW, event_id=None, exp
             "action": action, "value": 1.0, "position": None, "ts_ms": ts_ms, "context": context, "exposure": exposure}
 
 
-def run(stage, values, first_offset=0, append_ms=NOW):
+def run(stage, values, first_offset=0, append_ms=NOW, key=b"u"):
     n = len(values)
-    frame = stage.eval(pd.Series([b"key"] * n), pd.Series(values, dtype=object), pd.Series([3] * n, dtype="int32"),
+    frame = stage.eval(pd.Series([key] * n, dtype=object), pd.Series(values, dtype=object), pd.Series([3] * n, dtype="int32"),
                        pd.Series(range(first_offset, first_offset + n), dtype="int64"), pd.Series([append_ms] * n, dtype="int64"))
     return [(key, None if value is None else stage.enriched.decode(value)) for key, value in zip(frame["key"], frame["value"], strict=True)]
 
@@ -139,7 +140,7 @@ def test_time_ahead_of_the_broker_is_clamped_and_counted(stage):
 
 
 def test_heartbeats_keep_their_key_and_are_not_folded(stage):
-    (key, row), = run(stage, encoded(stage, event("heartbeat", "", "", event_id="heartbeat")))
+    (key, row), = run(stage, encoded(stage, event("heartbeat", "", "", event_id="heartbeat")), key=b"key")
     assert key == b"key" and row["action"] == "heartbeat" and stage.features.shard.counts["applied"] == 0
 
 
@@ -196,9 +197,111 @@ def test_a_push_names_each_cause_once_and_counts_every_slot(learner):
     assert frame["user"].tolist() == [True, True, False, False] and frame["item"].tolist() == [True, False, False, False]
 
 
-def test_samples_of_another_feature_set_stop_the_job(learner):
-    with pytest.raises(ValueError, match=r"feature set 'other@2'.*learns on 'base@1'"):
-        learner[0].eval(*sample_columns([1], [1], "other@2"))
+def with_letters(stage):
+    stage.dead_letters = Letters()
+    return stage.dead_letters
+
+
+def test_samples_that_cannot_be_learnt_are_dead_letters_and_the_rest_is_learnt(learner):
+    stage, shards = learner
+    letters = with_letters(stage)
+    columns = sample_columns(range(8), [1, 1, 2, 2, 3, 3, 4, 1])
+    columns[3][1] = np.nan
+    columns[4][2] = np.inf
+    columns[5][0] = "other@2"
+    columns[6][3] = b"short"
+    columns[7][4] = np.full(F, np.inf, np.float32).tobytes()
+    columns[8][5] = np.full(K, np.nan, np.float32).tobytes()
+    columns[7][6], columns[4][6] = np.full(F, 3e38, np.float32).tobytes(), 1e10
+    with np.errstate(all="ignore"):
+        frame = stage.eval(*columns)
+    told = {offset: (topic, partition, reason) for topic, partition, offset, reason, _, _ in letters.sent}
+    assert told == {0: ("interactions", 0, "foreign_sample"), 6: ("interactions", 0, "non_finite_gradient"),
+                    **{offset: ("interactions", 0, "bad_sample") for offset in range(1, 6)}}
+    assert letters.flushed == 7 and all(len(letter[4]) > 20 for letter in letters.sent)
+    assert [pushed[2].offset.tolist() for pushed in shards.pushed] == [[7]]
+    assert frame["user"].tolist() == [False] * 7 + [True] == frame["item"].tolist()
+
+
+def test_a_sample_that_fails_alone_is_poison_and_its_repetition_is_not_touched(learner):
+    stage, shards = learner
+    letters, learn = with_letters(stage), stage.trainer.learn
+
+    def failing(batch, causes, *rest, **more):
+        if 5 in causes.offset.tolist():
+            raise KeyError("no such thing")
+        return learn(batch, causes, *rest, **more)
+
+    stage.trainer.learn = failing
+    frame = stage.eval(*sample_columns([4, 5, 5, 6], [1, 2, 2, 3]))
+    assert [letter[:4] for letter in letters.sent] == [("interactions", 0, 5, "poison_sample")] and "no such thing" in letters.sent[0][4]
+    assert sorted(offset for pushed in shards.pushed for offset in pushed[2].offset.tolist()) == [4, 6]
+    assert frame["user"].tolist() == [True, False, False, True]
+
+
+def test_a_broken_model_stops_the_job_and_refuses_no_sample(learner):
+    stage, shards = learner
+    letters = with_letters(stage)
+    stage.trainer._pull = lambda model, table, keys: (np.full((len(keys), shards.dim), np.nan, np.float32), 1)
+    with pytest.raises(NotFinite):
+        stage.eval(*sample_columns([4, 5, 6], [1, 2, 3]))
+    assert letters.sent == []
+
+
+def test_a_parameter_server_that_refuses_stops_the_job(learner):
+    stage, _ = learner
+    with_letters(stage)
+
+    def full(*_):
+        raise Refused("table weights is full")
+
+    stage.trainer._push = full
+    with pytest.raises(Refused):
+        stage.eval(*sample_columns([4, 5], [1, 2]))
+
+
+def test_an_event_that_fails_alone_is_poison_and_the_rest_is_folded_in_order(stage):
+    fold = stage.features.freeze_and_fold
+
+    def failing(causes, batch):
+        if 13 in causes.offset.tolist():
+            raise ZeroDivisionError("a defect")
+        return fold(causes, batch)
+
+    stage.features.freeze_and_fold = failing
+    good = encoded(stage, *(event(item=f"i{n}", ts_ms=NOW + n) for n in range(8)))
+    rows = run(stage, [*good[:5], b"", *good[5:]], first_offset=10)
+    assert [value is None for _, value in rows] == [offset in (13, 15) for offset in range(10, 19)]
+    assert [letter[2:4] for letter in stage.dead_letters.sent] == [(15, "empty"), (13, "poison")]  # each once, however often it was cut
+    assert "ZeroDivisionError: a defect" in stage.dead_letters.sent[1][4] and stage.dead_letters.flushed == 2
+    assert stage.features.shard.counts["applied"] == 7
+    numbers = [np.frombuffer(value["numbers"], np.float32)[0] for _, value in rows if value]
+    assert numbers == sorted(numbers) and len(set(numbers)) == 7  # the user's impressions grow one by one
+
+
+def test_a_feature_service_that_is_away_refuses_nothing(stage):
+    def away(causes, batch):
+        raise Unavailable("nobody answers")
+
+    stage.features.freeze_and_fold = away
+    with pytest.raises(Unavailable):
+        run(stage, encoded(stage, event(), event("click")))
+    assert stage.dead_letters.sent == []
+
+
+def test_features_served_by_another_set_or_width_are_refused_not_frozen_anew(stage):
+    served = {"feature_set": FEATURE_SET, "feature_keys": bytes(8 * F), "feature_values": bytes(4 * F), "numbers": bytes(4 * K),
+              "features_sequence": 9, "model": "fm", "version": 5, "score": 0.5, "arms": []}
+    changes = [{"feature_set": "other@2"}, {"feature_keys": bytes(8), "feature_values": bytes(4)}, {"numbers": b""}, {}]
+    rows = run(stage, encoded(stage, *(event(item=f"i{n}", exposure=served | change) for n, change in enumerate(changes))))
+    assert [value is None for _, value in rows] == [True, True, True, False]
+    assert [letter[3] for letter in stage.dead_letters.sent] == ["foreign_features", "feature_width", "feature_width"]
+
+
+@pytest.mark.parametrize("key", [None, b"v", b"\x00\x00\x00\x00\x01\x02u"])
+def test_a_key_that_is_not_the_user_is_refused(stage, key):
+    (_, value), = run(stage, encoded(stage, event()), key=key)
+    assert value is None and stage.dead_letters.sent[0][3] == "wrong_key"
 
 
 def test_an_id_twice_in_a_batch_gives_one_vector(tmp_path):
@@ -216,3 +319,19 @@ def test_an_id_twice_in_a_batch_gives_one_vector(tmp_path):
     assert [vector is not None for vector in frame["vector"]] == [False, True, True]
     assert np.frombuffer(frame["vector"][2], np.float32).tolist() == [0.0] * 8 + [1.0] and (SIDE == 1).any()
     assert frame["sequence"].tolist() == [0, 5, 5]
+
+
+def test_a_touch_that_fails_alone_is_poison_and_the_other_vectors_are_made():
+    stage = Vectorize(ADDRESSES, "fm")
+    letters = with_letters(stage)
+
+    def vectors(space, ids, as_of_ms):
+        if "2" in ids:
+            raise IndexError("no row")
+        return np.ones((len(ids), 9), np.float32), 4
+
+    stage._vectors = vectors
+    frame = stage.eval(pd.Series(["user", "item", "user"]), pd.Series(["1", "2", "3"]), pd.Series([NOW] * 3, dtype="int64"))
+    assert [vector is not None for vector in frame["vector"]] == [True, False, True] and frame["sequence"].tolist() == [4, 0, 4]
+    (topic, partition, offset, reason, detail, _), = letters.sent
+    assert (topic, partition, offset, reason) == ("touched.fm", -1, -1, "poison_touch") and "item '2'" in detail and "no row" in detail
