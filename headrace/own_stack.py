@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from headrace import config as configuration
 from headrace import stack, state
@@ -14,13 +15,17 @@ from headrace.config import Config
 
 
 @contextmanager
-def own_stack(data: Path, say: Callable[[str], None], keep: bool = False) -> Iterator[Config]:
+def own_stack(data: Path, say: Callable[[str], None], keep: bool = False,
+              settings: dict[str, dict[str, Any]] | None = None) -> Iterator[Config]:
     """The configuration of a stack that is ready on the data folder `data`, with the addresses that it really took.
 
-    With `keep` it stays up afterwards, else it is stopped. Raises what headrace.stack.up raises.
+    `settings` by section and key override the configuration. With `keep` it stays up afterwards, else it is stopped. Raises what
+    headrace.stack.up raises.
     """
-    base = configuration.load(stack=False)
-    wanted = base.model_copy(update={"stack": base.stack.model_copy(update={"data_dir": data})})
+    body = configuration.load(stack=False).model_dump()
+    for section, values in {**(settings or {}), "stack": {**(settings or {}).get("stack", {}), "data_dir": data}}.items():
+        body[section].update(values)
+    wanted = Config(**body)
     if keep:
         from headrace.detach import up_detached
 

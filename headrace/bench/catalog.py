@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class Entry:
     """A bench: a module of headrace.bench with `measure(quick) -> list[Row]`, what it measures, and what must be installed for it.
 
+    `stack`: it starts a stack of its own.
     `data`: it measures on real data, and its `measure(quick, data)` takes the folder of --data, None without.
     """
 
@@ -16,11 +17,14 @@ class Entry:
     what: str
     needs: str = "headrace[serve]"
     data: bool = False
+    stack: bool = False
 
 
 CATALOG: dict[str, Entry] = {
+    "freshness": Entry("freshness", "ms from a click to its gradient, serving row, vector and recommendation, at 5,000 interactions/s",
+                       "headrace[local]", stack=True),
     "pipeline": Entry("pipeline", "interactions/s through the jobs, each beside the same job with a function that does nothing",
-                      "headrace[local]"),
+                      "headrace[local]", stack=True),
     "ps.table": Entry("ps_table", "lookups and updates of a shard's table, of the random cache lines that a core reads"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "poison": Entry("poison", "featurize with 1 % poison against none, dead letters to a real broker", "headrace[local]"),

@@ -1,0 +1,194 @@
+"""How long a click takes to reach each hop, under load: gradient, serving row, vector, recommendation.
+
+On a stack of its own, strategy `eager`. Impressions and clicks of many users are sent at a rate; among them 200 probes, each a user and an
+item of its own: one impression, then one click. A probe's clock starts when its click is handed to the producer. A hop is seen when its
+own answer changes: the exposure's cause is in the shards' rings, the replica's row of the user differs, the index has the user's vector,
+and a recommendation explains itself with the new weight.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from headrace import submission
+from headrace.bench.result import Row
+from headrace.clock import StackClock
+from headrace.config import Config
+from headrace.kafka import Producer, watermarks
+from headrace.own_stack import own_stack
+from headrace.replay import Record
+from headrace.rpc.client import Client
+from headrace.schemas.codec import Codec
+from headrace.schemas.hashing import feature_key
+from headrace.schemas.registry import RegistryClient
+
+RATE, PROBES = 5000, 200
+RATE_QUICK, PROBES_QUICK = 500, 20
+WINDOW_MS = 10_000
+USERS, ITEMS = 2000, 3000
+WARM_S, PROBE_EVERY_S, PROBE_S = 12.0, 0.2, 20.0
+POLL_S = 0.004
+HOPS = ("gradient", "serving_row", "vector", "recommendation")
+GOALS_MS = {"gradient": 300, "serving_row": 500, "vector": 500, "recommendation": 500}
+
+log = logging.getLogger(__name__)
+
+
+def measure(quick: bool) -> list[Row]:
+    """Rows HOP.p50 and HOP.p99 in ms, each of its goal for p99, and the lag of the stream at the end; --quick at a tenth of the rate."""
+    rate, probes = (RATE_QUICK, PROBES_QUICK) if quick else (RATE, PROBES)
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
+        settings = {"samples": {"strategy": "eager", "window_ms": WINDOW_MS}}
+        with own_stack(Path(folder) / "data", log.info, settings=settings) as config:
+            submission.submit(config, ["features", "samples", "train", "vectors"])
+            return _measured(config, rate, probes)
+
+
+@dataclass
+class Probe:
+    """One click: its user, when it was sent (monotonic seconds), and the seconds to each hop."""
+
+    user: str
+    item: str
+    sent: float = 0.0
+    reached: dict[str, float] = field(default_factory=dict)
+
+
+class Load:
+    """Sends `rate` interactions a second, two impressions and a click of one of them at a time, until stopped."""
+
+    def __init__(self, config: Config, rate: int) -> None:
+        self._producer = Producer(config.kafka.bootstrap, linger_ms=2)
+        self._codec = Codec("interactions", RegistryClient(config.registry.url))
+        self._rate, self.sent = rate, 0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._random = np.random.default_rng(1)
+        self._thread = threading.Thread(target=self._work, name="load", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        self._producer.flush()
+
+    def send(self, user: str, item: str, action: str, request: str | None = None) -> None:
+        """One interaction of now."""
+        record: Record = {
+            "event_id": uuid.uuid4().hex, "request_id": request, "scene": "bench", "user_id": user, "item_id": item, "action": action,
+            "value": 1.0, "position": None, "ts_ms": time.time_ns() // 1_000_000, "context": {}, "exposure": None}
+        with self._lock:
+            self._producer.send("interactions", user.encode(), self._codec.encode(record))
+            self.sent += 1
+
+    def _work(self) -> None:
+        began = time.monotonic()
+        while not self._stop.is_set():
+            due = int((time.monotonic() - began) * self._rate)
+            while self.sent < due:
+                users, items = self._random.integers(0, USERS, 16).tolist(), self._random.zipf(1.3, 32).tolist()
+                for n, user in enumerate(users):
+                    first, second = f"i{items[2 * n] % ITEMS}", f"i{items[2 * n + 1] % ITEMS}"
+                    request = f"r{self.sent}"
+                    self.send(f"u{user}", first, "impression", request)
+                    self.send(f"u{user}", second, "impression", request)
+                    self.send(f"u{user}", first, "click", request)
+            self._stop.wait(0.005)
+
+
+def _measured(config: Config, rate: int, count: int) -> list[Row]:
+    load = Load(config, rate)
+    with closing(StackClock(config.engine.url)) as clock:
+        clock.set("now", time.time_ns() // 1_000_000)
+    load.start()
+    try:
+        time.sleep(WARM_S)
+        probes = [_probe(config, load, number) for number in range(count)]
+        lag = _lag(config)
+    finally:
+        load.stop()
+    rows = []
+    for hop in HOPS:
+        took = np.array([probe.reached[hop] * 1000 for probe in probes if hop in probe.reached])
+        lost = len(probes) - len(took)
+        note = f"{len(took)} of {count} clicks" + (f", {lost} not within {PROBE_S:.0f} s" if lost else "")
+        for name, quantile in (("p50", 0.5), ("p99", 0.99)):
+            value = float(np.quantile(took, quantile)) if len(took) else float("inf")
+            rows.append(Row(f"{hop}.{name}", value, "ms", "goal for p99", float(GOALS_MS[hop]), f"{note}; {rate} interactions/s"))
+    rows.append(Row("lag", float(lag), "interactions", note="sent and not yet in enriched, when the last click was through"))
+    return rows
+
+
+def _probe(config: Config, load: Load, number: int) -> Probe:
+    """An impression, some time for it to be enriched and vectors to settle, a click, and the hops as they change."""
+    probe = Probe(f"probe-{number}-{uuid.uuid4().hex[:6]}", f"i{number % ITEMS}")
+    watches = _watches(config, probe)
+    request = f"request-{probe.user}"
+    load.send(probe.user, probe.item, "impression", request)
+    time.sleep(PROBE_EVERY_S)
+    before = {hop: ask() for hop, ask in watches.items()}
+    probe.sent = time.monotonic()
+    load.send(probe.user, probe.item, "click", request)
+    threads = [threading.Thread(target=_watch, args=(probe, hop, ask, before[hop])) for hop, ask in watches.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return probe
+
+
+def _watch(probe: Probe, hop: str, ask: Callable[[], Any], before: Any) -> None:
+    """Note when `ask` answers otherwise than `before`."""
+    while time.monotonic() - probe.sent < PROBE_S:
+        if ask() != before:
+            probe.reached[hop] = time.monotonic() - probe.sent
+            return
+        time.sleep(POLL_S)
+
+
+def _watches(config: Config, probe: Probe) -> dict[str, Callable[[], Any]]:
+    """By hop, a question whose answer changes with the click: nothing else touches the probe's user."""
+    key = np.array([feature_key("user_id", probe.user)], np.uint64)
+    shards, replica, ann = [Client(address) for address in config.ps.addresses], Client(config.replica.address), Client(config.ann.address)
+    http = httpx.Client(timeout=10.0, trust_env=False)
+
+    def weights(client: Client) -> bytes:
+        return client.call("pull", {"model": config.model.name, "table": "weights"}, {"keys": key})[1]["values"].tobytes()
+
+    def gradient() -> bytes:
+        for client in shards:
+            try:
+                return weights(client)
+            except Exception:  # the other shard's key
+                continue
+        raise LookupError("no shard owns the probe's key")
+
+    def vector() -> bool:
+        return bool(ann.call("nearest", {"space": "item", "of": "user", "id": probe.user, "k": 1})[0]["found"])
+
+    def recommendation() -> float | None:
+        answer = http.get(f"{config.engine.url}/recommend", params={"user": probe.user, "n": 1, "explain": 1, "preview": 1}).json()
+        slots = answer["items"][0]["explain"]["slots"] if answer.get("items") else []
+        return next((slot["linear"] for slot in slots if slot["slot"] == "user_id"), None)
+
+    return {"gradient": gradient, "serving_row": lambda: weights(replica), "vector": vector, "recommendation": recommendation}
+
+
+def _lag(config: Config) -> int:
+    """Records of interactions that are not yet in enriched; both hold the heartbeats too."""
+    highs = [sum(high for _, high in watermarks(config.kafka.bootstrap, topic).values()) for topic in ("interactions", "enriched")]
+    return max(0, highs[0] - highs[1])
