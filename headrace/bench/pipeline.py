@@ -74,23 +74,26 @@ def _each_job(config: Config, rows: int) -> list[Row]:
         inputs = {"features": sent.interactions, "samples": sent.interactions, "train": rows}
         alone: dict[str, float] = {}
         for name in JOBS:
-            alone[name] = _alone(config, name, outputs[name])
+            wanted = {"features": sent.interactions, "samples": rows, "train": rows}.get(name)
+            alone[name] = _alone(config, name, outputs[name], wanted)
         inputs["vectors"] = _high(config, f"touched.{config.model.name}")
         outputs["train"] = lambda: _high(config, f"touched.{config.model.name}")
         made = []
         for name in JOBS:
-            floor = _alone(config, f"{name}-floor", outputs[name])
+            wanted = {"features": sent.interactions, "samples": rows, "train": 2 * rows}.get(name)
+            floor = _alone(config, f"{name}-floor", outputs[name], wanted)
             unit = {"train": "samples/s", "vectors": "touched ids/s"}.get(name, "interactions/s")
             made.append(Row(name, alone[name] * inputs[name], unit, "the same job with an identity", floor * inputs[name],
                             "alone, from a full topic"))
     return made
 
 
-def _alone(config: Config, name: str, output: Callable[[], int]) -> float:
-    """Share of the job's work done a second, once it is warm: it runs alone until its output stands still, and is cancelled."""
+def _alone(config: Config, name: str, output: Callable[[], int], wanted: int | None) -> float:
+    """Share of the job's work done a second, once it is warm: it runs alone until its output is what was wanted, or without that stands
+    still (heartbeats never do), and is cancelled."""
     before = output()
     job = submission.submit(config, [name])[name]
-    seen = _curve(lambda: output() - before, None)
+    seen = _curve(lambda: output() - before, wanted)
     FlinkRest(config.flink.url).cancel(job)
     return _rate(seen) / seen[-1][1]
 
