@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from headrace.config import Config
 from headrace.jobs.launch import Job, addresses, run
+from headrace.models.train import local_rate
 from headrace.streaming import training
 from headrace.streaming.learn import Lesson, learn
 
 
 def job(config: Config) -> Job:
     model, target = config.model, config.samples.target
-    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets), config.flink.external)
+    lesson = Lesson(model.name, target, model.l2, model.window_offsets, local_rate(model.optimizer, model.learning_rate))
+    stage = learn(addresses(config), lesson, config.flink.external)
     return Job("train", lambda where: training.tables(where, model.name), [training.insert(model.name, target)], functions={"learn": stage})
 
 

@@ -21,36 +21,42 @@ Push = Callable[[str, str, Causes, Callable[[np.ndarray], Updates]], Any]
 class Trainer:
     """Trains `model` through `pull` and `push` of a ps.client.ParameterClient, under the model's name.
 
-    `l2` as in the model's gradients; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target learnt.
+    `l2` and `rate` as in the model's `learn`; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target.
     """
 
-    def __init__(self, model: Model, pull: Pull, push: Push, l2: float, window_offsets: int = 1000, effect: str = "click") -> None:
+    def __init__(self, model: Model, pull: Pull, push: Push, l2: float, window_offsets: int = 1000, effect: str = "click",
+                 rate: float = 0.0) -> None:
         assert window_offsets > 0, "a window is at least one offset"
         self.model, self.effect = model, effect
         self._pull, self._push = pull, push
-        self._l2, self._window_offsets = l2, window_offsets
+        self._l2, self._window_offsets, self._rate = l2, window_offsets, rate
         self.sequence = 0
 
     def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray) -> np.ndarray:
-        """Pull, predict, push; probabilities float32[n] as they were before this batch was learnt.
+        """Pull, predict and learn in turn, push; probabilities float32[n], each from before its own sample was learnt.
 
-        `popularity` float32[n] is the baseline's probability of each sample, scored beside the model. One push carries the gradients of
-        `weights`, `counts` (+1 for each of the F keys of each sample) and `metrics`. When a shard answers that it has some of the causes
-        already, the push asks again for the rest: computed on the rows that were pulled, scored by the probabilities given here. Raises
-        what pull and push raise; nothing but the pulled rows' `sequence` is kept between calls.
+        Users come in bursts, of which a push holds a part: a sample is predicted by the rows that were pulled and by the samples of this
+        batch before it, so that the size of a push matters little. `popularity` float32[n] is the baseline's probability of each sample,
+        scored beside the model. One push carries the gradients of `weights`, `counts` (+1 for each of the F keys of each sample) and
+        `metrics`. When a shard answers that it has some of the causes already, the push asks again for the rest: learnt in turn from the
+        rows that were pulled, scored by the probabilities given here. Raises what pull and push raise; nothing but the pulled rows'
+        `sequence` is kept between calls.
         """
         assert len(batch) == len(causes) == len(popularity), "one cause and one baseline score a sample"
         if not len(batch):
             return np.empty(0, np.float32)
         keys, index = unique(batch)
         rows, self.sequence = self._pull(self.model.name, "weights", keys)
-        predicted = probability(self.model.predict(rows, index, batch.values))
+        seen = self._pull(self.model.name, "counts", keys)[0][:, 0] if self._rate else np.zeros(len(keys), np.int64)
+        logits, everything = self._gradients(rows, seen, index, batch)
+        predicted = probability(logits)
         window = causes.offset // self._window_offsets
 
         def compute(chosen: np.ndarray) -> Updates:
             part = batch.take(chosen)
             at, own = _narrowed(index[chosen], len(keys))
-            _, grads = self.model.gradients(rows[at], own, part.values, part.label, part.weight, self._l2)
+            whole = len(chosen) == len(batch)
+            grads = everything[at] if whole else self._gradients(rows[at], seen[at], own, part)[1]
             counts = np.bincount(own.reshape(-1), minlength=len(at)).astype(np.int64)[:, None]
             scores = [progressive.increments(series, window[chosen], score[chosen], part.label)
                       for series, score in ((progressive.MODEL, predicted), (progressive.POPULARITY, popularity))]
@@ -59,6 +65,14 @@ class Trainer:
 
         self._push(self.model.name, self.effect, causes, compute)
         return predicted
+
+    def _gradients(self, rows: np.ndarray, seen: np.ndarray, index: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        return self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate)
+
+
+def local_rate(optimizer: str, learning_rate: float) -> float:
+    """The `rate` for a table's optimizer: the steps of AdaGrad and FTRL are guessed; with another, nothing is learnt in turn."""
+    return learning_rate if optimizer in ("adagrad", "ftrl") else 0.0
 
 
 def _narrowed(index: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,10 @@ import pandas as pd
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS, F, K
+from headrace.features.layout import FEATURE_SET, NUMBERS, SIDE, SLOTS, F, K
 from headrace.models.batch import from_bytes
 from headrace.models.catalog import MODELS
+from headrace.models.fields import fields_of
 from headrace.models.train import Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
@@ -28,12 +29,13 @@ _USER, _ITEM, _CTR = SLOTS.index("user_id"), SLOTS.index("item_id"), NUMBERS.ind
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window."""
+    """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window, rate of learning in a push."""
 
     model: str
     target: str
     l2: float
     window_offsets: int
+    rate: float = 0.0
 
 
 class Learn(Stage):
@@ -46,8 +48,8 @@ class Learn(Stage):
     def open(self, function_context: FunctionContext) -> None:
         client = ParameterClient(self.addresses.parameters)
         lesson = self.lesson
-        self.trainer = Trainer(MODELS[lesson.model], client.pull, client.push, l2=lesson.l2, window_offsets=lesson.window_offsets,
-                               effect=lesson.target)
+        self.trainer = Trainer(MODELS[lesson.model](fields_of(SLOTS, SIDE)), client.pull, client.push, l2=lesson.l2,
+                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate)
 
     def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
              feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series) -> pd.DataFrame:
