@@ -20,12 +20,13 @@ from headrace.engine.ranking import Ranked, Ranker
 from headrace.engine.upstream import Upstream
 from headrace.features.client import Assembled, FeatureClient
 from headrace.features.events import EventBatch
-from headrace.features.layout import NUMBERS
+from headrace.features.layout import NUMBERS, SIDE, SLOTS
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
 from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
-from headrace.models.train import Trainer
+from headrace.models.fields import fields_of
+from headrace.models.train import Trainer, local_rate
 from headrace.offline import RING, Parameters, Serving, causes_of
 
 _CTR = NUMBERS.index("item_ctr")
@@ -52,9 +53,11 @@ class Platform:
         self._shard = FeatureShard(self._store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096)
         self.parameters = Parameters(model)
         self._serving: Parameters | Serving = self.parameters.copy() if copied else self.parameters
-        self._trainer = Trainer(MODELS[model.name], self.parameters.pull, self.parameters.push, model.l2, model.window_offsets)
+        learner = MODELS[model.name](fields_of(SLOTS, SIDE))
+        self._trainer = Trainer(learner, self.parameters.pull, self.parameters.push, model.l2, model.window_offsets,
+                                rate=local_rate(model.optimizer, model.learning_rate))
         upstream = Upstream(cast(FeatureClient, _Features(self._shard)), _Replica(self._pull), model.name)
-        self._ranker, self._model = Ranker(upstream, MODELS[model.name]), model.name
+        self._ranker, self._model = Ranker(upstream, learner), model.name
         self._window_ms, self._batch_rows = window_ms, batch_rows
         self._due: list[tuple[int, int, Record]] = []
         self._held: deque[Held] = deque()

@@ -15,14 +15,15 @@ import numpy as np
 
 from headrace.config import Features, Model
 from headrace.features.events import EventBatch
-from headrace.features.layout import IMPRESSION, NUMBERS
+from headrace.features.layout import IMPRESSION, NUMBERS, SIDE, SLOTS
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
 from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
+from headrace.models.fields import fields_of
 from headrace.models.progressive import MODEL, POPULARITY, keys_of, summary
 from headrace.models.spec import model_spec
-from headrace.models.train import Trainer, Updates
+from headrace.models.train import Trainer, Updates, local_rate
 from headrace.ps.replica import Replica
 from headrace.ps.shard import APPLIED, Shard
 from headrace.ps.spec import ModelSpec
@@ -55,7 +56,8 @@ def run(rows: Rows, model: Model, batch_rows: int, seed: int = 0, *, half_life_s
 def learn(parts: Iterable[Part], parameters: Parameters, model: Model, batch_rows: int, seed: int = 0,
           moved: Callable[[int], Any] = lambda rows: None) -> np.ndarray:
     """Predict, then learn `parts` as `run` does; probabilities float32[n], each as it was before its sample was learnt."""
-    trainer = Trainer(MODELS[model.name], parameters.pull, parameters.push, l2=model.l2, window_offsets=model.window_offsets)
+    trainer = Trainer(MODELS[model.name](fields_of(SLOTS, SIDE)), parameters.pull, parameters.push, l2=model.l2,
+                      window_offsets=model.window_offsets, rate=local_rate(model.optimizer, model.learning_rate))
     salt = np.uint64(seed * _GOLDEN % (1 << 64))
     held: list[Part] = []
     predicted = [np.empty(0, np.float32)]

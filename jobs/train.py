@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.config import Config
 from headrace.jobs.launch import Job, addresses, marks, run
+from headrace.models.train import local_rate
 from headrace.streaming import training
 from headrace.streaming.learn import Lesson, learn
 
@@ -11,8 +12,9 @@ from headrace.streaming.learn import Lesson, learn
 def job(config: Config) -> Job:
     model, target = config.model, config.samples.target
     scored = config.samples.strategy == "eager"  # its order of arrival tells labels
-    stage = learn(addresses(config), Lesson(model.name, target, model.l2, model.window_offsets, scored), config.flink.external,
-                  marks=marks(config))
+    rate = local_rate(model.optimizer, model.learning_rate)
+    lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate)
+    stage = learn(addresses(config), lesson, config.flink.external, marks=marks(config))
     return Job("train", lambda where: training.tables(where, model.name, scored), [training.insert(model.name, target, scored)],
                functions={"learn": stage})
 

@@ -11,6 +11,9 @@ import math
 import numba
 import numpy as np
 
+SQUARE_LINEAR = 0.2  # (p - y)^2 of a model that knows little more than the rate
+SQUARE_FACTORS = 0.1
+
 
 @numba.njit(cache=True)
 def distinct(keys, table, found, index):
@@ -41,68 +44,75 @@ def distinct(keys, table, found, index):
 
 
 @numba.njit(cache=True)
-def fm_logits(rows, index, values, logits, sums):
-    """Rendle's linear-time identity: logits float32[n] and sums float32[n,k] of v x, from rows float32[u,1+k], index int32[n,F], values."""
-    n, width = index.shape
+def _forward(rows, index, values, side, scale, sums):
+    """The logit of one sample: sum of w x + <sums of the user's scaled v x, of the item's>, sums float64[2,k], from rows float32[u,1+k]."""
     k = rows.shape[1] - 1
-    for i in range(n):
-        linear = 0.0
-        squares = 0.0
-        for d in range(k):
-            sums[i, d] = 0.0
-        for f in range(width):
-            x = values[i, f]
-            if x == 0.0:
-                continue
-            row = rows[index[i, f]]
-            linear += row[0] * x
+    logit = 0.0
+    sums[:] = 0.0
+    for f in range(len(index)):
+        x = values[f]
+        if x == 0.0:
+            continue
+        row = rows[index[f]]
+        logit += row[0] * x
+        if side[f] != 0:
             for d in range(k):
-                vx = row[1 + d] * x
-                sums[i, d] += vx
-                squares += vx * vx
-        pairs = 0.0
-        for d in range(k):
-            pairs += sums[i, d] * sums[i, d]
-        logits[i] = linear + 0.5 * (pairs - squares)
+                sums[side[f] - 1, d] += row[1 + d] * x * scale[f]
+    for d in range(k):
+        logit += sums[0, d] * sums[1, d]
+    return logit
 
 
 @numba.njit(cache=True)
-def fm_gradients(rows, index, values, sums, slope, decay, grads):
-    """Add to grads float32[u,1+k]. slope float32[n] = weight (p - y); decay float32[n] = weight l2, on the factors of features present."""
-    n, width = index.shape
-    k = rows.shape[1] - 1
-    for i in range(n):
-        for f in range(width):
-            x = values[i, f]
-            if x == 0.0:
-                continue
-            r = index[i, f]
-            c = slope[i] * x
-            grads[r, 0] += c
-            for d in range(k):
-                v = rows[r, 1 + d]
-                grads[r, 1 + d] += c * (sums[i, d] - v * x) + decay[i] * v
+def logits_of(rows, index, values, side, scale, logits):
+    """logits float32[n] of rows float32[u,1+k], index int32[n,F], values float32[n,F], side uint8[F], scale float32[F]."""
+    sums = np.empty((2, rows.shape[1] - 1))
+    for i in range(len(index)):
+        logits[i] = _forward(rows, index[i], values[i], side, scale, sums)
 
 
 @numba.njit(cache=True)
-def linear_gradients(rows, index, values, slope, decay, grads):
-    """Add to grads float32[u,1] of a linear model; decay on the weights of features present."""
-    n, width = index.shape
-    for i in range(n):
-        for f in range(width):
-            x = values[i, f]
-            if x != 0.0:
-                r = index[i, f]
-                grads[r, 0] += slope[i] * x + decay[i] * rows[r, 0]
+def learn_in_turn(rows, seen, index, values, side, scale, label, weight, l2_linear, l2_factors, rate, logits, grads):
+    """Sample after sample: predict it, add its gradient to grads float32[u,1+k], and move `rows` as its push is going to.
+
+    rows float32[u,1+k] and seen int64[u], samples of each row learnt before, are the caller's to spoil; a step of a number is rate /
+    sqrt(share x samples so far) of its gradient: what AdaGrad's would be had all its gradients had the mean square SQUARE_LINEAR or
+    SQUARE_FACTORS. With rate 0 the gradients are those at `rows` as given. logits float32[n] are those from before each sample's own step.
+    """
+    k = rows.shape[1] - 1
+    sums = np.empty((2, k))
+    for i in range(len(index)):
+        logit = _forward(rows, index[i], values[i], side, scale, sums)
+        logits[i] = logit
+        slope = weight[i] * (logistic(logit) - label[i])
+        for f in range(index.shape[1]):
+            r, x = index[i, f], values[i, f]
+            seen[r] += 1
+            if x == 0.0:
+                continue
+            step = rate / math.sqrt(SQUARE_LINEAR * seen[r])
+            g = slope * x + weight[i] * l2_linear * rows[r, 0]
+            grads[r, 0] += g
+            rows[r, 0] -= step * g
+            if side[f] != 0:
+                step = rate / math.sqrt(SQUARE_FACTORS * seen[r])
+                for d in range(k):
+                    g = slope * x * scale[f] * sums[2 - side[f], d] + weight[i] * l2_factors * rows[r, 1 + d]
+                    grads[r, 1 + d] += g
+                    rows[r, 1 + d] -= step * g
+
+
+@numba.njit(cache=True)
+def logistic(x):
+    """1 / (1 + exp(-x)) without overflow."""
+    if x >= 0.0:
+        return 1.0 / (1.0 + math.exp(-x))
+    e = math.exp(x)
+    return e / (1.0 + e)
 
 
 @numba.njit(cache=True)
 def sigmoid(logits, probabilities):
-    """1 / (1 + exp(-x)) without overflow, float32[n] to float32[n]."""
+    """`logistic` of float32[n] into float32[n]."""
     for i in range(len(logits)):
-        x = logits[i]
-        if x >= 0.0:
-            probabilities[i] = 1.0 / (1.0 + math.exp(-x))
-        else:
-            e = math.exp(x)
-            probabilities[i] = e / (1.0 + e)
+        probabilities[i] = logistic(logits[i])

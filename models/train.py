@@ -36,25 +36,28 @@ class Gradients(NamedTuple):
 class Trainer:
     """Trains `model` through `pull` and `push` of a ps.client.ParameterClient, under the model's name.
 
-    `l2` as in the model's gradients; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target learnt.
+    `l2` and `rate` as in the model's `learn`; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target.
     """
 
-    def __init__(self, model: Model, pull: Pull, push: Push, l2: float, window_offsets: int = 1000, effect: str = "click") -> None:
+    def __init__(self, model: Model, pull: Pull, push: Push, l2: float, window_offsets: int = 1000, effect: str = "click",
+                 rate: float = 0.0) -> None:
         assert window_offsets > 0, "a window is at least one offset"
         self.model, self.effect = model, effect
         self._pull, self._push = pull, push
-        self._l2, self._window_offsets = l2, window_offsets
+        self._l2, self._window_offsets, self._rate = l2, window_offsets, rate
         self.sequence = 0
 
     def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, scores: np.ndarray | None = None,
               newest: Newest | None = None, *, refuse: Refuse | None = None) -> np.ndarray:
-        """Pull, predict, push; probabilities float32[n] as they were before this batch was learnt.
+        """Pull, predict and learn in turn, push; probabilities float32[n], each from before its own sample was learnt.
 
-        `popularity` float32[n] is the baseline's probability of each sample, scored beside the model. `scores` float64[n]: what each
-        exposure was given when it was made, for the metrics; NaN: it was given none, is learnt and left out of them. Without `scores` all
-        are scored here, on arrival. One push carries the gradients of `weights`, `counts` (+1 for each of the F keys of each sample) and
-        `metrics`. When a shard answers that it has some of the causes already, the push asks again for the rest: computed on the rows that
-        were pulled, scored by the probabilities given here. `newest` of the causes goes with the push.
+        Users come in bursts, of which a push holds a part: a sample is predicted by the rows that were pulled and by the samples of this
+        batch before it, so that the size of a push matters little. `popularity` float32[n] is the baseline's probability of each sample,
+        scored beside the model. `scores` float64[n]: what each exposure was given when it was made, for the metrics; NaN: it was given
+        none, is learnt and left out of them. Without `scores` all are scored here, on arrival. One push carries the gradients of `weights`,
+        `counts` (+1 for each of the F keys of each sample) and `metrics`. When a shard answers that it has some of the causes already, the
+        push asks again for the rest: learnt in turn from the rows that were pulled, scored by the probabilities given here. `newest` of the
+        causes goes with the push.
 
         A push whose gradient is not finite is cut in halves by cause, before any shard sees it; a sample whose own gradient is not is told
         to `refuse(row, sentence)`, and the others are learnt. Raises NotFinite when there is no `refuse`, or when no sample is left because
@@ -65,15 +68,17 @@ class Trainer:
             return np.empty(0, np.float32)
         keys, index = unique(batch)
         rows, self.sequence = self._pull(self.model.name, "weights", keys)
-        predicted = probability(self.model.predict(rows, index, batch.values))
+        seen = self._pull(self.model.name, "counts", keys)[0][:, 0] if self._rate else np.zeros(len(keys), np.int64)
+        logits, everything = self._gradients(rows, seen, index, batch)
+        predicted = probability(logits)
         judged = predicted if scores is None else scores
         window = causes.offset // self._window_offsets
 
         def gradients(chosen: np.ndarray) -> Gradients:
             part = batch.take(chosen)
             at, own = _narrowed(index[chosen], len(keys))
-            _, grads = self.model.gradients(rows[at], own, part.values, part.label, part.weight, self._l2)
-            return Gradients(at, own, grads)
+            whole = len(chosen) == len(batch)
+            return Gradients(at, own, everything[at] if whole else self._gradients(rows[at], seen[at], own, part)[1])
 
         def updates(chosen: np.ndarray, found: Gradients) -> Updates:
             counts = np.bincount(found.own.reshape(-1), minlength=len(found.at)).astype(np.int64)[:, None]
@@ -100,6 +105,14 @@ class Trainer:
         for number, (part, found) in enumerate(whole, 1):
             self._push(self.model.name, self.effect, causes.take(part), computed(part, found), newest if number == len(whole) else None)
         return predicted
+
+    def _gradients(self, rows: np.ndarray, seen: np.ndarray, index: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        return self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate)
+
+
+def local_rate(optimizer: str, learning_rate: float) -> float:
+    """The `rate` for a table's optimizer: the steps of AdaGrad and FTRL are guessed; with another, nothing is learnt in turn."""
+    return learning_rate if optimizer in ("adagrad", "ftrl") else 0.0
 
 
 def finite_parts(rows: np.ndarray, gradients: Callable[[np.ndarray], Gradients]) -> tuple[list[tuple[np.ndarray, Gradients]], list[int]]:

@@ -14,8 +14,9 @@ import pandas as pd
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from headrace.features.layout import SLOTS
+from headrace.features.layout import SIDE, SLOTS
 from headrace.models.catalog import MODELS
+from headrace.models.fields import fields_of
 from headrace.models.train import NotFinite, Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
@@ -34,13 +35,15 @@ _USER, _ITEM = SLOTS.index("user_id"), SLOTS.index("item_id")
 @dataclass(frozen=True)
 class Lesson:
     """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window. `scored`: samples bring the
-    score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair."""
+    score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair. `rate`
+    of learning in turn within a push."""
 
     model: str
     target: str
     l2: float
     window_offsets: int
     scored: bool = False
+    rate: float = 0.0
 
 
 class Learn(Stage):
@@ -57,8 +60,8 @@ class Learn(Stage):
         lesson = self.lesson
         self.guard(f"train-{lesson.model}")
         client = ParameterClient(self.addresses.parameters)
-        self.trainer = Trainer(MODELS[lesson.model], client.pull, client.push, l2=lesson.l2, window_offsets=lesson.window_offsets,
-                               effect=lesson.target)
+        self.trainer = Trainer(MODELS[lesson.model](fields_of(SLOTS, SIDE)), client.pull, client.push, l2=lesson.l2,
+                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate)
         self.dead_letters = DeadLetters(self.addresses.bootstrap, Codec("dead-letters", RegistryClient(self.addresses.registry)))
 
     def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,

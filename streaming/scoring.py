@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headrace.features.layout import SIDE, SLOTS
 from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS
+from headrace.models.fields import fields_of
 from headrace.models.fm import probability
 from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
@@ -35,7 +37,7 @@ class Scorer:
 
     def __init__(self, scoring: Scoring) -> None:
         self.model = scoring.model
-        self._client, self._model = Client(scoring.replica, CALL_S), MODELS[scoring.model]
+        self._client, self._model = Client(scoring.replica, CALL_S), MODELS[scoring.model](fields_of(SLOTS, SIDE))
         self._paused_until = 0.0
         self.failures = 0
 

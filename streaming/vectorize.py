@@ -14,8 +14,9 @@ from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
 from headrace.features.client import FeatureClient
-from headrace.features.layout import SIDE
+from headrace.features.layout import SIDE, SLOTS
 from headrace.models.batch import unique_keys
+from headrace.models.fields import fields_of
 from headrace.models.vectors import item_vectors, user_vectors
 from headrace.ps.client import ParameterClient
 from headrace.schemas.codec import Codec
@@ -27,6 +28,7 @@ from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("vector", DataTypes.BYTES()), DataTypes.FIELD("sequence", DataTypes.BIGINT()),
                         DataTypes.FIELD("ts_ms", DataTypes.BIGINT())])
+_FIELDS = fields_of(SLOTS, SIDE)
 _SIDES = {"user": (1, user_vectors), "item": (2, item_vectors)}
 
 
@@ -80,12 +82,12 @@ class Vectorize(Stage):
         none = np.zeros(len(ids), np.uint64)
         users, items = (keys, none) if space == "user" else (none, keys)
         answer = self.features.assemble(users, items, np.zeros((len(ids), 4), np.uint64), as_of_ms)
-        slots = side == SIDE
+        slots = np.asarray(side == SIDE)
         wanted, index = unique_keys(np.ascontiguousarray(answer.keys[:, slots]))
         rows, sequence = self.parameters.pull(self.model, "weights", wanted)
         # The lowest of the shards asked, and not every id asks the same ones: an index takes the higher of two, so it may not fall.
         self.newest = max(self.newest, sequence)
-        return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), SIDE[slots]), self.newest
+        return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), _FIELDS.of(slots)), self.newest
 
 
 def vectorize(addresses: Addresses, model: str, ship: bool = False, marks: str = ""):

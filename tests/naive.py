@@ -10,8 +10,8 @@ import numpy as np
 # models/
 
 
-def fm_logit(rows, index, values):
-    """Rendle's definition, pair by pair, in float64."""
+def fm_logit(rows, index, values, side, scale):
+    """Rendle's definition, pair by pair, of those pairs that have a user's (1) and an item's (2) slot; in float64."""
     logits = []
     for number, sample in enumerate(index):
         x = [float(v) for v in values[number]]
@@ -19,19 +19,20 @@ def fm_logit(rows, index, values):
         total = sum(w[i][0] * x[i] for i in range(len(x)))
         for i in range(len(x)):
             for j in range(i + 1, len(x)):
-                total += float(w[i][1:] @ w[j][1:]) * x[i] * x[j]
+                if {int(side[i]), int(side[j])} == {1, 2}:
+                    total += float(w[i][1:] @ w[j][1:]) * x[i] * x[j] * float(scale[i]) * float(scale[j])
         logits.append(total)
     return np.array(logits)
 
 
-def objective(rows, index, values, label, weight, l2, regular):
-    """Weighted log-loss summed over the batch, and l2 / 2 of the columns `regular` of every feature present, in float64."""
+def objective(rows, index, values, label, weight, l2, regular, side, scale):
+    """Weighted log-loss summed over the batch, and l2 / 2 of the columns `regular` of every feature present (factors: of a side)."""
     rows = rows.astype(float)
     total = 0.0
-    for number, logit in enumerate(fm_logit(rows, index, values)):
+    for number, logit in enumerate(fm_logit(rows, index, values, side, scale)):
         sign = 1.0 if label[number] else -1.0
         total += float(weight[number]) * float(np.logaddexp(0.0, -sign * logit))
-        present = [r for r, x in zip(index[number], values[number], strict=True) if x != 0]
+        present = [r for r, x, of in zip(index[number], values[number], side, strict=True) if x != 0 and (of or regular.start == 0)]
         total += float(weight[number]) * l2 / 2 * sum(float((rows[r][regular] ** 2).sum()) for r in present)
     return total
 
@@ -46,6 +47,26 @@ def numeric_gradient(function, rows, step=1e-5):
         down[at] -= step
         gradient[at] = (function(up) - function(down)) / (2 * step)
     return gradient
+
+
+def learn_in_turn(rows, seen, index, values, label, weight, l2, regular, side, scale, rate, squares=(0.2, 0.1)):
+    """(logits, summed gradients) of samples one by one, each learnt by guessed AdaGrad steps before the next; slopes are numeric.
+
+    Of a row that a sample names twice, both are counted before it moves: give rows that differ.
+    """
+    rows, seen, total, logits = rows.astype(float), seen.copy(), np.zeros(rows.shape), []
+    for i in range(len(index)):
+        one = slice(i, i + 1)
+        logits += fm_logit(rows, index[one], values[one], side, scale).tolist()
+        sample = index[one], values[one], label[one], weight[one], l2, regular, side, scale
+        grads = numeric_gradient(lambda at, sample=sample: objective(at, *sample), rows)
+        total += grads
+        for r in index[i]:
+            seen[r] += 1
+        for r in set(index[i].tolist()):
+            rows[r, 0] -= rate / np.sqrt(squares[0] * seen[r]) * grads[r, 0]
+            rows[r, 1:] -= rate / np.sqrt(squares[1] * seen[r]) * grads[r, 1:]
+    return np.array(logits), total
 
 
 def auc(scores, labels):

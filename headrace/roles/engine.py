@@ -24,9 +24,11 @@ from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
 from headrace.features.client import FeatureClient
+from headrace.features.layout import SIDE, SLOTS
 from headrace.kafka import Producer, Undelivered
 from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS, Model
+from headrace.models.fields import fields_of
 from headrace.models.fm import probability
 from headrace.rpc.client import Client
 from headrace.rpc.errors import Unavailable
@@ -92,8 +94,8 @@ class Interactions:
 def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     """Serve at config.engine.url; what it returns stops it. The clock is kept in DATA_DIR/engine. Raises OSError when the port is taken."""
     assert index == 0, "there is one engine process"
-    model = MODELS[config.model.name]
-    _warm(model, model.dim(config.model.factors))
+    model = MODELS[config.model.name](fields_of(SLOTS, SIDE))
+    _warm(model, MODELS[config.model.name].dim(config.model.factors))
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     features = FeatureClient(config.features.address, deadline_s=RETRY_S, timeout_s=CALL_S)
@@ -128,7 +130,7 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
 
 def _warm(model: Model, dim: int) -> None:
     """Compile the kernels, or read them from Numba's cache, before the first request. Arrays from Flight are read-only: a type."""
-    rows, values, keys = np.zeros((1, dim), np.float32), np.zeros((1, 2), np.float32), np.zeros((1, 2), np.uint64)
+    rows, values, keys = np.zeros((1, dim), np.float32), np.zeros((1, len(SLOTS)), np.float32), np.zeros((1, len(SLOTS)), np.uint64)
     for array in (rows, values, keys):
         array.setflags(write=False)
     probability(model.predict(rows, unique_keys(keys)[1], values))

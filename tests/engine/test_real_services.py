@@ -15,11 +15,12 @@ from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
 from headrace.features.client import FeatureClient
 from headrace.features.events import EventBatch
-from headrace.features.layout import SLOTS, F, K
+from headrace.features.layout import SIDE, SLOTS, F, K
 from headrace.features.service import FeatureService
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
 from headrace.models.catalog import MODELS
+from headrace.models.fields import fields_of
 from headrace.models.spec import model_spec
 from headrace.ps.replica import Replica
 from headrace.ps.service import replica_verbs
@@ -47,7 +48,7 @@ def served(tmp_path):
     upstream = Upstream(client, weights, "fm")
     clock = Clock(tmp_path / "clock.json")
     clock.set("log", T0)
-    engine = Engine(upstream, vectors, Ranker(upstream, MODELS["fm"]), clock, sent.extend, 50)
+    engine = Engine(upstream, vectors, Ranker(upstream, MODELS["fm"](fields_of(SLOTS, SIDE))), clock, sent.extend, 50)
     with TestClient(app(engine, Events(clock, lambda records: [""] * len(records)), CollectorRegistry())) as http:
         yield http, client, vectors, sent
     for one in (client, weights, vectors):

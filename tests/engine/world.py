@@ -13,7 +13,9 @@ from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
 from headrace.features.client import FeatureClient
+from headrace.features.layout import SIDE
 from headrace.models.catalog import MODELS
+from headrace.models.fields import Fields
 from headrace.rpc.client import Client
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
@@ -48,7 +50,7 @@ class World:
             self.clients["ann"].upsert("item", [item], [[n, 1, 0]], [n])
         self.clients["ann"].upsert("user", ["u1"], [[1, 0, 1]], [7])
         self.clock = Clock(folder / "engine" / "clock.json", lambda: self.wall_ms)
-        self.model = MODELS["fm"]
+        self.model = MODELS["fm"](Fields(SIDE[:3], np.ones(3, np.float32)))
         upstream = Upstream(self.clients["features"], self.clients["replica"], "fm", 0.1)
         engine = Engine(upstream, self.clients["ann"], Ranker(upstream, self.model), self.clock, self.impressions.extend, candidates=20)
         self.http = TestClient(app(engine, Events(self.clock, self._deliver, 2000), CollectorRegistry()), raise_server_exceptions=False)

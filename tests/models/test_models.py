@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.models.catalog import MODELS
+from headrace.models.fields import Fields, fields_of
 from headrace.models.spec import model_spec
 from headrace.ps.spec import ModelSpec
 from tests import naive
@@ -15,54 +16,75 @@ from tests import naive
 sizes = st.tuples(st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**31))
 
 
-def problem(model, sizes):
+def problem(kind, sizes, apart=False):
+    """A model and what it computes on; `apart`: no sample names a row twice."""
     u, n, width, factors, seed = sizes
+    width = min(width, u) if apart else width
     rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(u, model.dim(factors))).astype(np.float32)
+    rows = rng.normal(size=(u, kind.dim(factors))).astype(np.float32)
     index = rng.integers(0, u, (n, width)).astype(np.int32)
+    if apart:
+        index = np.array([rng.permutation(u)[:width] for _ in range(n)], np.int32).reshape(n, width)
+    fields = Fields(rng.integers(0, 3, width).astype(np.uint8), rng.choice([1.0, 0.5, 4.0], width).astype(np.float32))
     values = (rng.normal(size=(n, width)) * (rng.random((n, width)) < 0.8)).astype(np.float32)
     label = (rng.random(n) < 0.5).astype(np.float32)
     weight = rng.uniform(0, 2, n).astype(np.float32)
     for array in (rows, index, values, label, weight):
         array.setflags(write=False)  # as they come from Flight
-    return rows, index, values, label, weight
+    return kind(fields), rows, index, values, label, weight
 
 
 @pytest.mark.parametrize("name", MODELS)
 @given(sizes)
 @settings(deadline=None, max_examples=40)
 def test_logits_are_the_definition(name, sizes):
-    rows, index, values, _, _ = problem(MODELS[name], sizes)
-    np.testing.assert_allclose(MODELS[name].predict(rows, index, values), naive.fm_logit(rows, index, values), rtol=1e-4, atol=1e-4)
+    model, rows, index, values, _, _ = problem(MODELS[name], sizes)
+    np.testing.assert_allclose(model.predict(rows, index, values), naive.fm_logit(rows, index, values, *model.fields), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @given(sizes, st.sampled_from([0.0, 0.3]))
 @settings(deadline=None, max_examples=40)
 def test_gradients_are_the_slope_of_the_objective(name, sizes, l2):
-    model = MODELS[name]
-    rows, index, values, label, weight = problem(model, sizes)
-    logits, grads = model.gradients(rows, index, values, label, weight, l2)
+    model, rows, index, values, label, weight = problem(MODELS[name], sizes)
+    logits, grads = model.learn(rows, np.zeros(len(rows), np.int64), index, values, label, weight, l2, 0.0)
     regular = slice(1, None) if rows.shape[1] > 1 else slice(0, 1)
-    expected = naive.numeric_gradient(lambda at: naive.objective(at, index, values, label, weight, l2, regular), rows)
+    expected = naive.numeric_gradient(lambda at: naive.objective(at, index, values, label, weight, l2, regular, *model.fields), rows)
     np.testing.assert_allclose(grads, expected, rtol=2e-3, atol=2e-3)
     np.testing.assert_array_equal(logits, model.predict(rows, index, values))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(sizes, st.sampled_from([0.0, 0.3]))
+@settings(deadline=None, max_examples=30)
+def test_samples_are_learnt_in_turn(name, sizes, l2):
+    """As the slow twin does; so a sample's prediction knows those before it, and neither itself nor those after it."""
+    model, rows, index, values, label, weight = problem(MODELS[name], sizes, apart=True)
+    seen = np.random.default_rng(sizes[-1]).integers(0, 50, len(rows))
+    logits, grads = model.learn(rows, seen, index, values, label, weight, l2, 0.05)
+    regular = slice(1, None) if rows.shape[1] > 1 else slice(0, 1)
+    expected = naive.learn_in_turn(rows, seen, index, values, label, weight, l2, regular, *model.fields, 0.05)
+    np.testing.assert_allclose(logits, expected[0], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(grads, expected[1], rtol=5e-3, atol=5e-3)
 
 
 @pytest.mark.parametrize("name", MODELS)
 @given(sizes)
 @settings(deadline=None, max_examples=30)
 def test_contributions_add_up_to_the_logit(name, sizes):
-    rows, index, values, _, _ = problem(MODELS[name], sizes)
-    linear, pairs = MODELS[name].contributions(rows, index, values)
-    np.testing.assert_allclose((linear + pairs).sum(axis=1), MODELS[name].predict(rows, index, values), rtol=1e-3, atol=1e-3)
+    model, rows, index, values, _, _ = problem(MODELS[name], sizes)
+    linear, pairs = model.contributions(rows, index, values)
+    np.testing.assert_allclose((linear + pairs).sum(axis=1), model.predict(rows, index, values), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bad_index_is_seen_at_the_door(name):
     rows, index, values = np.zeros((2, MODELS[name].dim(3)), np.float32), np.array([[0, 2]], np.int32), np.ones((1, 2), np.float32)
+    model = MODELS[name](fields_of(["user_id", "item_id"], np.array([1, 2])))
     with pytest.raises(AssertionError, match="outside"):
-        MODELS[name].predict(rows, index, values)
+        model.predict(rows, index, values)
+    with pytest.raises(AssertionError, match="another feature set"):
+        model.predict(rows, index[:, :1], values[:, :1])
 
 
 @pytest.mark.parametrize("name", MODELS)

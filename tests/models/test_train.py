@@ -5,7 +5,7 @@ from headrace.models import progressive
 from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
 from headrace.models.train import NotFinite, Trainer
-from tests.models.worlds import Shards, causes_of, films
+from tests.models.worlds import FIELDS, Shards, causes_of, films
 
 
 def learn_all(trainer, batch, size=256, offset=0):
@@ -24,7 +24,7 @@ def test_fm_learns_interactions_that_lr_cannot():
     for name in MODELS:
         shards = Shards(learning_rate=0.1)
         shards.dim = MODELS[name].dim(8)
-        learn_all(Trainer(MODELS[name], shards.pull, shards.push, l2=1e-3), batch)
+        learn_all(Trainer(MODELS[name](FIELDS), shards.pull, shards.push, l2=1e-3), batch)
         auc[name] = summary(shards, window=11)["auc"]  # the last thousand
     assert auc["fm"] > 0.75 and auc["lr"] < 0.6, auc
 
@@ -32,7 +32,7 @@ def test_fm_learns_interactions_that_lr_cannot():
 def test_counts_and_metrics_are_exact_whatever_is_retried():
     batch = films(900)
     shards = Shards()
-    trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=1e-3, window_offsets=100)
+    trainer = Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=1e-3, window_offsets=100, rate=0.1)
     rng = np.random.default_rng(2)
     for start in range(0, 900, 100):
         for _ in range(3):  # a push, and two that overlap with what was pushed before
@@ -49,7 +49,7 @@ def test_counts_and_metrics_are_exact_whatever_is_retried():
 def test_a_retry_after_a_crash_between_two_shards_keeps_the_metrics_exact():
     """One shard has the push, the other does not, the parameters have moved on: the retry falls into other bins."""
     batch, shards = films(600), Shards()
-    trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0)
+    trainer = Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=0.0)
     at, half = np.arange(300), np.full(300, 0.5, np.float32)
     shards.down = 1
     trainer.learn(batch.take(at), causes_of(at), half)
@@ -62,7 +62,7 @@ def test_a_retry_after_a_crash_between_two_shards_keeps_the_metrics_exact():
 
 def test_scores_of_the_exposure_are_what_is_counted_and_a_sample_without_one_is_learnt_alone():
     batch, shards = films(400), Shards()
-    trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0)
+    trainer = Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=0.0)
     scores = np.where(batch.label > 0.5, 0.9, 0.1)
     scores[::4] = np.nan
     at = np.arange(400)
@@ -75,35 +75,61 @@ def test_scores_of_the_exposure_are_what_is_counted_and_a_sample_without_one_is_
 
 
 def test_predictions_are_made_before_learning():
-    batch = films(256)
+    batch, half = films(256), np.full(256, 0.5, np.float32)
     shards = Shards(init_scale=0.0)
-    first = Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0).learn(batch, causes_of(np.arange(256)), np.full(256, 0.5, np.float32))
+    first = Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=0.0).learn(batch, causes_of(np.arange(256)), half)
     assert first.tolist() == [0.5] * 256
     assert summary(shards)["auc"] == 0.5
 
 
-def test_shuffled_labels_teach_nothing():
+@pytest.mark.parametrize("name", MODELS)
+def test_a_prediction_knows_the_samples_before_it_and_no_label_from_its_own_on(name):
+    batch, half = films(100), np.full(100, 0.5, np.float32)
+
+    def predicted(label):
+        shards = Shards(init_scale=0.0)
+        shards.dim = MODELS[name].dim(8)
+        trainer = Trainer(MODELS[name](FIELDS), shards.pull, shards.push, l2=0.0, rate=0.05)
+        return trainer.learn(Batch(batch.keys, batch.values, label, batch.weight), causes_of(np.arange(100)), half)
+
+    label = batch.label.copy()
+    label[40] = 1 - label[40]
+    one, other = predicted(batch.label), predicted(label)
+    assert (one[:41] == other[:41]).all() and (one[41:] != other[41:]).all()  # all have the bias in common
+
+
+def test_learning_in_turn_makes_the_size_of_a_push_matter_less():
+    auc = {}
+    for rate in (0.0, 0.1):
+        shards = Shards(learning_rate=0.1)
+        learn_all(Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=1e-3, rate=rate), films(3000), size=1500)
+        auc[rate] = summary(shards)["auc"]
+    assert auc[0.1] > auc[0.0] + 0.05
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_shuffled_labels_teach_nothing(rate):
     batch = films()
     shuffled = Batch(batch.keys, batch.values, np.random.default_rng(9).permutation(batch.label), batch.weight)
     shards = Shards()
-    learn_all(Trainer(MODELS["fm"], shards.pull, shards.push, l2=1e-2), shuffled)
+    learn_all(Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=1e-2, rate=rate), shuffled)
     assert summary(shards)["auc"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_an_empty_batch_calls_nobody():
-    assert len(Trainer(MODELS["fm"], None, None, 0.0).learn(films(0), causes_of([]), np.empty(0, np.float32))) == 0
+    assert len(Trainer(MODELS["fm"](FIELDS), None, None, 0.0).learn(films(0), causes_of([]), np.empty(0, np.float32))) == 0
 
 
 def absurd(batch, *at):
-    """`batch` with finite values at `at` whose products are not."""
-    values = batch.values.copy()
-    values[list(at)] = 3e38
-    return Batch(batch.keys, values, batch.label, batch.weight)
+    """`batch` with finite values at `at` whose products are not; half a label, so that the slope is never 0."""
+    values, label = batch.values.copy(), batch.label.copy()
+    values[list(at)], label[list(at)] = 3e38, 0.5
+    return Batch(batch.keys, values, label, batch.weight)
 
 
 def test_a_gradient_that_is_not_finite_is_refused_by_cause_and_the_rest_is_learnt():
     batch, shards, refused = absurd(films(200), 3, 77, 199), Shards(), {}
-    trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=1e-3)
+    trainer = Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=1e-3)
     half = np.full(200, 0.5, np.float32)
     with np.errstate(all="ignore"):
         trainer.learn(batch, causes_of(np.arange(200)), half, refuse=refused.__setitem__)
@@ -120,7 +146,7 @@ def test_a_gradient_that_is_not_finite_is_refused_by_cause_and_the_rest_is_learn
 def test_two_samples_that_are_finite_alone_are_both_learnt():
     shards, refused = Shards(), []
     batch = Batch(films(2).keys[[0, 0]], np.full((2, 3), 6e18, np.float32), np.zeros(2, np.float32), np.full(2, 6e19, np.float32))
-    trainer = Trainer(MODELS["lr"], lambda model, table, keys: (np.zeros((len(keys), 1), np.float32), 1), shards.push, l2=0.0)
+    trainer = Trainer(MODELS["lr"](FIELDS), lambda model, table, keys: (np.zeros((len(keys), 1), np.float32), 1), shards.push, l2=0.0)
     shards.dim = 1
     with np.errstate(all="ignore"):
         trainer.learn(batch, causes_of([0, 1]), np.full(2, 0.5, np.float32), refuse=lambda *told: refused.append(told))
@@ -130,8 +156,8 @@ def test_two_samples_that_are_finite_alone_are_both_learnt():
 def test_without_anyone_to_take_it_or_with_a_broken_model_it_is_an_error():
     batch, shards, half = absurd(films(8), 2), Shards(), np.full(8, 0.5, np.float32)
     with np.errstate(all="ignore"), pytest.raises(NotFinite, match=r"1 of 8 samples.*offset 2"):
-        Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0).learn(batch, causes_of(np.arange(8)), half)
-    broken = Trainer(MODELS["fm"], lambda model, table, keys: (np.full((len(keys), 9), np.nan, np.float32), 1), shards.push, l2=0.0)
+        Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=0.0).learn(batch, causes_of(np.arange(8)), half)
+    broken = Trainer(MODELS["fm"](FIELDS), lambda model, table, keys: (np.full((len(keys), 9), np.nan, np.float32), 1), shards.push, l2=0.0)
     refused = []
     with pytest.raises(NotFinite, match="8 of 8 samples"):
         broken.learn(films(8), causes_of(np.arange(8)), half, refuse=lambda *told: refused.append(told))

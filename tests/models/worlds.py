@@ -3,8 +3,12 @@
 import numpy as np
 
 from headrace.models.batch import Batch
+from headrace.models.fields import fields_of
 from headrace.ps.kernels import slots_of
 from headrace.rpc.causes import Causes
+
+FIELDS = fields_of(["bias", "user_id", "item_id"], np.array([0, 1, 2]))
+"""Of `films`."""
 
 
 def films(samples=12_000, users=60, items=80, seed=0):

@@ -84,7 +84,7 @@ def test_actions_answer_their_request_in_order_of_time():
     assert report["click_rate"] == pytest.approx(np.mean([window["shown"] for window in report["windows"]]) / 8, rel=0.2)
     for event in engine.events:
         assert event["request_id"].startswith("q") and event["event_id"] == f"{event['request_id']}:{event['position']}:{event['action']}"
-        check_interaction({"ts_ms": 10**12, "exposure": None, **event})
+        check_interaction({"scene": "", "value": 1.0, "position": None, "ts_ms": 10**12, "exposure": None, **event})
         assert {"user.age", "item.topic", "daypart"} <= set(event["context"])
     assert len({event["event_id"] for event in engine.events}) == len(engine.events)
     assert engine.sent_at == sorted(engine.sent_at) and len(set(engine.sent_at)) > 50

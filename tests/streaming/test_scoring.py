@@ -5,20 +5,23 @@ import pytest
 
 pytest.importorskip("pyflink")
 
+from headrace.features.layout import SIDE, SLOTS, F
 from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS
+from headrace.models.fields import fields_of
 from headrace.models.fm import probability
 from headrace.streaming import scoring
 from headrace.streaming.scoring import Scorer, Scoring
 from tests.ps.worlds import served
 
-KEYS = np.array([[3, 4, 5], [3, 9, 5]], np.uint64)
-VALUES = np.array([[1.0, 0.5, 0.0], [1.0, 2.0, -1.0]], np.float32)
+KEYS = np.arange(2 * F, dtype=np.uint64).reshape(2, F) % 40
+VALUES = np.random.default_rng(3).normal(size=(2, F)).astype(np.float32)
 
 
 def weights(keys):
     """A row of 1 + 2 floats a key."""
-    return np.stack([keys.astype(np.float32) / 10, np.ones(len(keys)), -np.ones(len(keys))], axis=1).astype(np.float32)
+    wave = keys.astype(np.float64)
+    return np.stack([wave / 100, np.sin(wave), np.cos(wave)], axis=1).astype(np.float32)
 
 
 def test_scores_are_the_models_on_the_rows_served():
@@ -32,7 +35,7 @@ def test_scores_are_the_models_on_the_rows_served():
         assert scorer.score(KEYS[:0], VALUES[:0]) is None
         scorer.close()
     keys, index = unique_keys(KEYS)
-    np.testing.assert_array_equal(score, probability(MODELS["fm"].predict(weights(keys), index, VALUES)))
+    np.testing.assert_array_equal(score, probability(MODELS["fm"](fields_of(SLOTS, SIDE)).predict(weights(keys), index, VALUES)))
     assert sequence == 41 and score[0] != score[1]
 
 

@@ -8,6 +8,7 @@ pytest.importorskip("pyflink")
 
 from headrace.features.layout import FEATURE_SET, SIDE, SLOTS, F, K
 from headrace.models.catalog import MODELS
+from headrace.models.fields import fields_of
 from headrace.models.train import NotFinite, Trainer
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import Refused, Unavailable
@@ -172,7 +173,7 @@ class Shards:
 @pytest.fixture
 def learner():
     made, shards = Learn(ADDRESSES, Lesson("fm", "click", 0.0, 4096)), Shards()
-    made.trainer = Trainer(MODELS["fm"], shards.pull, shards.push, l2=0.0, window_offsets=4096, effect="click")
+    made.trainer = Trainer(MODELS["fm"](fields_of(SLOTS, SIDE)), shards.pull, shards.push, l2=0.0, window_offsets=4096, effect="click")
     return made, shards
 
 
