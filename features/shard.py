@@ -11,7 +11,7 @@ from headrace.features import kernels
 from headrace.features.frozen import Frozen, from_bytes, to_bytes
 from headrace.features.layout import EVENT_COLUMNS, FEATURE_SET, FOLDED, ITEM_ROW, REPEATED, RETRY, RING, ROW_VERSION, USER_ROW, F, K
 from headrace.features.popular import Popular
-from headrace.features.store import Batch, FeatureStore, cause_key, counts_bytes, ring_page_key, ring_page_of
+from headrace.features.store import Batch, FeatureStore, cause_key, counts_bytes, ring_first_key, ring_first_of, ring_page_key, ring_page_of
 from headrace.rpc.causes import PAGE_BITS, Causes, RingKey, Rings
 from headrace.rpc.errors import TooOld, Unavailable
 from headrace.rpc.message import Arrays
@@ -184,9 +184,10 @@ class FeatureShard:
 
     def _prune(self, batch: Batch, key: RingKey, head_page: int) -> None:
         """When a ring enters a page: delete the pages that it has left, and the frozen samples older than are kept."""
-        left = head_page + 1 - self._rings.length // PAGE_BITS
+        left = self._rings.first_page(key)
         if left > 0:
             batch.delete_range("rings", ring_page_key(*key, 0), ring_page_key(*key, left))
+            batch.put("meta", ring_first_key(*key), left.to_bytes(8, "big"))
         floor = head_page * PAGE_BITS - self._frozen_offsets
         where = (key.source, key.partition)
         since = self._frozen_floor.get(where, 0)
@@ -206,6 +207,10 @@ class FeatureShard:
             key = RingKey(scope, source, partition, effect)
             self._rings.restore(key, page, data)
             self._head_pages[key] = max(page, self._head_pages.get(key, -1))
+        for data_key, data in self.store.scan("meta"):
+            ring = ring_first_of(data_key)
+            if ring is not None:
+                self._rings.restore_first(RingKey(*ring), int.from_bytes(data, "big"))
         self.popular.rebuild(_item_blocks(self.store))
 
 

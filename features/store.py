@@ -18,6 +18,7 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, O
 FAMILIES = ("users", "items", "frozen", "rings", "names", "meta")
 _CAUSE = struct.Struct(">IIQ")
 _RING_PAGE = struct.Struct(">Q")
+_RING_FIRST = b"first "
 
 
 def _options() -> Options:
@@ -153,6 +154,16 @@ def cause_key(source: int, partition: int, offset: int) -> bytes:
 def ring_page_key(scope: str, source: int, partition: int, effect: str, page: int) -> bytes:
     """Key of a ring's page in `rings`: its ring as JSON, then the page's number."""
     return json.dumps([scope, source, partition, effect]).encode() + _RING_PAGE.pack(page)
+
+
+def ring_first_key(scope: str, source: int, partition: int, effect: str) -> bytes:
+    """Key in `meta` of the first page that a ring keeps."""
+    return _RING_FIRST + json.dumps([scope, source, partition, effect]).encode()
+
+
+def ring_first_of(key: bytes) -> tuple[str, int, int, str] | None:
+    """The ring that a key of `meta` tells the first page of, None for another key."""
+    return tuple(json.loads(key[len(_RING_FIRST) :])) if key.startswith(_RING_FIRST) else None
 
 
 def ring_page_of(key: bytes) -> tuple[str, int, int, str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,6 +21,14 @@ PULL_ROWS = 16384
 Compute = Callable[[np.ndarray], Tables]
 
 
+class Caller(Protocol):
+    """What a ParameterClient asks of the way to one shard; rpc.client.Client is one."""
+
+    def call_until(self, deadline_s: float, verb: str, header: Header, arrays: Arrays) -> tuple[Header, Arrays]: ...
+
+    def close(self) -> None: ...
+
+
 class PushResult(NamedTuple):
     """How many shards applied it, how many had it already (together: all), how often RECUT was answered; the shards' lowest sequence."""
 
@@ -35,13 +43,13 @@ class ParameterClient:
 
     While a shard is unavailable, calls are tried again for `timeout_s`: pulls change nothing, and a push is known by its causes. Then
     Unavailable is raised; a push may then stand on some shards and not on others, and pushing the same causes again completes it.
-    Calls are safe from several threads.
+    Calls are safe from several threads. `callers`, one a shard, take the place of connections to `addresses`, and are called in turn.
     """
 
-    def __init__(self, addresses: Sequence[str], timeout_s: float = 30.0) -> None:
-        self._clients = [Client(address, timeout_s) for address in addresses]
+    def __init__(self, addresses: Sequence[str] = (), timeout_s: float = 30.0, callers: Sequence[Caller] | None = None) -> None:
+        self._clients: Sequence[Caller] = [Client(address, timeout_s) for address in addresses] if callers is None else callers
         self._timeout_s = timeout_s
-        self._pool = ThreadPoolExecutor(len(addresses), "ps-client") if len(addresses) > 1 else None
+        self._pool = ThreadPoolExecutor(len(addresses), "ps-client") if len(addresses) > 1 and callers is None else None
 
     def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:
         """([n, dim] in the order of uint64[n], sequence): every push up to `sequence` is in the values. Raises Refused, Unavailable."""
@@ -56,18 +64,21 @@ class ParameterClient:
             values[at] = arrays["values"]
         return values, min(header["sequence"] for header, _ in answers)
 
-    def push(self, model: str, effect: str, causes: Causes, compute: Compute, newest: Newest | None = None) -> PushResult:
+    def push(self, model: str, effect: str, causes: Causes, compute: Compute, newest: Newest | None = None, *,
+             wanted: Sequence[np.ndarray] | None = None) -> PushResult:
         """Push what `compute` gives for the causes, to every shard, each cause once a shard.
 
         `compute(index int64[k])` -> {table: (distinct keys uint64[u], grads [u, dim])} for the causes at `index`: called for all, and
-        again, on this thread, for the rest when a shard has applied some of them. `newest` of the causes tells how fresh the
-        shards are. Raises TooOld, Refused, BadMessage, Unavailable.
+        again, on this thread, for the rest when a shard has applied some of them. `newest` of the causes tells how fresh the shards are.
+        `wanted`: the causes that each shard is sent, int64 indices; all of them by default. Raises TooOld, Refused, BadMessage and
+        Unavailable.
         """
-        everything = np.arange(len(causes))
-        if not len(everything):
+        if wanted is None:
+            wanted = [np.arange(len(causes))] * len(self._clients)
+        open_index = {shard: index for shard, index in enumerate(wanted) if len(index)}
+        if not open_index:
             return PushResult(0, 0, 0, 0)
         known: dict[bytes, list[dict[str, np.ndarray]]] = {}
-        open_index = {shard: everything for shard in range(len(self._clients))}
         done = {APPLIED: 0, DUPLICATE: 0, RECUT: 0}
         sequence: list[int] = []
         while open_index:
@@ -87,6 +98,12 @@ class ParameterClient:
                     sequence.append(header["sequence"])
             open_index = following
         return PushResult(done[APPLIED], done[DUPLICATE], done[RECUT], min(sequence))
+
+    def known(self, model: str, effect: str, causes: Causes) -> list[np.ndarray]:
+        """Each shard's uint8[n]: rpc.causes.NEW, APPLIED or OLD of every cause, as of now. Raises Refused, BadMessage, Unavailable."""
+        header = {"model": model, "effect": effect}
+        calls = [(shard, "known", header, causes._asdict()) for shard in range(len(self._clients))]
+        return [arrays["status"] for _, arrays in self._all(calls)]
 
     def stats(self) -> list[Header]:
         """Each shard's stats, in order. Raises Unavailable."""

@@ -152,6 +152,9 @@ def _restore(shard: Shard, cut: Cut) -> None:
     for key, page, data in cut.rings:
         if key.scope in scopes:
             shard.rings.restore(key, page, data)
+    for key, page in cut.firsts:
+        if key.scope in scopes:
+            shard.rings.restore_first(key, page)
 
 
 def _same_layout(then: dict[str, ModelSpec], specs: list[ModelSpec]) -> None:

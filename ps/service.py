@@ -22,7 +22,7 @@ Answer = tuple[Header, Arrays]
 
 
 def shard_verbs(store: Store, hop: Hop | None = None) -> dict[str, Verb]:
-    """pull, push, stats, export, snapshot; `hop` notes how old the newest cause of a push is when it is applied."""
+    """pull, push, known, stats, export, snapshot; `hop` notes how old the newest cause of a push is when it is applied."""
     shard = store.shard
 
     def pull(header: Header, arrays: Arrays) -> Answer:
@@ -30,16 +30,15 @@ def shard_verbs(store: Store, hop: Hop | None = None) -> dict[str, Verb]:
         return {"sequence": shard.sequence}, {"values": shard.pull(_text(header, "model"), _text(header, "table"), keys)}
 
     def push(header: Header, arrays: Arrays) -> Answer:
-        causes = Causes(column(arrays, "source", "int32", (None,)), column(arrays, "partition", "int32", (None,)),
-                        column(arrays, "offset", "int64", (None,)))
-        if not len(causes.source) == len(causes.partition) == len(causes.offset):
-            raise BadMessage("source, partition and offset differ in length")
         newest = from_header(header.get("newest"))
-        done = shard.push(_text(header, "model"), _text(header, "effect"), causes, _tables(arrays), newest)
+        done = shard.push(_text(header, "model"), _text(header, "effect"), _causes(arrays), _tables(arrays), newest)
         if hop is not None and done.status == APPLIED:
             hop.observe(newest)
         bits = {"applied": done.applied.astype(np.uint8)} if done.status == RECUT and done.applied is not None else {}
         return {"status": done.status, "sequence": done.sequence}, bits
+
+    def known(header: Header, arrays: Arrays) -> Answer:
+        return {"sequence": shard.sequence}, {"status": shard.known(_text(header, "model"), _text(header, "effect"), _causes(arrays))}
 
     def export(header: Header, arrays: Arrays) -> Answer:
         table, cursor = shard.table(_text(header, "model"), _text(header, "table")), header.get("cursor", 0)
@@ -60,7 +59,7 @@ def shard_verbs(store: Store, hop: Hop | None = None) -> dict[str, Verb]:
     def stats(header: Header, arrays: Arrays) -> Answer:
         return shard_stats(store), {}
 
-    return {"pull": pull, "push": push, "export": export, "snapshot": snapshot, "stats": stats}
+    return {"pull": pull, "push": push, "known": known, "export": export, "snapshot": snapshot, "stats": stats}
 
 
 def shard_stats(store: Store) -> Header:
@@ -137,6 +136,14 @@ class ReplicaFigures:
         for name, count in self._replica.counts.items():
             yield CounterMetricFamily(f"headrace_replica_{name}", f"Blocks: {name}", value=count)
         yield GaugeMetricFamily("headrace_replica_open_gaps", "Tables of shards to export again", value=len(self._replica.gaps))
+
+
+def _causes(arrays: Arrays) -> Causes:
+    causes = Causes(column(arrays, "source", "int32", (None,)), column(arrays, "partition", "int32", (None,)),
+                    column(arrays, "offset", "int64", (None,)))
+    if not len(causes.source) == len(causes.partition) == len(causes.offset):
+        raise BadMessage("source, partition and offset differ in length")
+    return causes
 
 
 def _tables(arrays: Arrays) -> dict[str, tuple[np.ndarray, np.ndarray]]:

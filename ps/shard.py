@@ -69,6 +69,10 @@ class Shard:
         self._mine(keys, name)
         return table.pull(keys)
 
+    def known(self, model: str, effect: str, causes: Causes) -> np.ndarray:
+        """uint8[n]: rpc.causes.NEW, APPLIED or OLD. Raises Refused for an unknown model, BadMessage for a negative number."""
+        return self.rings.check(self._spec(model).scope, effect, causes)
+
     def push(self, model: str, effect: str, causes: Causes, tables: Tables, newest: Newest | None = None) -> Pushed:
         """Apply a push once. `tables`: name -> (distinct keys uint64[u], grads [u, dim] of the table's dtype); none is normal.
         `newest` of the causes, for who asks how fresh the model is.
@@ -125,9 +129,7 @@ class Shard:
         self.sequence += 1
 
     def _check(self, model: str, effect: str, causes: Causes, tables: Tables) -> ModelSpec:
-        spec = self.specs.get(model)
-        if spec is None:
-            raise Refused(f"no model {model!r}; there are {', '.join(sorted(self.specs))}")
+        spec = self._spec(model)
         if not effect or not isinstance(effect, str):
             raise BadMessage("a push names its effect")
         _distinct(causes)
@@ -149,6 +151,12 @@ class Shard:
                 raise Refused(f"{where} is full at {table.rows_max} rows: raise ps.rows_max")
         return spec
 
+    def _spec(self, model: str) -> ModelSpec:
+        spec = self.specs.get(model)
+        if spec is None:
+            raise Refused(f"no model {model!r}; there are {', '.join(sorted(self.specs))}")
+        return spec
+
     def _mine(self, keys: np.ndarray, where: str) -> None:
         at = kernels.foreign(kernel_input(keys), *self.slots)
         if at >= 0:
@@ -162,7 +170,7 @@ class Shard:
             keys, rows = table.stored()
             tables[model, name] = TableCut(self.specs[model].version, list(table.spec.layout()), keys.copy(), rows.copy(),
                                            table.changed().copy(), table.published.copy())
-        return Cut(self.sequence, self.epoch, tables, list(self.rings.items()))
+        return Cut(self.sequence, self.epoch, tables, list(self.rings.items()), list(self.rings.firsts()))
 
     def digest(self) -> str:
         """sha256 of sequence, tables and rings: two shards that hold the same bytes have the same."""
@@ -171,6 +179,7 @@ class Shard:
             state.update(repr((at, self.tables[at].digest())).encode())
         for key, page, data in self.rings.items():
             state.update(repr((key, page)).encode() + data)
+        state.update(repr(list(self.rings.firsts())).encode())
         return state.hexdigest()
 
 

@@ -41,12 +41,13 @@ class TableCut(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """A shard at one sequence, in memory of its own. `tables` by (model, table)."""
+    """A shard at one sequence, in memory of its own. `tables` by (model, table); `firsts`: the first page that a ring keeps."""
 
     sequence: int
     epoch: int
     tables: dict[tuple[str, str], TableCut]
     rings: list[tuple[RingKey, int, bytes]]
+    firsts: list[tuple[RingKey, int]]
 
 
 def folders(folder: Path) -> list[tuple[int, Path]]:
@@ -73,7 +74,8 @@ def write(folder: Path, cut: Cut) -> Path:
     pages = np.frombuffer(b"".join(data for _, _, data in cut.rings), np.uint8)
     files["rings"] = _write_file(work / "rings", pages)
     rings = [[*key, page] for key, page, _ in cut.rings]
-    line = json.dumps({"format": FORMAT, "sequence": cut.sequence, "epoch": cut.epoch, "tables": tables, "rings": rings, "files": files})
+    line = json.dumps({"format": FORMAT, "sequence": cut.sequence, "epoch": cut.epoch, "tables": tables, "rings": rings, "files": files,
+                       "firsts": [[*key, page] for key, page in cut.firsts]})
     _write_file(work / "manifest.json", np.frombuffer(f"{line}\n{hashlib.sha256(line.encode()).hexdigest()}\n".encode(), np.uint8))
     _sync(work)
     work.rename(final)
@@ -116,9 +118,9 @@ def read(path: Path) -> Cut:
         tables[said["model"], said["table"]] = TableCut(said["version"], said["layout"], data[f"{at}.keys"].view(np.uint64), rows,
                                                         data[f"{at}.changed"].view(np.int64), np.array(said["published"], np.int64))
     raw = data["rings"].tobytes()
-    rings = [(RingKey(scope, source, partition, effect), page, raw[i * _PAGE_BYTES : (i + 1) * _PAGE_BYTES])
-             for i, (scope, source, partition, effect, page) in enumerate(manifest["rings"])]
-    return Cut(manifest["sequence"], manifest["epoch"], tables, rings)
+    rings = [(RingKey(*key), page, raw[i * _PAGE_BYTES : (i + 1) * _PAGE_BYTES]) for i, (*key, page) in enumerate(manifest["rings"])]
+    firsts = [(RingKey(*key), page) for *key, page in manifest.get("firsts", [])]
+    return Cut(manifest["sequence"], manifest["epoch"], tables, rings, firsts)
 
 
 def _write_file(path: Path, array: np.ndarray) -> dict[str, Any]:

@@ -43,18 +43,23 @@ class RingKey(NamedTuple):
 
 
 class Ring:
-    """Applied offsets of one RingKey: a window of `length` bits that ends at the page of the highest offset marked."""
+    """Applied offsets of one RingKey: a window of `length` bits that ends at the page of the highest offset marked.
+
+    `first_page`: pages before it were dropped. It is kept with the pages, because a ring that is opened with a longer length knows no more
+    of them than before.
+    """
 
     def __init__(self, length: int) -> None:
         assert length >= PAGE_BITS and length % PAGE_BITS == 0, "a ring is a whole number of pages"
         self.length = length
         self.pages: dict[int, np.ndarray] = {}
         self.head_page = -1
+        self.first_page = 0
 
     @property
     def floor(self) -> int:
         """The lowest offset that is still known."""
-        return max(0, (self.head_page + 1) * PAGE_BITS - self.length)
+        return max(self.first_page, self.head_page + 1 - self.length // PAGE_BITS) * PAGE_BITS
 
     def check(self, offsets: np.ndarray) -> np.ndarray:
         """uint8[n]: NEW, APPLIED or OLD for each of int64[n]. A batch's own repeats are not seen here."""
@@ -81,7 +86,8 @@ class Ring:
             np.bitwise_or.at(held, bit >> np.uint64(6), np.uint64(1) << (bit & np.uint64(63)))
         if touched and max(touched) > self.head_page:
             self.head_page = max(touched)
-            for page in [page for page in self.pages if (page + 1) * PAGE_BITS <= self.floor]:
+            self.first_page = self.floor // PAGE_BITS
+            for page in [page for page in self.pages if page < self.first_page]:
                 del self.pages[page]
         return touched
 
@@ -138,6 +144,20 @@ class Rings:
         ring = self._rings.setdefault(key, Ring(self.length))
         ring.pages[page] = np.frombuffer(data, np.uint64).copy()
         ring.head_page = max(ring.head_page, page)
+
+    def first_page(self, key: RingKey) -> int:
+        """Pages of the ring before it were dropped."""
+        return self._rings[key].first_page
+
+    def restore_first(self, key: RingKey, page: int) -> None:
+        """Put back what `firsts` gave."""
+        self._rings.setdefault(key, Ring(self.length)).first_page = page
+
+    def firsts(self) -> Iterator[tuple[RingKey, int]]:
+        """The first page kept of every ring that has dropped pages, in a fixed order; they are written with the pages."""
+        for key in sorted(self._rings):
+            if self._rings[key].first_page:
+                yield key, self._rings[key].first_page
 
     def items(self) -> Iterator[tuple[RingKey, int, bytes]]:
         """Every page of every ring in a fixed order: what a snapshot holds."""

@@ -181,6 +181,17 @@ def test_too_old_stops_the_caller(tmp_path):
     shard.store.close()
 
 
+def test_a_ring_that_was_lengthened_stays_closed_where_it_was_cut(tmp_path):
+    shard = shard_at(tmp_path, ring_length=4096)
+    shard.freeze_and_fold(*columns([{"cause": (1, 0, n), "event": n + 1} for n in (0, 20_000)]))
+    shard.store.close()
+    shard = shard_at(tmp_path, ring_length=1 << 16)
+    with pytest.raises(TooOld, match="before the ring"):
+        shard.freeze_and_fold(*columns([{"cause": (1, 0, 0), "event": 99}]))
+    assert shard.freeze_and_fold(*columns([{"cause": (1, 0, 20_001), "event": 100}])).status.tolist() == [0]
+    shard.store.close()
+
+
 def test_frozen_samples_and_ring_pages_are_pruned(tmp_path):
     shard = shard_at(tmp_path, ring_length=1 << 16, frozen_offsets=4096)
     for start in range(0, 1 << 17, 4096):

@@ -8,8 +8,11 @@ import pytest
 
 from headrace.ps import snapshot
 from headrace.ps.log import LogError, segments
+from headrace.ps.recovery import Store
 from headrace.ps.snapshot import SnapshotError
 from headrace.ps.spec import SpecError
+from headrace.rpc.causes import APPLIED, NEW, OLD
+from headrace.rpc.errors import TooOld
 from tests.ps import worlds
 
 
@@ -187,3 +190,26 @@ def test_the_epoch_grows_at_every_opening(tmp_path):
     with worlds.store(tmp_path, now_ms=lambda: 0) as store:  # a clock that went back
         epochs.append(store.shard.epoch)
     assert epochs == sorted(set(epochs))
+
+
+def test_a_ring_that_was_lengthened_stays_closed_where_it_was_cut(tmp_path):
+    """Pages that a short ring dropped are not taken for pages in which nothing was applied, whether from a snapshot or from the log."""
+
+    def opened(ring_length):
+        return Store(tmp_path, [worlds.spec()], 0, 1, 5000, ring_length, lambda: 1)
+
+    store = opened(4096)
+    for offset in (5, 9000):
+        store.shard.push("fm", "click", worlds.causes([offset]), {})
+    store.snapshot()
+    store.shard.push("fm", "click", worlds.causes([20_000]), {})
+    digest = store.shard.digest()
+    store.close()
+    store = opened(4096)
+    assert store.shard.digest() == digest
+    store.close()
+    store = opened(1 << 16)
+    assert store.shard.known("fm", "click", worlds.causes([5, 8191, 8192, 9000, 20_000])).tolist() == [OLD, OLD, NEW, APPLIED, APPLIED]
+    with pytest.raises(TooOld):
+        store.shard.push("fm", "click", worlds.causes([5]), {})
+    store.close()

@@ -49,6 +49,24 @@ def test_restored_pages_answer_as_before():
     assert again.count("fm@1") == rings.count("fm@1", "click") == 3
 
 
+def test_a_ring_opened_longer_does_not_take_dropped_pages_for_new():
+    rings, key = Rings(PAGE_BITS), RingKey("fm@1", 7, 0, "click")
+    rings.mark("fm@1", "click", causes((7, 0, 5), (7, 1, 5)))
+    rings.mark("fm@1", "click", causes((7, 0, 2 * PAGE_BITS)))
+    assert list(rings.firsts()) == [(key, 2)]
+    longer = Rings(4 * PAGE_BITS)
+    for kept, page, data in rings.items():
+        longer.restore(kept, page, data)
+    for kept, page in rings.firsts():
+        longer.restore_first(kept, page)
+    asked = causes((7, 0, 5), (7, 0, 2 * PAGE_BITS), (7, 0, 2 * PAGE_BITS + 1), (7, 1, 5))
+    assert longer.check("fm@1", "click", asked).tolist() == [OLD, APPLIED, NEW, APPLIED]
+    longer.mark("fm@1", "click", causes((7, 0, 5 * PAGE_BITS)))
+    assert longer.check("fm@1", "click", asked).tolist() == [OLD, APPLIED, NEW, APPLIED]
+    longer.mark("fm@1", "click", causes((7, 0, 6 * PAGE_BITS)))
+    assert longer.check("fm@1", "click", asked).tolist() == [OLD, OLD, OLD, APPLIED]
+
+
 def test_touched_pages_are_told_so_that_they_are_written_with_the_data():
     rings = Rings(4 * PAGE_BITS)
     assert rings.mark("s", "e", causes((1, 2, 3), (1, 2, PAGE_BITS))) == [(RingKey("s", 1, 2, "e"), 0), (RingKey("s", 1, 2, "e"), 1)]
