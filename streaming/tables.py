@@ -57,8 +57,11 @@ def avro_source(connection: Connection, name: str, topic: str, schema: str, grou
         lines += [f"`ts` AS TO_TIMESTAMP_LTZ(`{event_time}`, 3)",
                   f"WATERMARK FOR `ts` AS `ts` - INTERVAL '{out_of_orderness_ms / 1000:.3f}' SECOND"]
     body = ",\n  ".join(lines)
+    # A watermark an event, through every join, window and timer behind it, halves what the samples job can do. Every 20 ms does as well:
+    # `wait` sorts its samples by event time in the end, and `eager` scores exposures when they are made.
+    scan = _scan(group) | ({"scan.watermark.emit.strategy": "on-periodic"} if event_time else {})
     avro = {"value.format": "avro-confluent", "value.avro-confluent.url": connection.registry}
-    return f"CREATE TEMPORARY TABLE {name} (\n  {body}\n) WITH (\n  {_with({**_kafka(connection, topic), **_scan(group), **avro})}\n)"
+    return f"CREATE TEMPORARY TABLE {name} (\n  {body}\n) WITH (\n  {_with({**_kafka(connection, topic), **scan, **avro})}\n)"
 
 
 def avro_sink(connection: Connection, name: str, topic: str, schema: str, *, keyed: bool = True) -> str:
