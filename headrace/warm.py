@@ -16,7 +16,7 @@ from headrace.serve import specs
 def warm(config: Config) -> None:
     """Kernels of the features, of the parameter server's tables, and of the models, at the dtypes that travel."""
     compile_kernels()
-    warm_kernels(specs(config))
+    warm_kernels(specs(config.trained))
     keys, index = unique_keys(np.zeros((1, 2), np.uint64))
     one = np.ones(1, np.float32)
     for model in MODELS.values():

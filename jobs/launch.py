@@ -68,7 +68,7 @@ def source(config: Config, topic: str) -> int:
 
 def settings(name: str, config: Config, *, target: str = "", jars: tuple[Path, ...] = (), savepoint: str = "") -> Settings:
     """How job `name` runs under `config`."""
-    rows = config.flink.train_batch_rows if name == "train" else config.flink.batch_rows
+    rows = config.flink.train_batch_rows if name.startswith("train") else config.flink.batch_rows
     flink = config.flink
     return Settings(name, sys.executable, target, flink.parallelism, jars, flink.bundle_time_ms, max(rows, flink.batch_rows), rows,
                     flink.checkpoint_ms, savepoint)

@@ -54,9 +54,9 @@ def headrace(*arguments: str, cwd: Path | None = None, stdin: str = "", **more: 
                           input=stdin, env=environment(**more))
 
 
-def running(folder: Path, *only: str) -> Iterator[Config]:
+def running(folder: Path, *only: str, config: Config | None = None) -> Iterator[Config]:
     """A stack on `folder`, stopped at the end; `only` as in `headrace up --only`."""
-    config = with_free_ports(Config())
+    config = with_free_ports(config or Config())
     config.stack.data_dir = folder / "data"
     file = folder / "headrace.toml"
     file.write_text(show(config))
@@ -78,9 +78,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
 @pytest.fixture(scope="session")
 def on_stack(stack: Config) -> Headrace:
     """The command line towards the stack, which is found by its data folder alone."""
+    return towards(stack)
+
+
+def towards(stack: Config, **more: str) -> Headrace:
+    """The command line towards `stack`; `more` are environment variables."""
 
     def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        return headrace(*arguments, cwd=cwd or stack.stack.data_dir, HEADRACE_STACK__DATA_DIR=str(stack.stack.data_dir))
+        return headrace(*arguments, cwd=cwd or stack.stack.data_dir, HEADRACE_STACK__DATA_DIR=str(stack.stack.data_dir), **more)
 
     return run
 
