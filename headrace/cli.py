@@ -20,6 +20,7 @@ COMMANDS = {
     "env": ("headrace.commands.env:command", "Print what a shell needs to run flink against the stack."),
     "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
     "offline": ("headrace.commands.offline:command", "Learn a log in this process, without Kafka and Flink."),
+    "backfill": ("headrace.commands.backfill:app", "Learn what parameter shards lack, from samples or a file."),
     "emit": ("headrace.commands.emit:command", "Send a few interactions."),
     "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),
     "demo": ("headrace.commands.demo:command", "Show the whole loop."),
