@@ -32,8 +32,8 @@ class FeatureService:
         self._events = Counter("headrace_features_events_total", "Events by status.", ["status"], registry=self.registry)
         self._seconds = Histogram("headrace_features_call_seconds", "Seconds of a call in its turn.", ["verb"], registry=self.registry,
                                   buckets=(.0002, .0005, .001, .002, .005, .01, .02, .05, .1, .5, 2))
-        for name in ("sequence", "users", "items"):
-            gauge = Gauge(f"headrace_features_{name}", f"Count of {name}.", registry=self.registry)
+        for name in ("sequence", "users", "items", "late", "out_of_order"):
+            gauge = Gauge(f"headrace_features_{name}", f"Count of {name.replace('_', ' ')}.", registry=self.registry)
             gauge.set_function(partial(self._count, name))
 
     def verbs(self) -> Mapping[str, Verb]:

@@ -19,7 +19,7 @@ from headrace.rpc.message import Arrays
 EFFECT = "fold"
 BATCH_MAX = 4096
 FROZEN_OFFSETS = 1 << 18  # what is replayed after a crash: the rate of a partition times the checkpoint interval
-_COUNTS = ("sequence", "applied", "retries", "users", "items", "impressions", "clicks")
+_COUNTS = ("sequence", "applied", "retries", "late", "out_of_order", "users", "items", "impressions", "clicks")
 
 
 class User(NamedTuple):
@@ -41,8 +41,9 @@ class Sample(NamedTuple):
 class FeatureShard:
     """Owned by one thread. `frozen_offsets`: how many offsets a partition the frozen samples are kept for, at most `ring_length`.
 
-    counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `users`, `items`,
-    `impressions` and `clicks` (folded ever: the prior of all rates); `duplicates` since the start.
+    counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `late` (folded behind a newer event of
+    their user), `out_of_order` (causes behind a higher offset of their partition), `users`, `items`, `impressions` and `clicks` (folded
+    ever: the prior of all rates); `duplicates` since the start.
     """
 
     def __init__(self, store: FeatureStore, *, half_life_s: float, ring_length: int, frozen_offsets: int = FROZEN_OFFSETS) -> None:
@@ -135,7 +136,7 @@ class FeatureShard:
     def _fold(self, causes: Causes, events: Arrays) -> Frozen:
         users = _Rows.read(self.store, "users", events["user"], USER_ROW)
         items = _Rows.read(self.store, "items", events["item"], ITEM_ROW)
-        answer, totals = Frozen.empty(len(causes)), self._totals()
+        answer, totals, newest_ms = Frozen.empty(len(causes)), self._totals(), users.rows["last_ts_ms"].copy()
         sequence = kernels.freeze_and_fold(
             users.rows, items.rows, users.index, items.index, *causes, events["ts_ms"], events["action"], events["user"], events["item"],
             events["event"], events["user_fields"], events["item_fields"], events["context"], events["served"], self._half_life_ms,
@@ -146,6 +147,8 @@ class FeatureShard:
         counts = self.counts | {
             "sequence": int(sequence), "applied": self.counts["applied"] + len(causes),
             "retries": self.counts["retries"] + int((~folded).sum()),
+            "late": self.counts["late"] + int(_behind(users.index[folded], events["ts_ms"][folded], newest_ms).sum()),
+            "out_of_order": self.counts["out_of_order"] + self._out_of_order(causes),
             "users": self.counts["users"] + int((users.changed & ~users.found).sum()),
             "items": self.counts["items"] + int((items.changed & ~items.found).sum()),
             "impressions": int(totals[0]), "clicks": int(totals[1])}
@@ -153,6 +156,13 @@ class FeatureShard:
         self.counts = counts
         self.popular.fold(items.keys[items.changed], items.rows[items.changed])
         return answer
+
+    def _out_of_order(self, causes: Causes) -> int:
+        """How many of new causes come behind a higher offset of their partition."""
+        code, group = np.unique(causes.source.astype(np.int64) << 32 | causes.partition, return_inverse=True)
+        rings = [RingKey(FEATURE_SET, int(one >> 32), int(one & 0xFFFFFFFF), EFFECT) for one in code]
+        highest = np.array([self._rings.highest(ring) for ring in rings], np.int64)
+        return int(_behind(group.reshape(-1), causes.offset, highest).sum())
 
     def _write(self, causes: Causes, answer: Frozen, users: _Rows, items: _Rows, counts: dict[str, int]) -> None:
         """One batch: rows, what was answered, the rings' pages, the counts."""
@@ -244,6 +254,16 @@ def _first_rows(causes: Causes) -> np.ndarray:
     cause["source"], cause["partition"], cause["offset"] = causes
     _, first, inverse = np.unique(cause, return_index=True, return_inverse=True)
     return first[inverse.reshape(-1)]
+
+
+def _behind(group: np.ndarray, value: np.ndarray, highest: np.ndarray) -> np.ndarray:
+    """bool[n]: which values int64[n] lie below an earlier one of their group int64[n], or below highest int64[g] of it."""
+    rank = np.unique(value, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(group, kind="stable")
+    place = (rank + group * len(value))[order]  # a later group's places lie above an earlier group's
+    behind = np.zeros(len(value), bool)
+    behind[order[1:]] = place[1:] < np.maximum.accumulate(place)[:-1]
+    return behind | (value < highest[group])
 
 
 def _put(answer: Frozen, at: np.ndarray, part: Frozen) -> None:

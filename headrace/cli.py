@@ -21,6 +21,7 @@ COMMANDS = {
     "dead-letters": ("headrace.commands.dead_letters:app", "List, show and send again what was refused."),
     "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
     "offline": ("headrace.commands.offline:command", "Learn a log in this process, without Kafka and Flink."),
+    "backfill": ("headrace.commands.backfill:app", "Learn what parameter shards lack, from samples or a file."),
     "emit": ("headrace.commands.emit:command", "Send a few interactions."),
     "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),
     "simulate": ("headrace.commands.simulate:command", "A seeded world of users: a log with its truth, or live requests."),

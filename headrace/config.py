@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -139,6 +139,9 @@ class Model(_Section):
     init_scale: float = Field(0.01, description="Standard deviation of a new row's factors.")
 
 
+MODELS: tuple[str, ...] = get_args(Model.model_fields["name"].annotation)
+
+
 class Config(_Section):
     stack: Stack = Stack()
     kafka: Kafka = Kafka()
@@ -151,6 +154,12 @@ class Config(_Section):
     engine: Engine = Engine()
     samples: Samples = Samples()
     model: Model = Model()
+    models: dict[str, Model] = Field({}, description="trained beside it on the same samples, not served.")
+
+    @property
+    def trained(self) -> list[Model]:
+        """Every model that is trained, the served one first."""
+        return [self.model, *self.models.values()]
 
 
 def load(path: str | Path | None = None, *, environ: dict[str, str] | None = None, stack: bool = True) -> Config:
@@ -175,13 +184,22 @@ def load(path: str | Path | None = None, *, environ: dict[str, str] | None = Non
 def show(config: Config) -> str:
     """`config` as a headrace.toml with a comment above each key."""
     lines: list[str] = []
-    for section, model in config:
-        lines += ["", f"# {(type(model).__doc__ or '').strip()}", f"[{section}]"]
-        for key, value in model:
-            note = type(model).model_fields[key].description
-            lines += [f"# {note}"] if note else []
-            lines.append(f"{key} = {_literal(value)}")
+    for section, body in config:
+        if section != "models":
+            lines += ["", f"# {(type(body).__doc__ or '').strip()}", f"[{section}]", *_keys(body)]
+    lines += ["", f"# [models.NAME], with the keys of [model]: {Config.model_fields['models'].description}"]
+    for name, model in config.models.items():
+        lines += [f"[models.{name}]", *_keys(model)]
     return "\n".join(lines).strip() + "\n"
+
+
+def _keys(section: _Section) -> list[str]:
+    lines: list[str] = []
+    for key, value in section:
+        note = type(section).model_fields[key].description
+        lines += [f"# {note}"] if note else []
+        lines.append(f"{key} = {_literal(value)}")
+    return lines
 
 
 def _literal(value: Any) -> str:
@@ -222,14 +240,33 @@ def _build(values: dict[str, Any], where: str) -> Config:
         _known(section, list(Config.model_fields), where, "section")
         if not isinstance(body, dict):
             raise ConfigError(f"{where}: {section} is a section, write [{section}]")
-        kind = type(getattr(Config(), section))
-        for key in body:
-            _known(f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields], where, "key")
+        if section != "models":
+            kind = type(getattr(Config(), section))
+            for key in body:
+                _known(f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields], where, "key")
     try:
-        return Config(**values)
+        return Config(**{**values, "models": _models(values, where)})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _models(values: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """[models.NAME] sections, each with its name."""
+    served = values.get("model", {}).get("name", Model().name)
+    named: dict[str, dict[str, Any]] = {}
+    for name, body in values.get("models", {}).items():
+        _known(f"models.{name}", [f"models.{known}" for known in MODELS], where, "section")
+        if not isinstance(body, dict):
+            raise ConfigError(f"{where}: models.{name} is a section, write [models.{name}]")
+        for key in body:
+            _known(f"models.{name}.{key}", [f"models.{name}.{k}" for k in Model.model_fields], where, "key")
+        if name == served:
+            raise ConfigError(f"{where}: models.{name} is the served model already, by model.name: leave [models.{name}] out")
+        if body.get("name", name) != name:
+            raise ConfigError(f"{where}: models.{name}.name is {body['name']!r}: the section names the model, leave it out")
+        named[name] = {**body, "name": name}
+    return named
 
 
 def _known(name: str, known: list[str], where: str, kind: str) -> None:

@@ -318,6 +318,43 @@ def read_batches(bootstrap: str, topic: str, stop: threading.Event, start: Start
         consumer.close()
 
 
+def read_between(bootstrap: str, topic: str, start: Mapping[int, int], stop: Mapping[int, int], stuck_s: float = 30.0) -> Iterator[Record]:
+    """Records of the partitions of `stop`, from `start` (a partition not named there from its beginning) to before `stop`.
+
+    Ends by position, since an offset may hold no record. Raises KafkaUnavailable when nothing comes for `stuck_s`.
+    """
+    consumer = _consumer(bootstrap)
+    try:
+        marks = _watermarks(consumer, bootstrap, topic)
+        at = {p: max(start.get(p, 0), marks[p][0]) for p in stop}
+        consumer.assign([TopicPartition(topic, p, offset) for p, offset in at.items()])
+        moved = time.monotonic()
+        while missing := [TopicPartition(topic, p) for p in stop if at[p] < stop[p]]:
+            for message in consumer.consume(512, 0.1):
+                if message.error() is None and message.offset() < stop[message.partition()]:
+                    yield _record(message)
+            now = {one.partition: max(one.offset, at[one.partition]) for one in consumer.position(missing)}
+            moved = time.monotonic() if any(at[p] != offset for p, offset in now.items()) else moved
+            at |= now
+            if time.monotonic() > moved + stuck_s:
+                raise KafkaUnavailable(f"{topic} at {bootstrap} was read to {at} of {dict(stop)}, and nothing comes for {stuck_s:.0f} s")
+    finally:
+        consumer.close()
+
+
+def offsets_at(bootstrap: str, topic: str, since_ms: int) -> dict[int, int]:
+    """partition -> offset of the first record appended at `since_ms` (ms since 1970) or later, the next offset when there is none."""
+    consumer = _consumer(bootstrap)
+    try:
+        marks = _watermarks(consumer, bootstrap, topic)
+        found = consumer.offsets_for_times([TopicPartition(topic, p, since_ms) for p in marks], timeout=REACH_S)
+        return {one.partition: one.offset if one.offset >= 0 else marks[one.partition][1] for one in found}
+    except KafkaException as error:
+        raise _unavailable(bootstrap, error) from None
+    finally:
+        consumer.close()
+
+
 def _record(message: Any) -> Record:
     return Record(message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value())
 

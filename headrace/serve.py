@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from headrace.config import Config
+from headrace.config import Config, Model
 
 log = logging.getLogger(__name__)
 ROLES = ("registry", "features", "ps", "replica", "ann", "engine")
@@ -50,7 +50,7 @@ def _asked(start: Callable[..., Any], config: Config, role: str) -> dict[str, An
     names = inspect.signature(start).parameters
     given: dict[str, Any] = {}
     if "specs" in names:
-        given["specs"] = specs(config)
+        given["specs"] = specs(config.trained if role == "ps" else [config.model])
     if "publish" in names:
         publisher = Publisher(config)
         given |= {"publish": publisher.queue, "flush": publisher.flush} if "flush" in names else {"publish": publisher}
@@ -59,14 +59,13 @@ def _asked(start: Callable[..., Any], config: Config, role: str) -> dict[str, An
     return given
 
 
-def specs(config: Config) -> list[Any]:
-    """The parameter server's tables for the configured model."""
+def specs(models: list[Model]) -> list[Any]:
+    """The parameter server's tables for `models`."""
     from headrace.models.spec import model_spec
     from headrace.ps.spec import ModelSpec
 
-    model = config.model
     return [ModelSpec.from_json(model_spec(
-        model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale))]
+        model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale)) for model in models]
 
 
 class Publisher:

@@ -73,8 +73,9 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
 
 
 def topics(config: Config, say: Say) -> None:
-    """Create the topics of the configured model."""
-    created = kafka.ensure_topics(config.kafka.bootstrap, topic_settings([config.model.name], config.kafka.partitions))
+    """Create the topics of the configured models."""
+    models = [model.name for model in config.trained]
+    created = kafka.ensure_topics(config.kafka.bootstrap, topic_settings(models, config.kafka.partitions))
     say(f"topics: {len(created)} created" if created else "topics: all there")
 
 

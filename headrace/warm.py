@@ -18,7 +18,7 @@ from headrace.serve import specs
 def warm(config: Config) -> None:
     """Kernels of the features, of the parameter server's tables, and of the models, at the dtypes that travel."""
     compile_kernels()
-    warm_kernels(specs(config))
+    warm_kernels(specs(config.trained))
     keys, index = unique_keys(np.zeros((1, len(SLOTS)), np.uint64))
     one, values = np.ones(1, np.float32), np.ones(index.shape, np.float32)
     for kind in MODELS.values():

@@ -12,28 +12,32 @@ import sys
 from urllib.parse import urlsplit
 
 from headrace.config import load
+from headrace.job_names import job_names
 from headrace.jobs.launch import pin, submit
 
-NAMES = ("features", "samples", "train", "vectors")
 FLOOR = "-floor"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m headrace.jobs")
-    parser.add_argument("names", nargs="+", choices=[*NAMES, *(name + FLOOR for name in NAMES)])
+    parser.add_argument("names", nargs="+")
     parser.add_argument("--config", default=None)
     parser.add_argument("--savepoints", default="{}", help="JSON: job name to savepoint or checkpoint path")
     parser.add_argument("--pin", action="store_true", help="write plans/NAME.json instead of submitting")
     given = parser.parse_args()
     config = load(given.config)
+    for name in given.names:
+        if name.removesuffix(FLOOR) not in job_names(config):
+            parser.error(f"{name!r} is no job; the jobs are {', '.join(job_names(config))}")
     savepoints = json.loads(given.savepoints)
     target = urlsplit(config.flink.url).netloc
     ids = {}
     for name in given.names:
+        file, _, model = name.partition("-")
         if name.endswith(FLOOR):
             job = importlib.import_module("headrace.jobs.floors").job(config, name.removesuffix(FLOOR))
         else:
-            job = importlib.import_module(f"headrace.jobs.{name}").job(config)
+            job = importlib.import_module(f"headrace.jobs.{file}").job(config, *([config.models[model]] if model else []))
         if given.pin:
             print(f"{name}: {pin(job, config)}")
             continue

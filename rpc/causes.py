@@ -91,6 +91,14 @@ class Ring:
                 del self.pages[page]
         return touched
 
+    @property
+    def highest(self) -> int:
+        """The highest offset marked, -1 before the first."""
+        if self.head_page < 0:
+            return -1
+        word = int(np.nonzero(self.pages[self.head_page])[0][-1])
+        return self.head_page * PAGE_BITS + word * 64 + int(self.pages[self.head_page][word]).bit_length() - 1
+
     def count(self) -> int:
         """Bits set within the ring (all that was ever applied, as long as the ring has not moved)."""
         return int(sum(int(np.unpackbits(page.view(np.uint8)).sum()) for page in self.pages.values()))
@@ -164,6 +172,11 @@ class Rings:
         for key in sorted(self._rings):
             for page in sorted(self._rings[key].pages):
                 yield key, page, self._rings[key].pages[page].tobytes()
+
+    def highest(self, key: RingKey) -> int:
+        """The highest offset applied under `key`, -1 before the first."""
+        ring = self._rings.get(key)
+        return -1 if ring is None else ring.highest
 
     def count(self, scope: str, effect: str | None = None) -> int:
         """Causes applied under `scope` (and `effect`)."""

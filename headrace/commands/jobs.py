@@ -1,4 +1,4 @@
-"""`headrace jobs`: the four Flink jobs of the configured stack."""
+"""`headrace jobs`: the Flink jobs of the configured stack."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Submit, list, stop and resume the Flink jobs features, samples, train and vectors.")
-NAMES = ("features", "samples", "train", "vectors")
-Names = Annotated[list[str] | None, typer.Argument(help="Jobs; all four when none is named.")]
+from headrace.config import Config, load
+from headrace.job_names import job_names
+
+app = typer.Typer(no_args_is_help=True, help="Submit, list, stop and resume the Flink jobs: features, samples, train, vectors, and"
+                       " train-NAME of each [models.NAME].")
+Names = Annotated[list[str] | None, typer.Argument(help="Jobs; all when none is named.")]
 
 
-def _chosen(names: list[str] | None) -> list[str]:
+def _chosen(names: list[str] | None, config: Config) -> list[str]:
+    known = job_names(config)
     for name in names or []:
-        if name not in NAMES:
-            raise typer.BadParameter(f"{name!r} is no job; the jobs are {', '.join(NAMES)}")
-    return list(names or NAMES)
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is no job; the jobs are {', '.join(known)}")
+    return list(names or known)
 
 
 @app.command()
 def submit(names: Names = None) -> None:
     """Submit jobs from one client; a job that runs already is left alone."""
-    from headrace.config import load
     from headrace.submission import submit as send
 
-    for name, job in send(load(), _chosen(names)).items():
+    config = load()
+    for name, job in send(config, _chosen(names, config)).items():
         typer.echo(f"{name}: {job}")
 
 
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Every job that the cluster remembers: name, state, id, since when."""
-    from headrace.config import load
     from headrace.flink_rest import FlinkRest
 
     jobs = FlinkRest(load().flink.url).jobs()
@@ -41,13 +44,12 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fa
         typer.echo(json.dumps([{key: job[key] for key in ("name", "state", "jid", "start-time", "duration")} for job in jobs], indent=2))
         return
     for job in sorted(jobs, key=lambda job: job["start-time"]):
-        typer.echo(f"{job['name']:<10} {job['state']:<12} {job['jid']}  {job['duration'] / 1000:.0f} s")
+        typer.echo(f"{job['name']:<12} {job['state']:<12} {job['jid']}  {job['duration'] / 1000:.0f} s")
 
 
 @app.command()
 def logs(name: str) -> None:
     """Why a job failed last: the Python cause here, the whole Java trace in a file."""
-    from headrace.config import load
     from headrace.flink_rest import FlinkRest
 
     config = load()
@@ -70,10 +72,10 @@ def logs(name: str) -> None:
 @app.command()
 def stop(names: Names = None) -> None:
     """Stop jobs, each with a savepoint that `resume` starts from."""
-    from headrace.config import load
     from headrace.submission import stop as end
 
-    ended = end(load(), _chosen(names))
+    config = load()
+    ended = end(config, _chosen(names, config))
     for name, savepoint in ended.items():
         typer.echo(f"{name}: {savepoint}")
     if not ended:
@@ -84,17 +86,16 @@ def stop(names: Names = None) -> None:
 @app.command()
 def resume(names: Names = None) -> None:
     """Submit jobs from the savepoint of their last `stop`."""
-    from headrace.config import load
     from headrace.submission import resume as again
 
-    for name, job in again(load(), _chosen(names)).items():
+    config = load()
+    for name, job in again(config, _chosen(names, config)).items():
         typer.echo(f"{name}: {job}")
 
 
 @app.command()
 def recover() -> None:
     """Submit again what a JobManager that died has forgotten, from the newest checkpoints; the local stack does this by itself."""
-    from headrace.config import load
     from headrace.submission import recover as again
 
     found = again(load())

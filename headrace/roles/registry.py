@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     """Serve at config.registry.url from DATA_DIR/registry; returns what stops it. Raises OSError when the port is taken."""
     store = SchemaStore(config.stack.data_dir / "registry" / "schemas.jsonl")
-    for topic in settings([config.model.name], config.kafka.partitions):
+    for topic in settings([model.name for model in config.trained], config.kafka.partitions):
         assert topic.schema in SCHEMAS, f"topic {topic.name} names schema {topic.schema}, which has no .avsc file"
         store.register(f"{topic.name}-value", schema_text(topic.schema))
     address = urlsplit(config.registry.url)

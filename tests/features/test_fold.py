@@ -163,6 +163,26 @@ def test_a_cause_twice_in_a_call_and_a_retry_that_is_replayed(tmp_path):
     shard.store.close()
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(1, 3), st.integers(0, 9)), unique_by=lambda row: row[:2],
+                max_size=25), st.integers(1, 25))
+def test_late_events_and_offsets_out_of_order_are_counted(tmp_path_factory, events, cut):
+    """As a reader counts them one by one, whatever is sent in one call, and through a new start."""
+    folder, rows = tmp_path_factory.mktemp("late"), []
+    newest, highest, late, out_of_order = {}, {}, 0, 0
+    for partition, offset, user, second in events:
+        late += second < newest.get(user, 0)
+        out_of_order += offset < highest.get(partition, 0)
+        newest[user], highest[partition] = max(second, newest.get(user, 0)), max(offset, highest.get(partition, 0))
+        rows.append({"cause": (1, partition, offset), "user": user, "ts_ms": T0 + 1000 * second})
+    for part in (rows[:cut], rows[cut:], rows):
+        shard = shard_at(folder)
+        shard.freeze_and_fold(*columns(part))
+        counts = dict(shard.counts)
+        shard.store.close()
+    assert (counts["late"], counts["out_of_order"]) == (late, out_of_order)
+
+
 def test_calls_longer_than_a_block(tmp_path):
     shard = shard_at(tmp_path)
     rows = [{"cause": (1, 0, n), "user": n % 97 + 1, "item": n % 13 + 1, "event": n + 1} for n in range(2 * BATCH_MAX + 5)]

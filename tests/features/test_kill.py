@@ -13,7 +13,7 @@ import numpy as np
 from headrace.features.layout import USER_ROW
 from tests.features.events import columns, random_rows, shard_at
 
-N = 6000
+N = 20_000
 CHILD = """
 import sys
 from tests.features.events import columns, random_rows, shard_at

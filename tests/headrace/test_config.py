@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from headrace.config import Config, ConfigError, load, show
+from headrace.config import Config, ConfigError, Model, load, show
+from headrace.job_names import job_names
 
 
 @pytest.fixture
@@ -31,6 +32,8 @@ def test_the_environment_beats_the_stack_and_the_stack_the_file(folder):
     ("[kafka]\nbootstarp = 'x'\n", "kafka.bootstrap"),
     ("[kafca]\nbootstrap = 'x'\n", "kafka"),
     ("[model]\nlearning_rat = 1\n", "model.learning_rate"),
+    ("[models.lr]\nlearning_rat = 1\n", "models.lr.learning_rate"),
+    ("[models.lrr]\n", "models.lr"),
 ])
 def test_an_unknown_name_names_the_nearest(folder, text, nearest):
     (folder / "headrace.toml").write_text(text)
@@ -52,3 +55,26 @@ def test_a_wrong_value_is_named(folder):
 def test_what_is_shown_can_be_loaded(folder):
     (folder / "headrace.toml").write_text(show(Config()))
     assert load(environ={}) == Config()
+
+
+def test_models_trained_beside_the_served_one(folder):
+    assert load(environ={}).trained == [Model()] and job_names(Config()) == ("features", "samples", "train", "vectors")
+    (folder / "headrace.toml").write_text("[models.lr]\nlearning_rate = 0.2\n")
+    config = load(environ={})
+    assert config.trained == [Model(), Model(name="lr", learning_rate=0.2)]
+    assert job_names(config) == ("features", "samples", "train", "train-lr", "vectors")
+    (folder / "headrace.toml").write_text(show(config))
+    assert load(environ={}) == config
+    assert load(environ={"HEADRACE_MODELS__LR": '{"version": 2}'}).models["lr"].version == 2
+
+
+@pytest.mark.parametrize("text, words", [
+    ("[models.fm]\n", "models.fm is the served model already"),
+    ("[model]\nname = 'lr'\n[models.lr]\n", "models.lr is the served model already"),
+    ("[models.lr]\nname = 'fm'\n", r"models\.lr\.name is 'fm'"),
+    ("[models]\nlr = 1\n", r"write \[models\.lr\]"),
+])
+def test_models_that_cannot_be(folder, text, words):
+    (folder / "headrace.toml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load(environ={})

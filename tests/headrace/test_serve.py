@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headrace import serve
-from headrace.config import Config
+from headrace.config import Config, Model
 from headrace.kafka import Record
 from headrace.ps import publish
 from headrace.roles import ps
@@ -46,6 +46,14 @@ def test_a_role_that_publishes(asked):
     given["publish"]("weights.fm", b"1", {})
     assert given["publish"].said == ["published"]
     assert [spec.model for spec in given["specs"]] == ["fm"]
+
+
+def test_every_model_is_trained_and_one_is_served(monkeypatch):
+    monkeypatch.setattr(serve, "Publisher", Told)
+    config = Config(models={"lr": Model(name="lr", version=3)})
+    given = {role: serve._asked(lambda config, index, specs: None, config, role)["specs"] for role in ("ps", "replica")}
+    assert [spec.scope for spec in given["ps"]] == ["fm@1", "lr@3"]
+    assert [spec.scope for spec in given["replica"]] == ["fm@1"]
 
 
 def test_a_role_that_flushes_itself(asked):

@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("pyflink")
 
-from headrace.config import Config
+from headrace.config import Config, Model
 from headrace.jobs import launch
+from headrace.streaming.tables import Connection
 
 NAMES = ("features", "samples", "train", "vectors")
 
@@ -48,3 +49,13 @@ def test_addresses_are_no_part_of_a_job(job_of, name):
     config = Config()
     config.kafka.bootstrap, config.registry.url = "127.0.0.1:1", "http://127.0.0.1:2"
     assert job_of(name, config).digest == job_of(name).digest
+
+
+def test_a_model_beside_the_served_one_has_a_job_of_its_own(job_of):
+    config = Config(models={"lr": Model(name="lr")})
+    other = importlib.import_module("headrace.jobs.train").job(config, config.models["lr"])
+    assert (other.name, other.plan_file.exists()) == ("train-lr", False)
+    text = " ".join([*other.tables(Connection("", "")), *other.inserts])
+    assert "headrace-train-lr" in text and "touched.lr" in text and "touched.fm" not in text
+    assert job_of("train", config).digest == job_of("train").digest
+    assert launch.settings("train-lr", config).batch_rows == config.flink.train_batch_rows

@@ -216,15 +216,12 @@ class TrainJob(Job):
                 taken.setdefault(sample.cause, sample)
                 positions[partition] += 1
         if taken:
-            client = self.client(life)
-            trainer = Trainer(MODELS[self.model](fields_of(SLOTS, SIDE)), client.pull, self.push_of(client), 0.01, 256, EFFECT)
-            trainer.learn(*batch_of(list(taken.values())))
+            self.learn(self.client(life), batch_of(list(taken.values())))
         if self.life == life:
             self.state["positions"] = positions
 
-    def push_of(self, client: ParameterClient) -> Any:
-        """What the trainer pushes by."""
-        return client.push
+    def learn(self, client: ParameterClient, samples: tuple[Batch, Causes, np.ndarray]) -> None:
+        Trainer(MODELS[self.model](fields_of(SLOTS, SIDE)), client.pull, client.push, 0.01, 256, EFFECT).learn(*samples)
 
 
 class BackfillJob(TrainJob):
@@ -233,18 +230,13 @@ class BackfillJob(TrainJob):
     def __init__(self, world: World, model: str) -> None:
         super().__init__(world, model)
         self.name = f"backfill-{model}"
-        self.too_old = 0
 
-    def push_of(self, client: ParameterClient) -> Any:
-        backfill = Backfill(client)
-
-        def push(*args: Any) -> Any:
-            done = backfill.push(*args)
-            self.world.counts["backfilled"] += sum(tally.missing for tally in backfill.tallies)
-            self.too_old += sum(tally.too_old for tally in backfill.tallies)
-            return done
-
-        return push
+    def learn(self, client: ParameterClient, samples: tuple[Batch, Causes, np.ndarray]) -> None:
+        backfill = Backfill(client, len(self.world.shards))
+        batch, causes, popularity = samples
+        at = np.nonzero(backfill.lacking(self.model, EFFECT, causes))[0]
+        Trainer(MODELS[self.model](fields_of(SLOTS, SIDE)), client.pull, backfill.push, 0.01, 256, EFFECT).learn(batch.take(at), causes.take(at), popularity[at])
+        self.world.counts["backfilled"] += sum(tally.applied for tally in backfill.tallies)
 
 
 class ReadJob(Job):

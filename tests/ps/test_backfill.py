@@ -45,10 +45,13 @@ def test_each_shard_is_sent_what_it_lacks(two):
     client, stores = two
     pushed_to(client, 0, [1, 2, 3])
     pushed_to(client, 1, [3, 4])
-    backfill = Backfill(client)
-    for _ in range(2):
-        backfill.push("fm", "click", worlds.causes(range(20)), computing(ROWS))
-    assert backfill.tallies == [Tally(17, 3 + 20, 0), Tally(18, 2 + 20, 0)]
+    backfill, everything = Backfill(client, 2), worlds.causes(range(20))
+    assert backfill.lacking("fm", "click", everything).tolist() == [i != 3 for i in range(20)]
+    backfill.push("fm", "click", everything, computing(ROWS))
+    assert backfill.tallies == [Tally(there=3, missing=17, applied=17), Tally(there=2, missing=18, applied=18)]
+    assert not backfill.lacking("fm", "click", everything).any()
+    backfill.push("fm", "click", everything, computing(ROWS))
+    assert backfill.tallies == [Tally(there=23, missing=17, applied=17), Tally(there=22, missing=18, applied=18)]
     want = Counter(ROWS.ravel().tolist())
     assert client.pull("fm", "counts", SPREAD)[0].ravel().tolist() == [want[i] for i in range(500)]
     assert [store.shard.counts["recuts"] for store in stores] == [0, 0]
@@ -57,9 +60,10 @@ def test_each_shard_is_sent_what_it_lacks(two):
 def test_what_is_too_old_to_know_is_told_and_left(two):
     client, stores = two
     client.push("fm", "click", worlds.causes([worlds.RING + 4096]), lambda index: {})
-    backfill = Backfill(client)
-    backfill.push("fm", "click", worlds.causes([5, worlds.RING]), computing(ROWS))
-    assert backfill.tallies == [Tally(1, 0, 1)] * 2
+    backfill, asked = Backfill(client, 2), worlds.causes([5, worlds.RING])
+    assert backfill.lacking("fm", "click", asked).tolist() == [False, True]
+    backfill.push("fm", "click", asked, computing(ROWS))
+    assert backfill.tallies == [Tally(missing=1, applied=1, too_old=1)] * 2
     assert [store.shard.rings.count("fm@1") for store in stores] == [2, 2]
 
 
@@ -74,9 +78,9 @@ def test_a_ring_that_moves_on_is_asked_again(two, monkeypatch):
         return push(*args, **more)
 
     monkeypatch.setattr(client, "push", moved)
-    backfill = Backfill(client)
+    backfill = Backfill(client, 2)
     backfill.push("fm", "click", worlds.causes(range(20)), computing(ROWS))
-    assert len(calls) == 2 and backfill.tallies == [Tally(20, 0, 0)] * 2
+    assert len(calls) == 2 and backfill.tallies == [Tally(applied=20)] * 2
 
 
 def test_what_known_refuses(two):

@@ -27,6 +27,7 @@ def test_a_ring_remembers_what_lies_above_its_floor(batches):
         ring.mark(new)
         applied |= set(new.tolist())
         highest = max([highest, *new.tolist()])
+        assert ring.highest == highest
     assert len(ring.pages) <= 2
 
 

@@ -1,0 +1,137 @@
+"""Samples learnt again where they are missing: read once more from their topic, or made from a file of rows.
+
+Both go through the product's Trainer under their causes, and each shard is sent only what its ring does not hold. Samples of a topic keep
+the causes that they had; a file is a source of its own, named by its bytes, so that the same file again is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from headrace.config import Config, Model
+from headrace.features.layout import FEATURE_SET, NUMBERS, SIDE, SLOTS, F, K
+from headrace.models.batch import Batch, from_bytes
+from headrace.models.catalog import MODELS
+from headrace.models.fields import fields_of
+from headrace.models.train import Trainer, local_rate
+from headrace.ps.backfill import Backfill, Tally
+from headrace.ps.client import ParameterClient
+from headrace.rows import Rows
+from headrace.rpc.causes import Causes
+from headrace.schemas.errors import Malformed
+from headrace.schemas.hashing import source_number
+
+CHUNK_ROWS = 4096
+_CTR = NUMBERS.index("item_ctr")
+Part = tuple[Batch, Causes, np.ndarray]
+
+
+class BackfillError(Exception):
+    """What is to be learnt does not fit the running stack; the message says what and what to do."""
+
+
+@dataclass
+class Report:
+    """What a backfill of `model` read and did: `read` records, of which `samples` are of the target and `unreadable` do not decode; one
+    tally a shard."""
+
+    model: str
+    read: int = 0
+    samples: int = 0
+    unreadable: int = 0
+    shards: list[Tally] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def from_samples(config: Config, model: Model, since_ms: int | None = None, moved: Callable[[Report], Any] = lambda report: None) -> Report:
+    """Backfill `model` from the topic `samples` as it is now, from its beginning or from what was appended at `since_ms` on.
+
+    Raises BackfillError, KafkaUnavailable, and Unavailable and Refused of the parameter server.
+    """
+    from headrace import kafka
+    from headrace.serve import Codecs
+
+    bootstrap = config.kafka.bootstrap
+    stop = {partition: high for partition, (_, high) in kafka.watermarks(bootstrap, "samples").items()}
+    start = kafka.offsets_at(bootstrap, "samples", since_ms) if since_ms is not None else {}
+    report = Report(model.name)
+    codec = Codecs(config).of("samples")
+
+    def records() -> Iterator[dict[str, Any]]:
+        for record in kafka.read_between(bootstrap, "samples", start, stop):
+            report.read += 1
+            try:
+                yield codec.decode(record.value or b"")
+            except Malformed:
+                report.unreadable += 1
+
+    return _learn(config, model, parts_of(records(), config.samples.target), report, moved)
+
+
+def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report], Any] = lambda report: None) -> Report:
+    """Backfill `model` from the rows of a file, each frozen before it is folded into features of the file's own; offsets are row numbers.
+
+    Raises Unavailable and Refused of the parameter server.
+    """
+    from headrace.offline import samples
+
+    report, source = Report(model.name), source_number(f"file {rows.digest}")
+
+    def parts() -> Iterator[Part]:
+        for batch, _, popularity in samples(rows, config.features.half_life_s):
+            row = rows.row[report.read : report.read + len(batch)]
+            report.read += len(batch)
+            yield batch, Causes(np.full(len(row), source, np.int32), np.zeros(len(row), np.int32), row), popularity
+
+    return _learn(config, model, parts(), report, moved)
+
+
+def parts_of(records: Iterable[dict[str, Any]], target: str) -> Iterator[Part]:
+    """(batch, causes, popularity) of up to 4,096 records of `samples` at a time, each cause once a part, other targets left out."""
+    held: dict[tuple[int, int, int], dict[str, Any]] = {}
+    for record in records:
+        if record["target"] == target:
+            held.setdefault((record["source"], record["partition"], record["offset"]), record)
+            if len(held) == CHUNK_ROWS:
+                yield _part(list(held.values()))
+                held = {}
+    if held:
+        yield _part(list(held.values()))
+
+
+def _part(records: list[dict[str, Any]]) -> Part:
+    foreign = next((record["feature_set"] for record in records if record["feature_set"] != FEATURE_SET), None)
+    if foreign is not None:
+        raise BackfillError(f"a sample carries feature set {foreign!r}, and the model learns {FEATURE_SET!r}: choose a later --since")
+    label, weight = (np.array([record[name] for record in records], np.float32) for name in ("label", "weight"))
+    batch = from_bytes([r["feature_keys"] for r in records], [r["feature_values"] for r in records], F, label, weight)
+    causes = Causes(*(np.array([record[name] for record in records], dtype) for name, dtype in
+                      (("source", np.int32), ("partition", np.int32), ("offset", np.int64))))
+    return batch, causes, np.frombuffer(b"".join(r["numbers"] for r in records), "<f4").reshape(-1, K)[:, _CTR]
+
+
+def _learn(config: Config, model: Model, parts: Iterable[Part], report: Report, moved: Callable[[Report], Any]) -> Report:
+    """Ask for a whole part at once, then learn what some shard lacks in batches as training does."""
+    effect, rows = config.samples.target, config.flink.train_batch_rows
+    client = ParameterClient(config.ps.addresses)
+    try:
+        backfill = Backfill(client, len(config.ps.addresses))
+        report.shards = backfill.tallies
+        trainer = Trainer(MODELS[model.name](fields_of(SLOTS, SIDE)), client.pull, backfill.push, l2=model.l2,
+                          window_offsets=model.window_offsets, effect=effect, rate=local_rate(model.optimizer, model.learning_rate))
+        for batch, causes, popularity in parts:
+            report.samples += len(batch)
+            lacking = np.nonzero(backfill.lacking(model.name, effect, causes))[0]
+            for start in range(0, len(lacking), rows):
+                at = lacking[start : start + rows]
+                trainer.learn(batch.take(at), causes.take(at), popularity[at])
+            moved(report)
+    finally:
+        client.close()
+    return report
