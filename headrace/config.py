@@ -130,7 +130,7 @@ class Model(_Section):
     factors: int = 8
     optimizer: Literal["adagrad", "sgd", "ftrl"] = "adagrad"
     learning_rate: float = 0.05
-    l2: float = Field(0.05, description="L2 on the factors of the features present in a sample.")
+    l2: float = Field(0.02, description="L2 on the factors of the features present in a sample.")
     window_offsets: int = Field(16384, ge=256, description="Offsets of interactions a window of the progressive metrics spans.")
     init_scale: float = Field(0.01, description="Standard deviation of a new row's factors.")
 
