@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from headrace.replay import Sent, now_ms
 from headrace.rows import Rows, load
 from headrace.status import rows as processes
 from headrace.taps import Mark, Taps
+from headrace.watch import figures
 
 JOBS = ["features", "samples", "train", "vectors"]
 LOOK_S = 0.5
@@ -175,12 +177,14 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
         clicks = CLICKS if demo.effect else 0
         checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.addresses)
         _tell(console, demo, report, checks)
+        watched = figures.read(config.watch.http_port)
+        console.print(watched.sentence() if watched else "watch: River is not installed, or nobody answers; pip install 'headrace[watch]'")
         if keep:
             console.print(f"the stack stays up: engine {config.engine.url}, Flink {config.flink.url}, Kafka {config.kafka.bootstrap};"
                           f" `headrace down --data {data}` stops it")
     result = report | {"ready_seconds": round(ready_s, 1), "accounts": checks, "memory_mb": sum(row["memory_mb"] for row in memory),
                        "memory": {row["name"]: row["memory_mb"] for row in memory}, "effect": _effect(demo.effect),
-                       "curve": [point.__dict__ for point in demo.curve.points]}
+                       "watch": asdict(watched) if watched else None, "curve": [point.__dict__ for point in demo.curve.points]}
     if not all(check["agree"] for check in checks):
         raise DemoFailed("; ".join(f"{c['account']}: {c['left']} against {c['right']}" for c in checks if not c["agree"]))
     return result
@@ -207,7 +211,8 @@ def _effect(effect: Effect | None) -> dict[str, Any] | None:
 def _stack(data: Path, console: Console, keep: bool) -> Iterator[Config]:
     """A stack on `data`: detached when it is to stay, else on a thread of this process and stopped at the end."""
     base = configuration.load(stack=False)
-    wanted = base.model_copy(update={"stack": base.stack.model_copy(update={"data_dir": data})})
+    watch = base.watch.model_copy(update={"enabled": base.watch.enabled or find_spec("river") is not None})
+    wanted = base.model_copy(update={"stack": base.stack.model_copy(update={"data_dir": data}), "watch": watch})
 
     def say(text: str) -> None:
         console.print(text, highlight=False)
