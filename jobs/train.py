@@ -11,7 +11,8 @@ from headrace.streaming.learn import Lesson, learn
 
 def job(config: Config) -> Job:
     model, target = config.model, config.samples.target
-    lesson = Lesson(model.name, target, model.l2, model.window_offsets, local_rate(model.optimizer, model.learning_rate))
+    lesson = Lesson(model.name, target, model.l2, model.window_offsets, local_rate(model.optimizer, model.learning_rate),
+                    config.watch.share if config.watch.enabled else 0.0)
     stage = learn(addresses(config), lesson, config.flink.external)
     return Job("train", lambda where: training.tables(where, model.name), [training.insert(model.name, target)], functions={"learn": stage})
 

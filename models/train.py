@@ -21,15 +21,16 @@ Push = Callable[[str, str, Causes, Callable[[np.ndarray], Updates]], Any]
 class Trainer:
     """Trains `model` through `pull` and `push` of a ps.client.ParameterClient, under the model's name.
 
-    `l2` and `rate` as in the model's `learn`; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target.
+    `l2` and `rate` as in the model's `learn`; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target;
+    the scores of `share` of the causes are a series of their own too.
     """
 
     def __init__(self, model: Model, pull: Pull, push: Push, l2: float, window_offsets: int = 1000, effect: str = "click",
-                 rate: float = 0.0) -> None:
+                 rate: float = 0.0, share: float = 0.0) -> None:
         assert window_offsets > 0, "a window is at least one offset"
         self.model, self.effect = model, effect
         self._pull, self._push = pull, push
-        self._l2, self._window_offsets, self._rate = l2, window_offsets, rate
+        self._l2, self._window_offsets, self._rate, self._share = l2, window_offsets, rate, share
         self.sequence = 0
 
     def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray) -> np.ndarray:
@@ -58,8 +59,10 @@ class Trainer:
             whole = len(chosen) == len(batch)
             grads = everything[at] if whole else self._gradients(rows[at], seen[at], own, part)[1]
             counts = np.bincount(own.reshape(-1), minlength=len(at)).astype(np.int64)[:, None]
-            scores = [progressive.increments(series, window[chosen], score[chosen], part.label)
-                      for series, score in ((progressive.MODEL, predicted), (progressive.POPULARITY, popularity))]
+            series = [(progressive.MODEL, predicted, chosen), (progressive.POPULARITY, popularity, chosen)]
+            if self._share:
+                series.append((progressive.SAMPLED, predicted, chosen[progressive.sampled(*causes.take(chosen), self._share)]))
+            scores = [progressive.increments(number, window[of], score[of], batch.label[of]) for number, score, of in series]
             metrics = tuple(np.concatenate(column) for column in zip(*scores, strict=True))
             return {"weights": (keys[at], grads), "counts": (keys[at], counts), "metrics": (metrics[0], metrics[1][:, None])}
 

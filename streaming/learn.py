@@ -29,13 +29,15 @@ _USER, _ITEM, _CTR = SLOTS.index("user_id"), SLOTS.index("item_id"), NUMBERS.ind
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window, rate of learning in a push."""
+    """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window, rate of learning in a push,
+    share of the causes that a peer is compared on."""
 
     model: str
     target: str
     l2: float
     window_offsets: int
     rate: float = 0.0
+    share: float = 0.0
 
 
 class Learn(Stage):
@@ -49,7 +51,8 @@ class Learn(Stage):
         client = ParameterClient(self.addresses.parameters)
         lesson = self.lesson
         self.trainer = Trainer(MODELS[lesson.model](fields_of(SLOTS, SIDE)), client.pull, client.push, l2=lesson.l2,
-                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate)
+                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate,
+                               share=lesson.share)
 
     def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
              feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series) -> pd.DataFrame:

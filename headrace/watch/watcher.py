@@ -1,8 +1,10 @@
-"""Ours and a peer on the same sampled share of the live stream, each scored on what it said at the exposure.
+"""Ours and a peer on the same sampled share of the live stream, scored as they learn and as they serve.
 
-Both predict when an impression comes out of the features job, before its sample exists: ours with the serving weights of that moment. The
-sample comes a window later and settles both predictions; then the peer learns it. A prediction that was made after its sample stood in
-Kafka is not scored: training might have known the label. For that the watch's clock and the broker's must agree, as in the local stack.
+As they learn: predict, then learn, sample by sample in the order of `samples`; ours is scored by training itself, in a series of metrics of
+its own (models/progressive.py). As they serve: both predict when an impression comes out of the features job, before its sample exists,
+ours with the serving weights of that moment. The sample comes a window later and settles both predictions. One that was made after its
+sample stood in Kafka is not scored: training might have known the label. For that the watch's clock and the broker's must agree, as in the
+local stack. A training job that lags shows here, and not in how it learns.
 """
 
 from __future__ import annotations
@@ -15,15 +17,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from headrace.models.batch import Batch, from_bytes
-from headrace.models.progressive import BINS, LOSS_BIN, MICRO, SUM_BIN, bins_of, summary
+from headrace.models.progressive import BINS, LOSS_BIN, MICRO, SUM_BIN, bins_of, sampled, summary
 
 Cause = tuple[int, int, int]
 Records = Sequence[tuple[int, Mapping[str, Any]]]
 """Append time at the broker in ms, decoded record."""
 PENDING_MAX = 100_000
 _CLIP = 1e-7
-_GOLDEN = 0x9E3779B97F4A7C15
-_MASK = (1 << 64) - 1
 
 
 class Learner(Protocol):
@@ -74,7 +74,8 @@ class Watcher:
     """`score(batch) -> float32[n]` predicts with our serving weights, `learner` is the peer, `found` is told of each drift of ours.
 
     `share` of the causes are watched, chosen by hash, at most `rate_max` a second of `clock_s`; `now_ms` is the wall clock. Two threads may
-    call `expose` and `settle`. `outcomes`: scored; capped by the rate; failed, when `score` raised; late, predicted after the sample stood.
+    call `expose` and `settle`. `ours` and `theirs` are as they serve, `learner` is the peer as it learns. `outcomes`: scored; capped by the
+    rate; failed, when `score` raised; late, predicted after the sample stood.
     """
 
     def __init__(self, score: Callable[[Batch], np.ndarray], learner: Learner, detectors: Detectors, found: Callable[[str, str], Any], *,
@@ -85,13 +86,17 @@ class Watcher:
         self._left, self._filled_s = rate_max, clock_s()
         self._waiting: OrderedDict[Cause, Waiting] = OrderedDict()
         self._lock = threading.Lock()
-        self.ours, self.theirs = Tally(), Tally()
+        self.ours, self.theirs, self.learner = Tally(), Tally(), Tally()
         self.outcomes = Counter(scored=0, capped=0, failed=0, late=0)
 
     def expose(self, records: Records) -> None:
         """Predict the sampled impressions of `enriched`. Raises what `score` raises, having counted it."""
-        chosen = self._capped([record for _, record in records if record["action"] == "impression" and record["feature_keys"]
-                               and sampled(cause_of(record), self._share)])
+        shown = [record for _, record in records if record["action"] == "impression" and record["feature_keys"]]
+        if not shown:
+            return
+        source, partition, offset = (np.array(column) for column in zip(*map(cause_of, shown), strict=True))
+        of_share = sampled(source, partition, offset, self._share)
+        chosen = self._capped([record for record, wanted in zip(shown, of_share, strict=True) if wanted])
         if not chosen:
             return
         batch = from_bytes([record["feature_keys"] for record in chosen], [record["feature_values"] for record in chosen], self._width)
@@ -124,6 +129,7 @@ class Watcher:
                     self.theirs.add(held.theirs, positive)
                     for kind, of in self._detectors.update(loss, held.ours - positive):
                         self._found(kind, of)
+                self.learner.add(self._learner.predict(held.keys, held.values), positive)
                 self._learner.learn(held.keys, held.values, positive)
 
     def _capped(self, chosen: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -140,10 +146,3 @@ class Watcher:
 def cause_of(record: Mapping[str, Any]) -> Cause:
     return record["source"], record["partition"], record["offset"]
 
-
-def sampled(cause: Cause, share: float) -> bool:
-    """Whether a cause is of the share: by its hash, so that every process and every retry chooses alike."""
-    source, partition, offset = cause
-    mixed = ((source << 40) ^ (partition << 32) ^ offset) * _GOLDEN & _MASK
-    mixed = (mixed ^ (mixed >> 32)) * _GOLDEN & _MASK
-    return mixed < share * (_MASK + 1)

@@ -11,13 +11,17 @@ import pytest
 
 from headrace.config import Config
 from headrace.features.layout import SLOTS, F
+from headrace.models.catalog import MODELS
+from headrace.models.progressive import BINS, SAMPLED, keys_of, sampled, summary
+from headrace.models.train import Trainer
 from headrace.roles import watch
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 from headrace.watch import watcher as watching
 from headrace.watch.figures import Figures, read
-from headrace.watch.watcher import Tally, Watcher, sampled
+from headrace.watch.watcher import Tally, Watcher
 from tests import naive
+from tests.models.worlds import FIELDS, Shards, causes_of, films
 from tests.ps.test_roles import free_ports
 
 river_peer = pytest.importorskip("headrace.watch.river_peer", reason="River is not installed")
@@ -81,6 +85,7 @@ def test_both_are_scored_on_what_they_said_at_the_exposure():
     assert stage.watcher.outcomes == {"scored": 2, "capped": 0, "failed": 0, "late": 0}
     assert stage.flat.learnt == [(7, True), (8, False)]
     assert stage.flat.updates == [(pytest.approx(-np.log(0.75)), pytest.approx(-0.25)), (pytest.approx(-np.log(0.25)), pytest.approx(0.75))]
+    assert stage.watcher.learner.figures() == stage.watcher.theirs.figures()  # this one does not learn
     assert stage.watcher.theirs.figures()["logloss"] == pytest.approx(-np.log(0.25 * 0.75) / 2, abs=1e-5)
 
 
@@ -111,15 +116,29 @@ def test_the_rate_is_capped_before_a_label_is_known():
     assert stage.watcher.outcomes["scored"] == 5
 
 
+def chosen(share, offsets, partition=1):
+    return sampled(np.full(len(offsets), 3, np.int32), np.full(len(offsets), partition, np.int32), np.asarray(offsets, np.int64), share)
+
+
 def test_a_share_is_chosen_by_cause():
-    chosen = [offset for offset in range(20_000) if sampled((3, 1, offset), 0.25)]
-    assert 0.23 < len(chosen) / 20_000 < 0.27
-    assert all(sampled((3, 1, offset), 0.5) for offset in chosen)
-    assert len({sampled((3, partition, 5), 0.5) for partition in range(40)}) == 2
+    offsets = np.arange(20_000)
+    quarter = chosen(0.25, offsets)
+    assert 0.23 < quarter.mean() < 0.27 and chosen(0.5, offsets)[quarter].all() and chosen(1.0, offsets).all()
+    assert len({bool(chosen(0.5, [5], partition)[0]) for partition in range(40)}) == 2
     stage = Stage(share=0.25)
     stage.expose(*(exposure(n) for n in range(100)))
     stage.settle(*(sample(n, 0) for n in range(100)))
-    assert stage.watcher.outcomes["scored"] == sum(offset < 100 for offset in chosen)
+    assert stage.watcher.outcomes["scored"] == quarter[:100].sum()
+
+
+def test_training_scores_the_same_share_in_a_series_of_its_own():
+    batch, shards, causes = films(400), Shards(), causes_of(np.arange(400))
+    trainer = Trainer(MODELS["fm"](FIELDS), shards.pull, shards.push, l2=0.0, rate=0.1, share=0.25)
+    scores = trainer.learn(batch, causes, np.full(400, 0.5, np.float32))
+    sums, of = shards.sums("metrics"), sampled(*causes, 0.25)
+    figures = summary(np.array([sums.get(key, 0) for key in keys_of(SAMPLED).tolist()]))
+    assert figures["samples"] == of.sum() > 50 and figures["positives"] == batch.label[of].sum()
+    assert figures["auc"] == pytest.approx(naive.auc(scores[of].tolist(), batch.label[of].tolist()), abs=0.01)
 
 
 def test_a_replica_that_is_away_costs_its_exposures_and_nothing_else():
@@ -179,10 +198,16 @@ def test_the_role_reads_its_feeds_asks_the_replica_and_shows_figures(caplog):
     config.replica.address, config.watch.http_port, config.watch.share = f"127.0.0.1:{replica_port}", http_port, 1.0
     owner = Owner("replica")
     owner.start()
+    config.ps.addresses = [config.replica.address]
     asked = []
 
     def pull(header, arrays):
         asked.append(header["table"])
+        if header["table"] == "metrics":  # what training adds after the watch began: 10 of each label, parted rightly
+            values = np.full((len(arrays["keys"]), 1), 7, np.int64)
+            if asked.count("metrics") > 1:
+                values[[5, BINS + 2 + 2000], 0] += 10
+            return {"sequence": 1}, {"values": values}
         rows = np.zeros((len(arrays["keys"]), 9), np.float32)
         rows[arrays["keys"] == (np.uint64(USER) << np.uint64(32)) + np.uint64(1), 0] = 2.0  # user 1 clicks more
         return {"sequence": 1, "age_ms": 1}, {"values": rows}
@@ -210,17 +235,19 @@ def test_the_role_reads_its_feeds_asks_the_replica_and_shows_figures(caplog):
         stop = watch.start(config, 0, exposures, samples)
         try:
             until = time.monotonic() + 20
-            while ((seen := read(http_port)) is None or seen.scored < 400) and time.monotonic() < until:
+            while ((seen := read(http_port)) is None or seen.scored.get("ours served", 0) < 400) and time.monotonic() < until:
                 time.sleep(0.02)
         finally:
             stop()
             server.shutdown()
             owner.stop()
-    assert seen.scored == 400 and asked == ["weights"] and seen.auc["ours"] == pytest.approx(0.65, abs=0.001) and seen.auc["river"] == 0.5
+    assert seen.scored == {"ours learnt": 20, "river learnt": 400, "ours served": 400, "river served": 400} and asked.count("weights") == 1
+    assert seen.auc["ours served"] == pytest.approx(0.65, abs=0.001) and seen.auc["river served"] == 0.5
+    assert seen.auc["ours learnt"] == 1.0 and seen.auc["river learnt"] > 0.55
     assert seen.drifts["adwin of logloss"] >= 1 and "drift: adwin says that the logloss of fm has changed" in caplog.text
-    assert "400 sampled exposures" in seen.sentence() and "adwin of logloss" in seen.sentence()
+    assert "over 20 (400) samples" in seen.sentence() and "adwin of logloss" in seen.sentence()
 
 
 def test_figures_before_anything_came():
     assert read(free_ports(1)[0], 0.2) is None
-    assert Figures(0).sentence() == "watch: 0 samples, too few for an AUC"
+    assert Figures().sentence() == "watch: 0 samples, too few for an AUC"
