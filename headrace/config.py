@@ -115,6 +115,15 @@ class Engine(_Section):
     event_bytes_max: int = Field(65536, description="Largest event accepted.")
 
 
+class Watch(_Section):
+    """River as a peer on a share of the live stream, and its detectors of drift on ours; needs headrace[watch]."""
+
+    enabled: bool = Field(False, description="Part of the local stack; the demo has it where River is installed.")
+    http_port: int = 19190
+    share: float = Field(0.25, gt=0, le=1, description="Share of exposures watched, by hash of their causes.")
+    rate_max: float = Field(500.0, ge=1, description="Exposures a second at most.")
+
+
 class Samples(_Section):
     """How exposures and actions become samples."""
 
@@ -152,6 +161,7 @@ class Config(_Section):
     replica: Replica = Replica()
     ann: Ann = Ann()
     engine: Engine = Engine()
+    watch: Watch = Watch()
     samples: Samples = Samples()
     model: Model = Model()
     models: dict[str, Model] = Field({}, description="trained beside it on the same samples, not served.")

@@ -13,7 +13,7 @@ from headrace.config import Config
 LISTENED = (
     ("kafka", "bootstrap"), ("kafka", "controller_port"), ("registry", "url"), ("features", "address"), ("features", "http_port"),
     ("ps", "addresses"), ("ps", "http_ports"), ("replica", "address"), ("replica", "http_port"), ("ann", "address"), ("ann", "http_port"),
-    ("engine", "url"), ("flink", "url"),
+    ("engine", "url"), ("watch", "http_port"), ("flink", "url"),
 )
 UNCLAIMED = (20000, 32000)  # Linux gives 32768 and above to clients
 

@@ -8,21 +8,27 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from headrace.config import Config, Model
 
 log = logging.getLogger(__name__)
-ROLES = ("registry", "features", "ps", "replica", "ann", "engine")
+ROLES = ("registry", "features", "ps", "replica", "ann", "engine", "watch")
 RECORDS_MAX, WAIT_S = 512, 0.005  # of one batch that a reader folds
+
+EXTRAS = {"watch": "watch"}  # role -> extra, where it is not serve
 
 Fold = Callable[[list[dict[str, Any]]], Any]
 
 
 class UnknownRole(Exception):
-    """`headrace serve` knows the roles registry, features, ps, replica, ann and engine."""
+    """`headrace serve` knows the roles registry, features, ps, replica, ann, engine and watch."""
+
+
+class RoleNeeds(Exception):
+    """Something that the role imports is not installed; the message says what to install."""
 
 
 def serve(config: Config, role: str, index: int = 0) -> None:
@@ -36,7 +42,10 @@ def serve(config: Config, role: str, index: int = 0) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    start = importlib.import_module(f"headrace.roles.{role}").start
+    try:
+        start = importlib.import_module(f"headrace.roles.{role}").start
+    except ModuleNotFoundError as error:
+        raise RoleNeeds(f"the role {role} needs the package {error.name}: pip install 'headrace[{EXTRAS.get(role, 'serve')}]'") from None
     log.info("%s %d starts", role, index)
     stop = start(config, index, **_asked(start, config, role))
     log.info("%s %d runs", role, index)
@@ -56,6 +65,9 @@ def _asked(start: Callable[..., Any], config: Config, role: str) -> dict[str, An
         given |= {"publish": publisher.queue, "flush": publisher.flush} if "flush" in names else {"publish": publisher}
     if "consume" in names:
         given["consume"] = consumer(config, role)
+    for name, topic in (("exposures", "enriched"), ("samples", "samples")):
+        if name in names:
+            given[name] = partial(_follow, config, topic)
     return given
 
 
@@ -96,21 +108,32 @@ def consumer(config: Config, role: str) -> Callable[[Fold, threading.Event], Non
 
 
 def _consume(config: Config, topic: str, fold_many: Fold, stop: threading.Event) -> None:
+    for records in _decoded(config, topic, stop, "earliest"):
+        fold_many([record for _, record in records])
+
+
+def _follow(config: Config, topic: str, take: Callable[[list[tuple[int, dict[str, Any]]]], Any], stop: threading.Event) -> None:
+    """Hand (append time in ms, decoded record) of what comes from now on to `take`, until `stop` is set."""
+    for records in _decoded(config, topic, stop, "end"):
+        take(records)
+
+
+def _decoded(config: Config, topic: str, stop: threading.Event, start: Any) -> Iterator[list[tuple[int, dict[str, Any]]]]:
     from headrace.kafka import read_batches
     from headrace.schemas.errors import Malformed
 
     codec = Codecs(config).of(topic)
-    for batch in read_batches(config.kafka.bootstrap, topic, stop, records_max=RECORDS_MAX, wait_s=WAIT_S):
+    for batch in read_batches(config.kafka.bootstrap, topic, stop, start, records_max=RECORDS_MAX, wait_s=WAIT_S):
         records = []
         for record in batch:
             try:
                 if record.value is not None:
-                    records.append(codec.decode(record.value))
+                    records.append((record.timestamp_ms, codec.decode(record.value)))
             except Malformed as error:
                 # Absolute values follow: one unreadable record must not end a fold that the next ones mend.
                 log.error("%s/%d@%d is not readable: %s", topic, record.partition, record.offset, error)
         if records:
-            fold_many(records)
+            yield records
 
 
 class Codecs:

@@ -17,7 +17,8 @@ def job(config: Config, other: Model | None = None) -> Job:
     model, target = other or config.model, config.samples.target
     scored = config.samples.strategy == "eager"  # its order of arrival tells labels
     rate = local_rate(model.optimizer, model.learning_rate)
-    lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate)
+    share = config.watch.share if config.watch.enabled and other is None else 0.0
+    lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate, share)
     stage = learn(addresses(config), lesson, config.flink.external, marks=marks(config))
     name = f"train-{model.name}" if other else "train"
     return Job(name, lambda where: training.tables(where, model.name, scored), [training.insert(model.name, target, scored)],

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-MODEL, POPULARITY = 0, 1
+MODEL, POPULARITY, SAMPLED = 0, 1, 2
 BINS = 2048
 LOSS_BIN, SUM_BIN = BINS, BINS + 1
 TOTAL = 0xFFFFFF
@@ -47,6 +47,13 @@ def summed(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     total = np.zeros(len(found), np.int64)
     np.add.at(total, at.reshape(-1), counts)
     return found, total
+
+
+def sampled(source: np.ndarray, partition: np.ndarray, offset: np.ndarray, share: float) -> np.ndarray:
+    """bool[n]: whether causes (int32[n], int32[n], int64[n]) are of the share whose model scores are series SAMPLED too: by their hash, so
+    that every process and every retry chooses alike, and a peer can be scored on the very same samples."""
+    packed = source.astype(np.uint64) << np.uint64(40) ^ partition.astype(np.uint64) << np.uint64(32) ^ offset.astype(np.uint64)
+    return _unmixed(packed * _ODD) < np.uint64(min(share, 1.0) * ((1 << 64) - 2048))
 
 
 def keys_of(series: int, window: int = TOTAL) -> np.ndarray:

@@ -36,15 +36,16 @@ class Gradients(NamedTuple):
 class Trainer:
     """Trains `model` through `pull` and `push` of a ps.client.ParameterClient, under the model's name.
 
-    `l2` and `rate` as in the model's `learn`; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target.
+    `l2` and `rate` as in the model's `learn`; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target;
+    the scores of `share` of the causes are a series of their own too.
     """
 
     def __init__(self, model: Model, pull: Pull, push: Push, l2: float, window_offsets: int = 1000, effect: str = "click",
-                 rate: float = 0.0) -> None:
+                 rate: float = 0.0, share: float = 0.0) -> None:
         assert window_offsets > 0, "a window is at least one offset"
         self.model, self.effect = model, effect
         self._pull, self._push = pull, push
-        self._l2, self._window_offsets, self._rate = l2, window_offsets, rate
+        self._l2, self._window_offsets, self._rate, self._share = l2, window_offsets, rate, share
         self.sequence = 0
 
     def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, scores: np.ndarray | None = None,
@@ -83,8 +84,10 @@ class Trainer:
         def updates(chosen: np.ndarray, found: Gradients) -> Updates:
             counts = np.bincount(found.own.reshape(-1), minlength=len(found.at)).astype(np.int64)[:, None]
             counted = chosen[np.isfinite(judged[chosen])]
-            told = [progressive.increments(series, window[counted], score[counted], batch.label[counted])
-                    for series, score in ((progressive.MODEL, judged), (progressive.POPULARITY, popularity))]
+            series = [(progressive.MODEL, judged, counted), (progressive.POPULARITY, popularity, counted)]
+            if self._share:
+                series.append((progressive.SAMPLED, judged, counted[progressive.sampled(*causes.take(counted), self._share)]))
+            told = [progressive.increments(number, window[of], score[of], batch.label[of]) for number, score, of in series]
             metrics = tuple(np.concatenate(column) for column in zip(*told, strict=True))
             own = keys[found.at]
             return {"weights": (own, found.grads), "counts": (own, counts), "metrics": (metrics[0], metrics[1][:, None])}

@@ -21,10 +21,7 @@ from headrace.models.train import NotFinite, Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
 from headrace.rpc.freshness import of_rows
-from headrace.schemas.codec import Codec
-from headrace.schemas.registry import RegistryClient
 from headrace.streaming.featurize import Addresses
-from headrace.streaming.kafka import DeadLetters
 from headrace.streaming.sample_batch import Columns, taken, wrong
 from headrace.streaming.stage import WORLD, Stage, vectorised
 
@@ -36,7 +33,7 @@ _USER, _ITEM = SLOTS.index("user_id"), SLOTS.index("item_id")
 class Lesson:
     """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window. `scored`: samples bring the
     score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair. `rate`
-    of learning in turn within a push."""
+    of learning in turn within a push; `share` of the causes that a peer is compared on."""
 
     model: str
     target: str
@@ -44,6 +41,7 @@ class Lesson:
     window_offsets: int
     scored: bool = False
     rate: float = 0.0
+    share: float = 0.0
 
 
 class Learn(Stage):
@@ -61,8 +59,7 @@ class Learn(Stage):
         self.guard(f"train-{lesson.model}")
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](fields_of(SLOTS, SIDE)), client.pull, client.push, l2=lesson.l2,
-                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate)
-        self.dead_letters = DeadLetters(self.addresses.bootstrap, Codec("dead-letters", RegistryClient(self.addresses.registry)))
+                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate, share=lesson.share)
 
     def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
              feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, caused_ms: pd.Series,

@@ -82,7 +82,7 @@ class Vectorize(Stage):
         none = np.zeros(len(ids), np.uint64)
         users, items = (keys, none) if space == "user" else (none, keys)
         answer = self.features.assemble(users, items, np.zeros((len(ids), 4), np.uint64), as_of_ms)
-        slots = np.asarray(side == SIDE)
+        slots = np.equal(SIDE, side)
         wanted, index = unique_keys(np.ascontiguousarray(answer.keys[:, slots]))
         rows, sequence = self.parameters.pull(self.model, "weights", wanted)
         # The lowest of the shards asked, and not every id asks the same ones: an index takes the higher of two, so it may not fall.

@@ -18,6 +18,8 @@ SINGLE = {
     "pyflink": ("streaming/", "jobs/"),
     "fastavro": ("schemas/codec.py", "schemas/container.py"),
     "jgo": ("headrace/maven.py",),
+    "river": ("headrace/watch/river_peer.py",),
+    "vowpalwabbit": ("headrace/bench/vowpal.py",),
 }
 LINES_MAX = 400
 FILES = sorted(file for room in LAYER for file in (TOP / room).rglob("*.py"))

@@ -22,7 +22,7 @@ def up(
     data: Data = None,
     file: File = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready; `headrace down` stops it.")] = False,
-    only: Annotated[str, typer.Option("--only", help="Parts by comma: kafka,registry,ps,features,ann,replica,engine,flink.")] = "",
+    only: Annotated[str, typer.Option("--only", help="Parts by comma: kafka,registry,ps,features,ann,replica,engine,watch,flink.")] = "",
 ) -> None:
     """Start the local stack and keep it alive until Ctrl-C; what dies is started again."""
     from headrace import stack
@@ -51,8 +51,13 @@ def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
     else:
         from rich.console import Console
 
+        from headrace.watch.figures import read
+
         # A pipe has no width: what reads it gets every cell whole.
         Console(width=None if sys.stdout.isatty() else WIDE).print(table(found))
+        watched = read(config.watch.http_port) if any(row["name"] == "watch" for row in found) else None
+        if watched is not None:
+            typer.echo(watched.sentence())
     if found is None:
         raise typer.Exit(1)
 
@@ -78,7 +83,7 @@ def url(name: Annotated[str, typer.Argument(help="engine, registry, flink, kafka
 
 
 def serve(
-    role: Annotated[str, typer.Argument(help="registry, features, ps, replica, ann or engine.")],
+    role: Annotated[str, typer.Argument(help="registry, features, ps, replica, ann, engine or watch.")],
     index: Annotated[int, typer.Option("--index", help="Which of several processes of the role.")] = 0,
     file: File = None,
     data: Annotated[Path | None, typer.Option("--data", help="Data folder.")] = None,

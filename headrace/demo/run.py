@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.live import Live
 from headrace import mapping, movielens, replay_run, submission
 from headrace.api import Client
 from headrace.clock import StackClock
-from headrace.config import Config
+from headrace.config import Config, Watch
 from headrace.demo.accounts import accounts
 from headrace.demo.curve import Curve
 from headrace.demo.effect import Effect, measure
@@ -28,6 +29,7 @@ from headrace.replay import Sent, now_ms
 from headrace.rows import Rows, load
 from headrace.status import rows as processes
 from headrace.taps import Mark, Taps
+from headrace.watch import figures
 
 JOBS = ["features", "samples", "train", "vectors"]
 LOOK_S = 0.5
@@ -166,7 +168,8 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
     def say(text: str) -> None:
         console.print(text, highlight=False)
 
-    with own_stack(data, say, keep) as config, live_taps(config) as taps:
+    settings = {"watch": {"enabled": Watch().enabled or find_spec("river") is not None}}
+    with own_stack(data, say, keep, settings) as config, live_taps(config) as taps:
         began_jobs = time.monotonic()
         submission.submit(config, JOBS)
         console.print(f"jobs {', '.join(JOBS)} run after {time.monotonic() - began_jobs:.1f} s")
@@ -178,12 +181,14 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
         clicks = CLICKS if demo.effect else 0
         checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.addresses)
         _tell(console, demo, report, checks)
+        watched = figures.read(config.watch.http_port)
+        console.print(watched.sentence() if watched else "watch: River is not installed, or nobody answers; pip install 'headrace[watch]'")
         if keep:
             console.print(f"the stack stays up: engine {config.engine.url}, Flink {config.flink.url}, Kafka {config.kafka.bootstrap};"
                           f" `headrace down --data {data}` stops it")
     result = report | {"ready_seconds": round(ready_s, 1), "accounts": checks, "memory_mb": sum(row["memory_mb"] for row in memory),
                        "memory": {row["name"]: row["memory_mb"] for row in memory}, "effect": _effect(demo.effect),
-                       "curve": [point.__dict__ for point in demo.curve.points]}
+                       "watch": asdict(watched) if watched else None, "curve": [point.__dict__ for point in demo.curve.points]}
     if not all(check["agree"] for check in checks):
         raise DemoFailed("; ".join(f"{c['account']}: {c['left']} against {c['right']}" for c in checks if not c["agree"]))
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 import typer
@@ -17,6 +18,7 @@ from headrace.bench.result import Result, Row
 from headrace.bench.run import BenchNeeds, UnknownBench, run
 from headrace.commands.bench import command
 
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 APP = typer.Typer()
 APP.command()(command)
 
@@ -25,7 +27,7 @@ APP.command()(command)
 def test_a_ratio_above_one_is_better_than_the_peer(value, peer):
     assert (Row("r", value, "rows/s", "peer", peer).ratio > 1) == (value > peer)
     assert Row("r", value, "rows/s", "peer", peer).ratio == value / peer
-    assert Row("t", value, "ms", "peer", peer).ratio == peer / value
+    assert Row("t", value, "ms", "peer", peer).ratio == Row("t", value, "nats", "peer", peer).ratio == peer / value
 
 
 def test_without_a_peer_there_is_no_ratio():
@@ -49,10 +51,15 @@ def test_unknown_names_and_missing_packages():
         run("x", catalog={"x": Entry("no_such_module", "nothing", "some[bench]")})
 
 
-@pytest.mark.parametrize("name", [name for name, entry in CATALOG.items() if not entry.stack])  # those: tests/end_to_end
-def test_every_bench_measures_in_its_quick_size(name, tmp_path):
+@pytest.mark.parametrize("name", [name for name, entry in CATALOG.items() if not entry.stack])  # those: tests/end_to_end/
+def test_every_bench_measures_in_its_quick_size(name, tmp_path, monkeypatch):
+    """A bench on real data fetches what it can to the working directory, and says what it left out."""
+    monkeypatch.chdir(tmp_path)
+    if CATALOG[name].data and not SHARED.exists():
+        pytest.skip("needs ../shared/data")
+    data = ["--data", str(SHARED)] if CATALOG[name].data else []
     assert callable(importlib.import_module(f"headrace.bench.{CATALOG[name].module}").measure)
-    done = CliRunner().invoke(APP, [name, "--quick", "--json", str(tmp_path / "out.json")])
+    done = CliRunner().invoke(APP, [name, "--quick", *data, "--json", str(tmp_path / "out.json")])
     assert done.exit_code == 0, done.output
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["bench"] == name and document["seconds"] < 50 and document["rows"]
@@ -67,3 +74,4 @@ def test_the_list_says_what_each_needs():
     assert all(f"{name}: " in done.output for name in CATALOG) and "needs headrace[serve]" in done.output
     assert CliRunner().invoke(APP, []).exit_code == 2
     assert CliRunner().invoke(APP, ["none"]).exit_code == 1
+    assert CliRunner().invoke(APP, ["rpc", "--data", "."]).exit_code == 1  # it takes none

@@ -234,7 +234,7 @@ def test_accounts_that_disagree_fail_the_demo_with_both_sides(monkeypatch, tmp_p
     """The whole of demo.run but the stack, the jobs and the replay."""
     @contextmanager
     def there(*_):
-        yield SimpleNamespace(stack=Config().stack, engine=Config().engine, ps=Config().ps)
+        yield SimpleNamespace(stack=Config().stack, engine=Config().engine, ps=Config().ps, watch=Config().watch)
 
     told = []
     checks = [{"account": "samples", "left": 99_999, "right": 100_000, "agree": False},

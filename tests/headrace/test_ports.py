@@ -31,7 +31,7 @@ def test_no_port_is_given_twice(monkeypatch):
     overlay, _ = ports.plan(Config())
     given = [ports.port_of(address) for body in overlay.values() for value in body.values()
              for address in (value if isinstance(value, list) else [value])]
-    assert len(given) == len(set(given)) == 15
+    assert len(given) == len(set(given)) == 16
 
 
 def test_a_configured_port_is_not_moved(taken):

@@ -235,7 +235,8 @@ class BackfillJob(TrainJob):
         backfill = Backfill(client, len(self.world.shards))
         batch, causes, popularity = samples
         at = np.nonzero(backfill.lacking(self.model, EFFECT, causes))[0]
-        Trainer(MODELS[self.model](fields_of(SLOTS, SIDE)), client.pull, backfill.push, 0.01, 256, EFFECT).learn(batch.take(at), causes.take(at), popularity[at])
+        trainer = Trainer(MODELS[self.model](fields_of(SLOTS, SIDE)), client.pull, backfill.push, 0.01, 256, EFFECT)
+        trainer.learn(batch.take(at), causes.take(at), popularity[at])
         self.world.counts["backfilled"] += sum(tally.applied for tally in backfill.tallies)
 
 
