@@ -121,7 +121,7 @@ class Watch(_Section):
     enabled: bool = Field(False, description="Part of the local stack; the demo has it where River is installed.")
     http_port: int = 19190
     share: float = Field(0.25, gt=0, le=1, description="Share of exposures watched, by hash of their causes.")
-    rate_max: float = Field(500.0, ge=1, description="Exposures a second at most.")
+    rate_max: float = Field(1000.0, ge=1, description="Exposures a second at most.")
 
 
 class Samples(_Section):

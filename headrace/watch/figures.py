@@ -31,10 +31,10 @@ class Exported:
         watcher = self._watcher
         for name, how, figures in ((OURS, LEARNT, self._learnt()), (PEER, LEARNT, watcher.learner.figures()),
                                    (OURS, SERVED, watcher.ours.figures()), (PEER, SERVED, watcher.theirs.figures())):
-            for family, value in ((auc, "auc"), (loss, "logloss"), (count, "samples")):
-                number = figures[value] if figures is not None else None
-                if number is not None:
-                    family.add_metric([name, how], number)
+            for family, key in ((auc, "auc"), (loss, "logloss"), (count, "samples")):
+                value = None if figures is None else figures[key]
+                if value is not None:
+                    family.add_metric([name, how], value)
         outcomes = CounterMetricFamily("headrace_watch_samples", "Sampled exposures by what became of them.", labels=["outcome"])
         for outcome, number in watcher.outcomes.items():
             outcomes.add_metric([outcome], number)
