@@ -84,7 +84,9 @@ def _classpath() -> str:
 
 def _format(start: list[str], server: Path) -> None:
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = [start[0], "-XX:TieredStopAtLevel=1", *start[1:], "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(server)]
+    # With "=": an id may begin with a dash, and as an argument of its own it would be taken for an option, once in 64 folders.
+    command = [start[0], "-XX:TieredStopAtLevel=1", *start[1:], "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}",
+               "-c", str(server)]
     done = subprocess.run(command, env=java.environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise BrokerFailed(f"Kafka's folder could not be formatted: {(done.stderr or done.stdout).strip()[-400:]}")

@@ -78,7 +78,13 @@ def test_list_show_and_resend(loop, on_stack, writer):
     absent = on_stack("dead-letters", "show", "0:99999999")
     assert absent.returncode == 1 and absent.stderr.startswith("error: no dead letter")
 
-    assert "would be sent again: 1" in on_stack("dead-letters", "resend", "--reason", "unknown_schema", "--dry-run").stdout
+    def waiting():
+        """How many letters of the reason would be sent; other tests may have left some that are refused again for ever."""
+        told = on_stack("dead-letters", "resend", "--reason", "unknown_schema", "--dry-run").stdout
+        return int(told.split("would be sent again: ")[1].split()[0])
+
+    before = waiting()
+    assert before >= 1
     other = json.loads(schema_text("interactions"))
     other["doc"] = "As another producer writes it."
     assert registry.register("another-value", json.dumps(other)) == unknown
@@ -93,7 +99,7 @@ def test_list_show_and_resend(loop, on_stack, writer):
         return folded()
 
     until(sent_again, "what was sent again")
-    assert "sent again: 0" in on_stack("dead-letters", "resend", "--reason", "unknown_schema").stdout
+    until(lambda: waiting() == before - 1, "one letter less")
     found = letters(loop, start)
     assert len(set(folded())) == 1 and found[place] == ["unknown_schema", "resent"]
     # Its event time has passed by now: the samples job says so, and a resend of that is refused.
