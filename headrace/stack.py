@@ -74,7 +74,7 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
 
 def topics(config: Config, say: Say) -> None:
     """Create the topics of the configured models."""
-    models = [model.name for model in config.trained]
+    models: list[str] = [model.name for model in config.trained]
     created = kafka.ensure_topics(config.kafka.bootstrap, topic_settings(models, config.kafka.partitions))
     say(f"topics: {len(created)} created" if created else "topics: all there")
 
