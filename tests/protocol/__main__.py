@@ -1,5 +1,5 @@
-"""`python -m tests.protocol SEED` replays a seed of the simulation and tells every move; `python -m tests.protocol FIRST STOP` runs the seeds
-from FIRST to before STOP, and prints what happened in all of them and which were wrong."""
+"""`python -m tests.protocol SEED` replays a seed of the simulation and tells every move. `python -m tests.protocol FIRST STOP` runs the
+seeds from FIRST to before STOP, and prints what happened in all of them and which were wrong."""
 
 from __future__ import annotations
 
