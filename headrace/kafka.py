@@ -256,9 +256,12 @@ def read_between(bootstrap: str, topic: str, start: Mapping[int, int], stop: Map
         consumer.assign([TopicPartition(topic, p, offset) for p, offset in at.items()])
         moved = time.monotonic()
         while missing := [TopicPartition(topic, p) for p in stop if at[p] < stop[p]]:
-            records = [_record(message) for message in consumer.consume(512, 0.1) if message.error() is None]
-            yield from (record for record in records if record.offset < stop[record.partition])
-            now = {one.partition: max(one.offset, at[one.partition]) for one in consumer.position(missing)}
+            came: list[Any] = consumer.consume(512, 0.1)
+            for message in came:
+                if message.error() is None and message.offset() < stop[message.partition()]:
+                    yield _record(message)
+            asked: list[Any] = consumer.position(missing)
+            now = {one.partition: max(one.offset, at[one.partition]) for one in asked}
             moved = time.monotonic() if any(at[p] != offset for p, offset in now.items()) else moved
             at |= now
             if time.monotonic() > moved + stuck_s:
