@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.commands import options
-from headrace.config import Config, ConfigError, Model
+from headrace.config import MODELS, Config, ConfigError, Model
 
 app = typer.Typer(no_args_is_help=True, help="Learn what parameter shards lack, each cause once.")
 Name = Annotated[str | None, typer.Option("--model", help="A trained model; by default the served one.")]
@@ -77,7 +77,8 @@ def since_ms_of(text: str, now: datetime) -> int:
 def _model(config: Config, name: str | None) -> Model:
     known = {model.name: model for model in config.trained}
     if name is not None and name not in known:
-        raise ConfigError(f"model {name!r} is not trained here; trained are {', '.join(known)}: [models.{name}] in headrace.toml adds one")
+        more = f"; [models.{name}] in headrace.toml adds it" if name in MODELS else ""
+        raise ConfigError(f"model {name!r} is not trained here; trained are {', '.join(known)}{more}")
     return known[name or config.model.name]
 
 

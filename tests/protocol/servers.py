@@ -23,6 +23,7 @@ from headrace.rpc.message import decode, encode
 from headrace.rpc.server import Verb
 from tests.protocol.memory import MemoryStore
 from tests.protocol.network import Died
+from tests.protocol.wrong import Wrong
 
 if TYPE_CHECKING:
     from tests.protocol.world import World
@@ -159,8 +160,8 @@ class ParameterServer(Server):
         shard = self.store.shard
         if self._expected is not None and self.world.ailment.recovers:
             sequence, digest = self._expected
-            assert shard.sequence == sequence, f"{self.name} came back at {shard.sequence}, it died at {sequence}"
-            assert digest in ("", shard.digest()), f"{self.name} came back with other bytes"
+            Wrong.unless(shard.sequence == sequence, f"{self.name} came back at {shard.sequence}, it died at {sequence}")
+            Wrong.unless(digest in ("", shard.digest()), f"{self.name} came back with other bytes")
         self._expected = None
         shard.log = StruckLog(shard.log, self)  # type: ignore[assignment]
         self.world.ailment.opened(shard)

@@ -85,7 +85,7 @@ class World:
             movers.append((1, lambda: self.network.deliver_late(self.chance.randrange(len(self.network.late)))))
         movers += [(1.5, self._checkpoint), (0.3, self._snapshot), (0.4, self._kill_job), (0.15, self._kill_server)]
         if self.plan.older:
-            movers += [(0.05, self._back_up), (0.05, self._put_back)]
+            movers += [(0.2, self._back_up), (0.1, self._put_back)]
         if self.plan.backfills:
             movers.append((0.05, self._backfill))
         self.chance.choices([move for _, move in movers], [weight for weight, _ in movers])[0]()
@@ -118,7 +118,7 @@ class World:
         self.rest(*self.jobs)
         while self.network.late:
             self.network.deliver_late(0)
-        if self.plan.older or self.plan.backfills:
+        if self.counts["older shards"]:  # without one nothing may be missing that a backfill would hide
             self.backfills = [BackfillJob(self, model) for model in MODELS]
             self.rest(*self.backfills)
         self.rest(*self.jobs)
