@@ -13,11 +13,13 @@ from headrace.models.fields import fields_of
 from headrace.models.fm import probability
 from headrace.ps.warm import warm_kernels
 from headrace.serve import specs
+from headrace.streaming.warm import compile_kernels as compile_streaming
 
 
 def warm(config: Config) -> None:
-    """Kernels of the features, of the parameter server's tables, and of the models, at the dtypes that travel."""
+    """Kernels of the features and their job, of the parameter server's tables, and of the models, at the dtypes that travel."""
     compile_kernels()
+    compile_streaming()
     warm_kernels(specs(config.trained))
     keys, index = unique_keys(np.zeros((1, len(SLOTS)), np.uint64))
     one, values = np.ones(1, np.float32), np.ones(index.shape, np.float32)

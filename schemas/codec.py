@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import fastavro
+from fastavro.schema import to_parsing_canonical_form
 
 from headrace.schemas.errors import Malformed, RegistryUnavailable, UnknownSchema
 from headrace.schemas.interaction import check_interaction
@@ -69,10 +70,18 @@ class Codec:
     def encode(self, record: dict[str, Any]) -> bytes:
         """The message of `record`; absent fields take their defaults. Raises ValueError or TypeError for a record that does not fit
         the schema (a defect of the caller), RegistryUnavailable before the first answer of the registry."""
+        return self.header + self.datum(record)
+
+    @property
+    def header(self) -> bytes:
+        """The 5 bytes before our datums. Raises as `encode`."""
         if self._header is None:
             self._header = struct.pack(">bI", 0, self._registry.register(self.subject, self._text))
+        return self._header
+
+    def datum(self, record: dict[str, Any]) -> bytes:
+        """The datum of `record` under our schema, without a header. Raises as `encode`, and asks no registry."""
         out = io.BytesIO()
-        out.write(self._header)
         fastavro.schemaless_writer(out, self._schema, record)
         return out.getvalue()
 
@@ -104,6 +113,10 @@ class Codec:
         schema_id = _schema_id(data, len(data or b""))
         known = self._writers.get(schema_id) or self._writer(schema_id)
         return known[0]
+
+    def alike(self) -> list[int]:
+        """Ids of the writer schemas met so far under which a datum is written as under ours."""
+        return [schema_id for schema_id, (_, reader, _) in self._writers.items() if reader is None]
 
     def _writer(self, schema_id: int) -> tuple[Any, Any, Walker]:
         now = time.monotonic()
@@ -145,7 +158,7 @@ class Codec:
             raise
         except Exception as error:  # a size that is no number, say: fastavro's parser lets much pass
             raise Malformed("bad_schema", f"the writer schema cannot be walked: {type(error).__name__}: {error}"[:300]) from None
-        same = json.loads(text) == json.loads(self._text)
+        same = to_parsing_canonical_form(writer) == to_parsing_canonical_form(self._schema)  # what docs and defaults say changes no datum
         return (self._schema if same else writer), (None if same else self._schema), walk
 
 

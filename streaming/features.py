@@ -13,5 +13,5 @@ def insert() -> str:
     """The source is chained to the stage and the stage to the sink: nothing between them may change a partition's order."""
     append_ms = ("CAST(EXTRACT(EPOCH FROM `timestamp`) AS BIGINT) * CAST(1000 AS BIGINT)"
                  " + CAST(EXTRACT(MILLISECOND FROM `timestamp`) AS BIGINT)")
-    return ("INSERT INTO enriched SELECT e.`key`, e.`value` FROM ("
-            f"SELECT featurize(`key`, `value`, `partition`, `offset`, {append_ms}) AS e FROM interactions) WHERE e.`value` IS NOT NULL")
+    return ("INSERT INTO enriched SELECT `key`, e FROM ("
+            f"SELECT `key`, featurize(`key`, `value`, `partition`, `offset`, {append_ms}) AS e FROM interactions) WHERE e IS NOT NULL")

@@ -17,10 +17,10 @@ _VECTOR = bytes(36)
 
 
 class Passed(Stage):
-    """(key, value, ...) -> ROW(key, value), as they came."""
+    """(key, value, ...) -> the value as it came."""
 
-    def eval(self, key: pd.Series, value: pd.Series, *rest: pd.Series) -> pd.DataFrame:
-        return pd.DataFrame({"key": key, "value": value})
+    def eval(self, key: pd.Series, value: pd.Series, *rest: pd.Series) -> pd.Series:
+        return value
 
 
 class Untaught(Stage):

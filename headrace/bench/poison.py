@@ -21,12 +21,12 @@ import pandas as pd
 from headrace import stack, state
 from headrace.bench.result import Row
 from headrace.config import Config
-from headrace.features.events import EventBatch
 from headrace.features.frozen import Frozen
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
 from headrace.ports import any_free
 from headrace.rpc.causes import Causes
+from headrace.rpc.message import Arrays
 from headrace.schemas.codec import Codec
 from headrace.schemas.hashing import feature_key
 from headrace.schemas.registry_store import SchemaStore
@@ -93,14 +93,14 @@ class _Local:
         self._told.update(new)
         self.shard.store.put_names((feature_key(*name.split("=", 1)) for name in new), new)
 
-    def freeze_and_fold(self, causes: Causes, batch: EventBatch) -> Frozen:
-        return self.shard.freeze_and_fold(causes, batch.columns)
+    def freeze_and_fold(self, causes: Causes, columns: Arrays) -> Frozen:
+        return self.shard.freeze_and_fold(causes, columns)
 
 
 class _Tally:
     """Stands in for Flink's counters."""
 
-    def inc(self) -> None:
+    def inc(self, n: int = 1) -> None:
         pass
 
 
@@ -108,7 +108,7 @@ def _stage(shard: FeatureShard, letters: DeadLetters, marks: Path) -> Featurize:
     """Featurize as its `open` would make it, without a registry and a feature service."""
     stage: Any = Featurize(Addresses("", "", ""), 1, 65536)
     registry = SchemaStore()
-    stage.interactions, stage.enriched = Codec("interactions", registry), Codec("enriched", registry)
+    stage.prepare(Codec("interactions", registry), Codec("enriched", registry))
     stage.features = _Local(shard)
     stage.dead_letters, stage.clamped, stage.retries = letters, _Tally(), _Tally()
     stage.scorer, stage.quarantine = None, Quarantine(marks, stage.world)

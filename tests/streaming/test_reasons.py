@@ -115,7 +115,8 @@ def test_events(stage, reason):  # noqa: F811
 def test_writers(stage, reason):  # noqa: F811
     kind, datum = WRITERS[reason]
     text = record([{"name": "x", "type": kind}])
-    stage.interactions = Codec("interactions", Texts(text.replace("Interaction", "Other") if reason == "wrong_record" else text))
+    text = text.replace("Interaction", "Other") if reason == "wrong_record" else text
+    stage.prepare(Codec("interactions", Texts(text)), stage.enriched)
     run(stage, [message(datum)])
     assert only(stage) == reason and FEATURES in REASONS[reason].seen
 

@@ -28,8 +28,8 @@ class Counter:
     def __init__(self):
         self.count = 0
 
-    def inc(self):
-        self.count += 1
+    def inc(self, n=1):
+        self.count += n
 
 
 class Letters:
@@ -55,14 +55,14 @@ class Local:
         self.told |= set(names)
 
     def freeze_and_fold(self, causes, batch):
-        return self.shard.freeze_and_fold(causes, batch.columns)
+        return self.shard.freeze_and_fold(causes, batch)
 
 
 @pytest.fixture
 def stage(tmp_path):
     made = Featurize(ADDRESSES, 7, 4096)
     registry = SchemaStore()
-    made.interactions, made.enriched = Codec("interactions", registry), Codec("enriched", registry)
+    made.prepare(Codec("interactions", registry), Codec("enriched", registry))
     made.features, made.dead_letters = Local(shard_at(tmp_path / "features")), Letters()
     made.clamped, made.retries, made.scorer = Counter(), Counter(), None
     return made
@@ -77,7 +77,7 @@ def run(stage, values, first_offset=0, append_ms=NOW, key=b"u"):
     n = len(values)
     frame = stage.eval(pd.Series([key] * n, dtype=object), pd.Series(values, dtype=object), pd.Series([3] * n, dtype="int32"),
                        pd.Series(range(first_offset, first_offset + n), dtype="int64"), pd.Series([append_ms] * n, dtype="int64"))
-    return [(key, None if value is None else stage.enriched.decode(value)) for key, value in zip(frame["key"], frame["value"], strict=True)]
+    return [(key, None if value is None else stage.enriched.decode(value)) for value in frame]
 
 
 def encoded(stage, *events):
