@@ -59,7 +59,7 @@ def from_samples(config: Config, model: Model, since_ms: int | None = None, move
 
     bootstrap = config.kafka.bootstrap
     stop = {partition: high for partition, (_, high) in kafka.watermarks(bootstrap, "samples").items()}
-    start = kafka.offsets_at(bootstrap, "samples", since_ms) if since_ms is not None else {}
+    start = kafka.since(bootstrap, "samples", since_ms) if since_ms is not None else {}
     report = Report(model.name)
     codec = Codecs(config).of("samples")
 

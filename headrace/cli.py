@@ -19,6 +19,7 @@ COMMANDS = {
     "jobs": ("headrace.commands.jobs:app", "Submit, list, stop and resume the Flink jobs."),
     "env": ("headrace.commands.env:command", "Print what a shell needs to run flink against the stack."),
     "dead-letters": ("headrace.commands.dead_letters:app", "List, show and send again what was refused."),
+    "trace": ("headrace.commands.trace:command", "One sample's way through every process, with times."),
     "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
     "offline": ("headrace.commands.offline:command", "Learn a log in this process, without Kafka and Flink."),
     "backfill": ("headrace.commands.backfill:app", "Learn what parameter shards lack, from samples or a file."),

@@ -216,12 +216,19 @@ def watermarks(bootstrap: str, topic: str) -> dict[int, tuple[int, int]]:
 
 
 def since(bootstrap: str, topic: str, ts_ms: int) -> dict[int, int]:
-    """partition -> offset of the first record that the broker took at `ts_ms` or later. Raises KafkaUnavailable."""
+    """partition -> offset of the first record that the broker took at `ts_ms` or later, else of the next. Raises KafkaUnavailable."""
+    return since_each(bootstrap, topic, (ts_ms,))[0]
+
+
+def since_each(bootstrap: str, topic: str, times_ms: Iterable[int]) -> list[dict[int, int]]:
+    """`since` of several times over one connection."""
     consumer = _consumer(bootstrap)
     try:
-        marks = _watermarks(consumer, bootstrap, topic)
-        found = consumer.offsets_for_times([TopicPartition(topic, p, ts_ms) for p in marks], timeout=REACH_S)
-        return {one.partition: one.offset if one.offset >= 0 else marks[one.partition][1] for one in found}
+        marks, made = _watermarks(consumer, bootstrap, topic), []
+        for ts_ms in times_ms:
+            found = consumer.offsets_for_times([TopicPartition(topic, p, ts_ms) for p in marks], timeout=REACH_S)
+            made.append({one.partition: one.offset if one.offset >= 0 else marks[one.partition][1] for one in found})
+        return made
     except KafkaException as error:
         raise _unavailable(bootstrap, _words(error)) from None
     finally:
@@ -340,19 +347,6 @@ def read_between(bootstrap: str, topic: str, start: Mapping[int, int], stop: Map
             at |= now
             if time.monotonic() > moved + stuck_s:
                 raise KafkaUnavailable(f"{topic} at {bootstrap} was read to {at} of {dict(stop)}, and nothing comes for {stuck_s:.0f} s")
-    finally:
-        consumer.close()
-
-
-def offsets_at(bootstrap: str, topic: str, since_ms: int) -> dict[int, int]:
-    """partition -> offset of the first record appended at `since_ms` (ms since 1970) or later, the next offset when there is none."""
-    consumer = _consumer(bootstrap)
-    try:
-        marks = _watermarks(consumer, bootstrap, topic)
-        found = consumer.offsets_for_times([TopicPartition(topic, p, since_ms) for p in marks], timeout=REACH_S)
-        return {one.partition: one.offset if one.offset >= 0 else marks[one.partition][1] for one in found}
-    except KafkaException as error:
-        raise _unavailable(bootstrap, error) from None
     finally:
         consumer.close()
 
