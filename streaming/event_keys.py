@@ -32,14 +32,15 @@ class EventKeys:
     def columns(self, scanned: Scanned, chosen: np.ndarray, ts_ms: np.ndarray) -> dict[str, np.ndarray]:
         """layout.EVENT_COLUMNS of the rows `chosen` int64[k], none of them a heartbeat, at ts_ms int64[k]. Raises what `tell` raises."""
         k = len(chosen)
-        made = {"action": np.empty(k, np.uint8), "user": np.empty(k, np.uint64), "item": np.empty(k, np.uint64),
-                "event": np.empty(k, np.uint64), "user_fields": np.zeros((k, USER_FIELDS), np.uint64),
-                "item_fields": np.zeros((k, ITEM_FIELDS), np.uint64), "context": np.zeros((k, CONTEXT_FIELDS), np.uint64)}
+        made: dict[str, np.ndarray] = {
+            "action": np.empty(k, np.uint8), "user": np.empty(k, np.uint64), "item": np.empty(k, np.uint64),
+            "event": np.empty(k, np.uint64), "user_fields": np.zeros((k, USER_FIELDS), np.uint64),
+            "item_fields": np.zeros((k, ITEM_FIELDS), np.uint64), "context": np.zeros((k, CONTEXT_FIELDS), np.uint64)}
         room = 4 * k + 64
         while True:
             unknown, keys = np.empty((room, 3), np.int32), np.empty(room, np.uint64)
             count = kernels.keys_of(scanned.data, chosen, scanned.texts, scanned.entries, scanned.entry_ends, _ACTION_KEYS, OTHER, _PREFIX,
-                                    _PREFIX_ENDS, self._table, self._order, self._scratch, *made.values(), unknown, keys)
+                                    _PREFIX_ENDS, self._table, self._order, self._scratch, *made.values(), unknown, keys)  # type: ignore[call-arg]
             if count <= room:
                 break
             room = count
