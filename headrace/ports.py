@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
-from typing import Any
+import tempfile
+from pathlib import Path
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from headrace.config import Config
@@ -64,6 +68,47 @@ def any_free() -> int:
     return port
 
 
+class Claims:
+    """Ports that a stack has chosen and does not listen on yet, kept from other stacks of this user until `release` or the process's end.
+
+    A service takes seconds to listen, and is away while it restarts: without a claim two stacks that start together choose the same ports,
+    and each talks to the other's services. A claim is the lock on a file of the port's number.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or Path(tempfile.gettempdir()) / f"headrace-ports-{os.getuid()}"
+        self._held: list[IO[bytes]] = []
+
+    def take(self, port: int) -> bool:
+        """Whether `port` is claimed now; False: another stack has it."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        path = self._folder / str(port)
+        while True:
+            file = path.open("wb")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return False
+            if _still(path, file):
+                self._held.append(file)
+                return True
+            file.close()  # it was released, and its file removed, while this one waited to open it
+
+    def release(self) -> None:
+        while self._held:
+            file = self._held.pop()
+            Path(file.name).unlink(missing_ok=True)
+            file.close()
+
+
+def _still(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
 def addresses(config: Config) -> dict[str, dict[str, Any]]:
     """Every address of `config`, as a configuration overlay: who knows the data folder of a running stack needs nothing else."""
     found: dict[str, dict[str, Any]] = {}
@@ -72,34 +117,39 @@ def addresses(config: Config) -> dict[str, dict[str, Any]]:
     return found
 
 
-def plan(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def plan(config: Config, claims: Claims | None = None) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """(the addresses that must change, as a configuration overlay; a sentence for each).
 
-    A default port that is taken becomes the next free one. One that was configured is not moved: raises PortTaken.
+    A default port that is taken becomes the next free one. One that was configured is not moved: raises PortTaken. With `claims` the ports
+    are kept from other stacks; without, nobody is kept from them when this returns.
     """
+    if claims is None:
+        claims = Claims()
+        try:
+            return plan(config, claims)
+        finally:
+            claims.release()
     overlay: dict[str, dict[str, Any]] = {}
     said: list[str] = []
-    used: set[int] = set()
     for section, key in LISTENED:
         body, default = getattr(config, section), getattr(getattr(Config(), section), key)
         if getattr(body, "external", False):
             continue
         value = getattr(body, key)
         many = value if isinstance(value, list) else [value]
-        found = [_settle(f"{section}.{key}", address, address in (default if isinstance(default, list) else [default]), used, said)
+        found = [_settle(f"{section}.{key}", address, address in (default if isinstance(default, list) else [default]), claims, said)
                  for address in many]
         if found != many:
             overlay.setdefault(section, {})[key] = found if isinstance(value, list) else found[0]
     return overlay, said
 
 
-def _settle(name: str, address: Any, default: bool, used: set[int], said: list[str]) -> Any:
+def _settle(name: str, address: Any, default: bool, claims: Claims, said: list[str]) -> Any:
     port = port_of(address)
-    if not is_free(port) or port in used:
+    if not (is_free(port) and claims.take(port)):
         if not default:
             raise PortTaken(f"{name} is {address}, and something else listens there: stop it, or configure another port")
-        while not is_free(port) or port in used:
+        while not (is_free(port) and claims.take(port)):
             port += 1
         said.append(f"{name}: port {port_of(address)} is taken, so {port}")
-    used.add(port)
     return moved(address, port)

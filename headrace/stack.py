@@ -39,9 +39,10 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
     stop = stop or threading.Event()
     began = time.monotonic()
     data = config.stack.data_dir.resolve()
+    claims = ports.Claims()
     with state.hold(data):
         state.read(data)  # removes what a killed supervisor left
-        overlay, sentences = ports.plan(config)
+        overlay, sentences = ports.plan(config, claims)
         for sentence in sentences:
             say(sentence)
         config = _settled(config, data, overlay)
@@ -67,6 +68,7 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
             recovery.stop()
             supervisor.stop()
             state.remove(data)
+            claims.release()
             for number, handler in before.items():
                 signal.signal(number, handler)
     say("down")

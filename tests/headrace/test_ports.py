@@ -8,6 +8,28 @@ from headrace import ports
 from headrace.config import Config
 
 
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Claims of this test only: a stack may run on this machine."""
+    monkeypatch.setattr(ports.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
+def test_two_stacks_that_start_together_choose_other_ports_until_one_is_gone():
+    first, second = ports.Claims(), ports.Claims()
+    mine, _ = ports.plan(Config(), first)
+    theirs, said = ports.plan(Config(), second)  # nobody listens yet
+    given = {ports.port_of(address) for section, key in ports.LISTENED for address in _listed(getattr(getattr(Config(), section), key))}
+    moved = {ports.port_of(address) for body in theirs.values() for value in body.values() for address in _listed(value)}
+    assert not given & moved and len(moved) == len(said) == len(given)
+    first.release()
+    assert ports.plan(Config(), ports.Claims())[0] == mine
+    second.release()
+
+
 @pytest.fixture
 def taken():
     with socket.socket() as listener:
