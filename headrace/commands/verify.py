@@ -1,9 +1,10 @@
-"""`headrace verify loop`: nothing lost and nothing doubled, whatever dies."""
+"""`headrace verify`: nothing is lost and nothing doubled, whatever dies (loop); nothing grows, however long it runs (soak)."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+WIDE = 1000  # a pipe has no width: what reads it gets every cell whole
 app = typer.Typer(no_args_is_help=True, help="Prove what the platform promises on a stack of its own.")
 
 
@@ -36,32 +38,73 @@ def loop(
 ) -> None:
     """Stream a log through a stack while its processes are ended at random moments, then count everything from outside."""
     from headrace import mapping as mappings
-    from headrace import movielens, state
+    from headrace import movielens
     from headrace.config import ConfigError
     from headrace.rows import load
     from headrace.verify.loop import run
 
-    data = data.resolve()
-    if state.read(data) is not None:
-        raise VerificationFailed(f"a stack runs on {data} already: `headrace down --data {data}` stops it")
     if (file is None) != (mapping is None):
         raise ConfigError("--file and --mapping go together")
     if file is None or mapping is None:
-        folder = data.parent / "data" / movielens.NAME
+        folder = data.resolve().parent / "data" / movielens.NAME
         file, _ = movielens.get(folder)
         mapping = folder / "mapping.toml"
     log = load(file, mappings.load(mapping))
-    shutil.rmtree(data, ignore_errors=True)
+    data = _new(data)
     console = Console(soft_wrap=True, highlight=False)
     result = run(data, log, kills=kills, seed=seed, rate=rate, rows_min=min(rows, len(log)), say=console.print)
     if as_json is not None:
         as_json.write_text(json.dumps(result, indent=2) + "\n")
     _tell(console, result)
-    wrong = [f"{one['check']}: {one['found']}, expected {one['expected']}" for one in result["checks"] if not one["agree"]]
+    wrong = _differing(result)
     if result["kills_done"] != kills:
         wrong.append(f"{result['kills_done']} of {kills} kills were done")
     if wrong:
         raise VerificationFailed("; ".join(wrong) + f" (data in {data})")
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option("--minutes", min=0.2, help="How long the stream lasts.")] = 60.0,
+    rate: Annotated[float, typer.Option("--rate", min=10, help="Interactions a second, half of what two cores can do.")] = 2000.0,
+    seed: Annotated[int, typer.Option(min=0, max=2000, help="Of the invented log.")] = 1,
+    data: Annotated[Path, typer.Option("--data", help="Data folder of the stack; emptied first.")] = Path(".headrace/soak"),
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the result, with every look, to this file.")] = None,
+) -> None:
+    """Send a seeded log at a constant rate, look at latency, memory and disk every ten seconds, then count everything from outside.
+
+    Fails when an account differs, or when in a run of ten minutes or more the last quarter is a fifth above the second.
+    """
+    from headrace.verify.soak import run
+
+    data = _new(data)
+    console = Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=True, highlight=False)
+    result = run(data, seconds=60 * minutes, rate=rate, seed=seed, say=console.print)
+    if as_json is not None:
+        as_json.write_text(json.dumps(result, indent=2) + "\n")
+    _tell_soak(console, result)
+    wrong = _differing(result)
+    for one in result["flatness"]:
+        if one["flat"] is False:
+            found, limit = _judged(one)
+            wrong.append(f"{one['what']}: {one['why'] or f'{found} in the last quarter, at most {limit} would be flat'}")
+    if wrong:
+        raise VerificationFailed("; ".join(wrong) + f" (data in {data})")
+
+
+def _new(data: Path) -> Path:
+    """The folder for an own stack, emptied. Raises VerificationFailed when one runs there."""
+    from headrace import state
+
+    data = data.resolve()
+    if state.read(data) is not None:
+        raise VerificationFailed(f"a stack runs on {data} already: `headrace down --data {data}` stops it")
+    shutil.rmtree(data, ignore_errors=True)
+    return data
+
+
+def _differing(result: dict[str, Any]) -> list[str]:
+    return [f"{one['check']}: {one['found']}, expected {one['expected']}" for one in result["checks"] if not one["agree"]]
 
 
 def _tell(console: Console, result: dict[str, Any]) -> None:
@@ -70,11 +113,42 @@ def _tell(console: Console, result: dict[str, Any]) -> None:
     for name, row in result["recovery"].items():
         back.add_row(name, str(row["kills"]), *(f"{row[key]:.1f}" if row[key] is not None else "-" for key in ("median_s", "worst_s")))
     console.print(back)
-    account = Table("account", "found", "expected", "", title="counted from outside", title_justify="left")
-    for one in result["checks"]:
-        account.add_row(one["check"], f"{one['found']:,}", f"{one['expected']:,}", "agree" if one["agree"] else "[red]DIFFER[/red]")
-    console.print(account)
+    console.print(_accounts(result))
     dropped = ", ".join(f"{count:,} {name}" for name, count in result["dropped"].items())
     copies = ", ".join(f"{count:,} of {topic}" for topic, count in result["copies"].items())
     console.print(f"{result['kills_done']} kills, {result['rows']:,} rows in {result['seconds']:.0f} s; dropped as known: {dropped};"
                   f" further copies in the topics: {copies}")
+
+
+def _tell_soak(console: Console, result: dict[str, Any]) -> None:
+    nature = Table("what may grow by nature, or within a sum", "2nd quarter", "last", "grown an hour", title="not judged",
+                   title_justify="left")
+    for one in result["by_nature"]:
+        nature.add_row(one["what"], *(_figure(one[name], one["unit"]) for name in ("second", "last", "growth_h")))
+    console.print(nature)
+    flat = Table("figure", "2nd quarter", "last", "judged", "at most", "", title="medians of quarters", title_justify="left")
+    for one in result["flatness"]:
+        said = {True: "flat", False: "[red]NOT FLAT[/red]", None: "not judged"}[one["flat"]] + (one["why"] and f": {one['why']}")
+        flat.add_row(one["what"], *(_figure(one[name], one["unit"]) for name in ("second", "last")), *_judged(one), said)
+    console.print(flat)
+    console.print(_accounts(result))
+    topics = ", ".join(f"{name} {size:,.0f}" for name, size in result["topic_bytes_an_interaction"].items() if size >= 1)
+    console.print(f"{result['interactions']:,} interactions in {result['sent_s']:,.0f} s, {len(result['looks'])} looks,"
+                  f" {result['looks_failed']} failed; Kafka's bytes an interaction: {topics}")
+
+
+def _judged(one: dict[str, Any]) -> tuple[str, str]:
+    """(what was judged of a row of flatness, its limit): the last quarter's level, or the growth an hour."""
+    name, unit = ("growth_h", f"{one['unit']}/h") if one["what"].endswith("growth") else ("last", one["unit"])
+    return _figure(one[name], unit), _figure(one["limit"], unit)
+
+
+def _accounts(result: dict[str, Any]) -> Table:
+    account = Table("account", "found", "expected", "", title="counted from outside", title_justify="left")
+    for one in result["checks"]:
+        account.add_row(one["check"], f"{one['found']:,}", f"{one['expected']:,}", "agree" if one["agree"] else "[red]DIFFER[/red]")
+    return account
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:,.0f} {unit}"

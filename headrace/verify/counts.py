@@ -127,9 +127,13 @@ def _known(left: Left, at: tuple[int, int]) -> bool:
 
 
 def _parameters(left: Left, model: str, addresses: list[str]) -> list[tuple[str, int, int]]:
-    """The integer table `counts`, key by key: each key as often as the samples carry it."""
     keys = np.frombuffer(b"".join(sample["feature_keys"] for sample in left.samples.values()), "<u8")
     wanted, times = np.unique(keys, return_counts=True)
+    return parameters(wanted, times, model, addresses)
+
+
+def parameters(wanted: np.ndarray, times: np.ndarray, model: str, addresses: list[str]) -> list[tuple[str, int, int]]:
+    """The integer table `counts`, key by key: each of the samples' keys `wanted` uint64[u], in order, as often as they carry it."""
     parts = list(exported(model, "counts", addresses))
     held = np.concatenate([part for part, _ in parts])
     counts = np.concatenate([values[:, 0] for _, values in parts])
@@ -137,23 +141,25 @@ def _parameters(left: Left, model: str, addresses: list[str]) -> list[tuple[str,
     same = len(held) == len(wanted) and bool((held[order] == wanted).all())
     differing = int((counts[order] != times).sum()) if same else len(np.setxor1d(held, wanted))
     return [("keys of the parameter server's counts", len(held), len(wanted)), ("keys whose count differs from the samples'", differing, 0),
-            ("sum of the counts", int(counts.sum()), len(keys))]
+            ("sum of the counts", int(counts.sum()), int(times.sum()))]
 
 
 def _totals(rows: Rows, address: str) -> list[tuple[str, int, int]]:
-    """Impressions and clicks of every user and item in the feature store, against the file's."""
-    client = FeatureClient(address)
     made = []
-    try:
-        for of, column in (("user", rows.user), ("item", rows.item)):
-            names, index = np.unique(np.array(column.to_pylist(), object).astype(str), return_inverse=True)
-            keys = np.array([feature_key(f"{of}_id", str(name)) for name in names], np.uint64)
-            held = client.totals(of, keys)
-            shown = np.bincount(index, minlength=len(names))
-            clicked = np.bincount(index, weights=rows.label, minlength=len(names)).astype(np.int64)
-            differing = int(((held["impressions"] != shown) | (held["clicks"] != clicked * (rows.action in POSITIVE))).sum())
-            made.append((f"{of}s whose impressions or clicks differ from the file's", differing, 0))
-    finally:
-        client.close()
+    for of, column in (("user", rows.user), ("item", rows.item)):
+        names, index = np.unique(np.array(column.to_pylist(), object).astype(str), return_inverse=True)
+        shown = np.bincount(index, minlength=len(names))
+        clicked = np.bincount(index, weights=rows.label, minlength=len(names)).astype(np.int64)
+        made.append(totals(of, names.tolist(), shown, clicked * (rows.action in POSITIVE), address))
     return made
 
+
+def totals(of: str, names: list[str], shown: np.ndarray, clicked: np.ndarray, address: str) -> tuple[str, int, int]:
+    """Impressions and clicks in the feature store of every `of` (user, item) of `names`, against `shown` and `clicked` int64[n]."""
+    client = FeatureClient(address)
+    try:
+        held = client.totals(of, np.array([feature_key(f"{of}_id", name) for name in names], np.uint64))
+        differing = int(((held["impressions"] != shown) | (held["clicks"] != clicked)).sum())
+        return (f"{of}s whose impressions or clicks differ from the file's", differing, 0)
+    finally:
+        client.close()

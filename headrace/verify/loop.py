@@ -41,14 +41,14 @@ def run(data: Path, rows: Rows, *, kills: int, seed: int, rate: float, rows_min:
         began = time.monotonic()
         with _Look(taps, config) as look:
             sent, killer = _stream(config, rows, kills, seed, rate, rows_min, look, say)
-            _drained(sent, look)
+            drained(sent.impressions, lambda: look.applied)
             seconds = time.monotonic() - began
             say(f"{sent.rows} rows sent and learnt in {seconds:.0f} s; counting")
             done = rows.first(sent.rows)
             left = counts.read(taps)
             found = counts.checks(left, done, taps, config.ps.addresses, config.features.address)
             found += frozen.compare(left.enriched, _interactions(config), config.features.half_life_s, config.features.ring_length)
-            found.append(_served(config, taps))
+            found.append(served(config, taps.model))
             dropped = look.dropped
     return {"seed": seed, "rows": sent.rows, "interactions": sent.interactions, "seconds": round(seconds, 1), "kills_planned": kills,
             "kills_done": len(killer.kills), "kills": as_rows(killer.kills), "recovery": by_process(killer.kills), "checks": found,
@@ -122,23 +122,23 @@ class _Look:
         self._last[name, index] = value
 
 
-def _drained(sent: Sent, look: _Look) -> None:
-    """Return when every shard has applied a sample for each impression. Raises Stuck."""
-    last, since = look.applied, time.monotonic()
-    while look.applied < sent.impressions:
-        if look.applied != last:
-            last, since = look.applied, time.monotonic()
+def drained(wanted: int, applied: Callable[[], int]) -> None:
+    """Return when every shard has applied `wanted` samples. Raises Stuck when nothing has moved for two minutes."""
+    last, since = applied(), time.monotonic()
+    while (now := applied()) < wanted:
+        if now != last:
+            last, since = now, time.monotonic()
         if time.monotonic() - since > STUCK_S:
-            raise Stuck(f"{look.applied} of {sent.impressions} samples were learnt and nothing has moved for {STUCK_S:.0f} s; `headrace"
-                        " jobs logs NAME` and the logs of the data folder say where")
+            raise Stuck(f"{now} of {wanted} samples were learnt and nothing has moved for {STUCK_S:.0f} s; `headrace jobs logs NAME` and"
+                        " the logs of the data folder say where")
         time.sleep(0.2)
 
 
-def _served(config: Config, taps: Taps) -> counts.Check:
+def served(config: Config, model: str) -> counts.Check:
     """The replica against the shards, once it has had the time to fold the rest; what is still missing then is a difference."""
     ends = time.monotonic() + SETTLE_S
     while True:
-        found = counts.served(taps.model, config.ps.addresses, config.replica.address)
+        found = counts.served(model, config.ps.addresses, config.replica.address)
         if found["agree"] or time.monotonic() > ends:
             return found
         time.sleep(0.5)
