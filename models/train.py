@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from headrace.rpc.freshness import Newest
 
 Updates = dict[str, tuple[np.ndarray, np.ndarray]]
 Pull = Callable[[str, str, np.ndarray], tuple[np.ndarray, int]]
+PullTables = Callable[[str, Sequence[str], np.ndarray], tuple[list[np.ndarray], int]]
 Push = Callable[[str, str, Causes, Callable[[np.ndarray], Updates], Newest | None], Any]
 Refuse = Callable[[int, str], Any]
 
@@ -37,14 +38,14 @@ class Trainer:
     """Trains `model` through `pull` and `push` of a ps.client.ParameterClient, under the model's name.
 
     `l2` and `rate` as in the model's `learn`; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target;
-    the scores of `share` of the causes are a series of their own too.
+    the scores of `share` of the causes are a series of their own too. `pull_tables`, where there is one, pulls from two tables in one call.
     """
 
     def __init__(self, model: Model, pull: Pull, push: Push, l2: float, window_offsets: int = 1000, effect: str = "click",
-                 rate: float = 0.0, share: float = 0.0) -> None:
+                 rate: float = 0.0, share: float = 0.0, pull_tables: PullTables | None = None) -> None:
         assert window_offsets > 0, "a window is at least one offset"
         self.model, self.effect = model, effect
-        self._pull, self._push = pull, push
+        self._pull, self._push, self._pull_tables = pull, push, pull_tables
         self._l2, self._window_offsets, self._rate, self._share = l2, window_offsets, rate, share
         self.sequence = 0
 
@@ -68,8 +69,7 @@ class Trainer:
         if not len(batch):
             return np.empty(0, np.float32)
         keys, index = unique(batch)
-        rows, self.sequence = self._pull(self.model.name, "weights", keys)
-        seen = self._pull(self.model.name, "counts", keys)[0][:, 0] if self._rate else np.zeros(len(keys), np.int64)
+        rows, seen = self._rows(keys)
         logits, everything = self._gradients(rows, seen, index, batch)
         predicted = probability(logits)
         judged = predicted if scores is None else scores
@@ -108,6 +108,15 @@ class Trainer:
         for number, (part, found) in enumerate(whole, 1):
             self._push(self.model.name, self.effect, causes.take(part), computed(part, found), newest if number == len(whole) else None)
         return predicted
+
+    def _rows(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights float32[u,1+k] of uint64[u], and samples of each learnt before int64[u] (zeros when nothing is learnt in turn)."""
+        name = self.model.name
+        if self._rate and self._pull_tables is not None:
+            (rows, counts), self.sequence = self._pull_tables(name, ("weights", "counts"), keys)
+            return rows, counts[:, 0]
+        rows, self.sequence = self._pull(name, "weights", keys)
+        return rows, self._pull(name, "counts", keys)[0][:, 0] if self._rate else np.zeros(len(keys), np.int64)
 
     def _gradients(self, rows: np.ndarray, seen: np.ndarray, index: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         return self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +12,7 @@ from headrace.ps.shard import APPLIED, DUPLICATE, RECUT, Tables, shard_of
 from headrace.ps.table import kernel_input
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
-from headrace.rpc.errors import Internal, Refused
+from headrace.rpc.errors import Internal, Refused, Unavailable
 from headrace.rpc.freshness import Newest, to_header
 from headrace.rpc.message import Arrays, Header
 
@@ -49,20 +48,29 @@ class ParameterClient:
     def __init__(self, addresses: Sequence[str] = (), timeout_s: float = 30.0, callers: Sequence[Caller] | None = None) -> None:
         self._clients: Sequence[Caller] = [Client(address, timeout_s) for address in addresses] if callers is None else callers
         self._timeout_s = timeout_s
-        self._pool = ThreadPoolExecutor(len(addresses), "ps-client") if len(addresses) > 1 and callers is None else None
 
     def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:
         """([n, dim] in the order of uint64[n], sequence): every push up to `sequence` is in the values. Raises Refused, Unavailable."""
+        values, sequence = self.pull_tables(model, (table,), keys)
+        return values[0], sequence
+
+    def pull_tables(self, model: str, tables: Sequence[str], keys: np.ndarray) -> tuple[list[np.ndarray], int]:
+        """`pull` of the same keys from several tables, in one call a shard: of each shard they are of one moment."""
         keys = kernel_input(np.asarray(keys, np.uint64))
         calls = [(shard, at[start : start + PULL_ROWS]) for shard, at in self._by_shard(keys) for start in range(0, len(at), PULL_ROWS)]
         if not calls:
             calls = [(0, np.zeros(0, np.int64))]  # the dim is the shard's knowledge
-        answers = self._all([(shard, "pull", {"model": model, "table": table}, {"keys": keys[at]}) for shard, at in calls])
-        first = answers[0][1]["values"]
-        values = np.empty((len(keys), first.shape[1]), first.dtype)
-        for (_, at), (_, arrays) in zip(calls, answers, strict=True):
-            values[at] = arrays["values"]
-        return values, min(header["sequence"] for header, _ in answers)
+        header = {"model": model, "table": tables[0]} if len(tables) == 1 else {"model": model, "tables": list(tables)}
+        names = ["values"] if len(tables) == 1 else [f"{table}.values" for table in tables]
+        answers = self._all([(shard, "pull", header, {"keys": keys[at]}) for shard, at in calls])
+        found = []
+        for name in names:
+            first = answers[0][1][name]
+            values = np.empty((len(keys), first.shape[1]), first.dtype)
+            for (_, at), (_, arrays) in zip(calls, answers, strict=True):
+                values[at] = arrays[name]
+            found.append(values)
+        return found, min(header["sequence"] for header, _ in answers)
 
     def push(self, model: str, effect: str, causes: Causes, compute: Compute, newest: Newest | None = None, *,
              wanted: Sequence[np.ndarray] | None = None) -> PushResult:
@@ -110,8 +118,6 @@ class ParameterClient:
         return [header for header, _ in self._all([(shard, "stats", {}, {}) for shard in range(len(self._clients))])]
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
         for client in self._clients:
             client.close()
 
@@ -136,15 +142,42 @@ class ParameterClient:
 
     def _all(self, calls: Sequence[tuple[int, str, Header, Arrays]]) -> list[tuple[Header, Arrays]]:
         """All answers, in order; the shards work at the same time. Raises the first error, once all have answered."""
+        answers: dict[int, Any] = {}
+        if len(calls) > 1:
+            left = list(range(len(calls)))
+            while left:
+                together = {calls[i][0]: i for i in reversed(left)}  # the first of each shard
+                answers |= self._at_once(calls, [together[shard] for shard in sorted(together)])
+                left = [i for i in left if i not in answers]
+        again = [i for i in range(len(calls)) if i not in answers or isinstance(answers[i], Unavailable)]
+        for i in again:
+            shard, verb, header, arrays = calls[i]
+            answers[i] = _outcome(lambda at=shard, rest=(verb, header, arrays): self._clients[at].call_until(self._timeout_s, *rest))
+        for i in range(len(calls)):
+            if isinstance(answers[i], BaseException):
+                raise answers[i] if isinstance(answers[i], Exception) else Internal(repr(answers[i]))
+        return [answers[i] for i in range(len(calls))]
 
-        def one(call: tuple[int, str, Header, Arrays]) -> tuple[Header, Arrays]:
-            shard, verb, header, arrays = call
-            return self._clients[shard].call_until(self._timeout_s, verb, header, arrays)
+    def _at_once(self, calls: Sequence[tuple[int, str, Header, Arrays]], chosen: list[int]) -> dict[int, Any]:
+        """Answers or errors of calls to distinct shards, in their order: all are sent before the first answer is waited for."""
+        begun, answers = [], dict[int, Any]()
+        for i in chosen:
+            shard, *call = calls[i]
+            client = self._clients[shard]
+            if not isinstance(client, Client):
+                answers[i] = _outcome(lambda at=client, rest=call: at.call_until(self._timeout_s, *rest))
+                continue
+            found = _outcome(lambda at=client, rest=call: at.begin(*rest))
+            if isinstance(found, BaseException):
+                answers[i] = found
+            else:
+                begun.append((i, found))
+        return answers | {i: _outcome(finish) for i, finish in begun}
 
-        if self._pool is None or len(calls) == 1:
-            return [one(call) for call in calls]
-        answers: list[Any] = [future.exception() or future.result() for future in [self._pool.submit(one, call) for call in calls]]
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer if isinstance(answer, Exception) else Internal(repr(answer))
-        return answers
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    """What `work` returns or raises."""
+    try:
+        return work()
+    except BaseException as error:
+        return error

@@ -26,8 +26,12 @@ def shard_verbs(store: Store, hop: Hop | None = None) -> dict[str, Verb]:
     shard = store.shard
 
     def pull(header: Header, arrays: Arrays) -> Answer:
-        keys = column(arrays, "keys", "uint64", (None,))
-        return {"sequence": shard.sequence}, {"values": shard.pull(_text(header, "model"), _text(header, "table"), keys)}
+        keys, model, tables = column(arrays, "keys", "uint64", (None,)), _text(header, "model"), header.get("tables")
+        if tables is None:
+            return {"sequence": shard.sequence}, {"values": shard.pull(model, _text(header, "table"), keys)}
+        if not isinstance(tables, list) or len(set(map(str, tables))) != len(tables):
+            raise BadMessage(f"tables is {str(tables)[:100]}, expected a list of distinct names")
+        return {"sequence": shard.sequence}, {f"{table}.values": shard.pull(model, str(table), keys) for table in tables}
 
     def push(header: Header, arrays: Arrays) -> Answer:
         newest = from_header(header.get("newest"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,19 +38,44 @@ class Client:
     def call(self, verb: str, header: Mapping[str, Any] | None = None,
              arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:
         """One call. Not retried here: whether a retry is safe is the room's knowledge (reads are, pushes with causes are)."""
+        return self.begin(verb, header, arrays)()
+
+    def begin(self, verb: str, header: Mapping[str, Any] | None = None,
+              arrays: Mapping[str, np.ndarray] | None = None) -> Callable[[], tuple[Header, Arrays]]:
+        """Send a call; what this returns waits for the answer, and must be called once, by this thread: nobody else calls until then.
+
+        So one thread has several servers work at once. Who begins at several clients does so in one order everywhere, or two threads may
+        wait for each other. Raises Unavailable, as what it returns does.
+        """
         message = encode(header or {}, arrays or {})
-        with self._lock:
+        self._lock.acquire()
+        try:
+            writer, reader = self._stream(verb)
+            writer.write_metadata(message)
+        except BaseException as error:
+            self._gave_up(verb, error)
+            raise
+
+        def finish() -> tuple[Header, Arrays]:
             try:
-                writer, reader = self._stream(verb)
-                writer.write_metadata(message)
                 chunk = reader.read_chunk()
-            except (flight.FlightError, pa.ArrowException, StopIteration, OSError) as error:
-                self._forget()
-                raise Unavailable(f"{self.address} ({verb}): {str(error).splitlines()[0][:200] or type(error).__name__}") from None
-        answer, answered = decode(chunk.app_metadata)
-        if "error" in answer:
-            raise BY_CODE.get(answer["error"]["code"], Internal)(answer["error"]["message"])
-        return answer, answered
+            except BaseException as error:
+                self._gave_up(verb, error)
+                raise
+            self._lock.release()
+            answer, answered = decode(chunk.app_metadata)
+            if "error" in answer:
+                raise BY_CODE.get(answer["error"]["code"], Internal)(answer["error"]["message"])
+            return answer, answered
+
+        return finish
+
+    def _gave_up(self, verb: str, error: BaseException) -> None:
+        """End a call that failed: the streams are no good any more. Raises Unavailable for what says that nobody answers."""
+        self._forget()
+        self._lock.release()
+        if isinstance(error, (flight.FlightError, pa.ArrowException, StopIteration, OSError)):
+            raise Unavailable(f"{self.address} ({verb}): {str(error).splitlines()[0][:200] or type(error).__name__}") from None
 
     def call_until(self, deadline_s: float, verb: str, header: Mapping[str, Any] | None = None,
                    arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:

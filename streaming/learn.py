@@ -59,7 +59,8 @@ class Learn(Stage):
         self.guard(f"train-{lesson.model}")
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](fields_of(SLOTS, SIDE)), client.pull, client.push, l2=lesson.l2,
-                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate, share=lesson.share)
+                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate, share=lesson.share,
+                               pull_tables=client.pull_tables)
 
     def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
              feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, caused_ms: pd.Series,
