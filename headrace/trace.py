@@ -125,11 +125,14 @@ def _sample(look: Look, found: Trace, frozen: Hop, named: Hop | None = None) -> 
                    if look.is_of(one.record, exposure.cause) and one.record["target"] == how.target), None)
     made = Hop("samples", f"target {how.target}", SAMPLES, sample, frozen)
     found.hops.append(made)
-    if sample is None:
-        made.note = look.refused(arrival, SAMPLES) or look.missing(stop_ms)
-    else:
+    if sample is not None:
         made.note = f"label {sample.record['label']:g}"
         _positive(look, found, made, frozen, named)
+    elif refused := look.refused(arrival, SAMPLES):
+        made.note = refused
+        return  # nothing comes behind it
+    else:
+        made.note = look.missing(stop_ms)
     found.hops += learnt(look, made, arrival)
 
 

@@ -25,9 +25,9 @@ def learnt(look: Look, made: Hop, arrival: Seen) -> list[Hop]:
     how = look.how
     ids = {space: arrival.record[f"{space}_id"] for space in SPACES}
     touches = {space: Hop(f"touched.{how.model}", f"{space} {ids[space]}", how.job, None, made, "not yet") for space in SPACES}
-    if made.seen is not None:
-        _touched(look, made.seen, arrival, touches, ids)
     hops = list(touches.values())
+    if made.seen is not None and _touched(look, made.seen, arrival, touches, ids):
+        return hops  # nothing comes behind them
     for space, touch in touches.items():
         key = feature_key(f"{space}_id", ids[space])
         slot, shard = look.topics.slot(key)
@@ -40,14 +40,15 @@ def learnt(look: Look, made: Hop, arrival: Seen) -> list[Hop]:
     return hops
 
 
-def _touched(look: Look, sample: Seen, arrival: Seen, touches: dict[str, Hop], ids: dict[str, str]) -> None:
+def _touched(look: Look, sample: Seen, arrival: Seen, touches: dict[str, Hop], ids: dict[str, str]) -> bool:
+    """Note the touches; whether training refused the sample."""
     behind = [shard for shard, status in enumerate(look.topics.known(look.how.model, look.how.target, sample.cause)) if status == 0]
     stop_ms = sample.at_ms + look.how.within_ms
     if behind:
-        why = look.refused(arrival, TRAIN) or f"not yet applied by shard {', '.join(map(str, behind))}"
+        refused = look.refused(arrival, TRAIN)
         for hop in touches.values():
-            hop.note = why
-        return
+            hop.note = refused or f"not yet applied by shard {', '.join(map(str, behind))}"
+        return bool(refused)
     user, item = (touches[space] for space in SPACES)
     others: dict[str, list[Seen]] = {space: [] for space in SPACES}
     for space, hop in touches.items():
@@ -63,6 +64,7 @@ def _touched(look: Look, sample: Seen, arrival: Seen, touches: dict[str, Hop], i
     if item.seen is None and others["item"]:
         beside_ms = user.seen.at_ms if user.seen else sample.at_ms
         _with_mate(item, [min(others["item"], key=lambda one: abs(one.at_ms - beside_ms))])
+    return False
 
 
 def _with_mate(hop: Hop, found: list[Seen]) -> None:

@@ -92,9 +92,9 @@ def _show(found: Trace) -> None:
 
     event = found.event
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
-    if event:
-        console.print(f"{event['event_id']}: {event['action']} of item {event['item_id']} by user {event['user_id']}, cause"
-                      f" {found.cause[0]}:{found.cause[1]}")
+    what = f"{event['event_id']}: {event['action']}" if event else "an event that cannot be read"
+    whose = f" of item {event['item_id']} by user {event['user_id']}" if event and event["item_id"] else ""
+    console.print(f"{what}{whose}, cause {found.cause[0]}:{found.cause[1]}")
     for sentence in found.said:
         console.print(sentence)
     shown = Table("topic", "of", "by", "place", f"since {found.since} ms", "took ms", "after", "note", box=None)

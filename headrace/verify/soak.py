@@ -34,8 +34,8 @@ LOOKS_MIN = 20  # of a short run, which is looked at more often
 SAY_S = 60.0
 CLAIM_MS = 86_400_000  # the engine's heartbeats stay so far behind the rows
 BEHIND_S = 120.0
-BYTES_AN_INTERACTION = 3000  # of disk, all topics together; measured, and a third more
-SPARE_BYTES = 4e9  # stores, logs, snapshots while they are written
+# Measured, and half more: what an interaction adds to all topics; to the feature store's log, up to where RocksDB cuts it; the rest.
+TOPICS_BYTES, STORE_BYTES, STORE_BYTES_MAX, REST_BYTES = 1000, 3000, 8e9, 1e9
 
 
 class NoRoom(Exception):
@@ -62,7 +62,7 @@ def run(data: Path, *, seconds: float, rate: float, seed: int, say: Callable[[st
         say(f"{sent.interactions:,} interactions sent and learnt; counting")
         began = time.monotonic()
         replica = served(config, taps.model)
-        tally = tallied(config, steady)
+        tally = tallied(config, steady, say)
         found = [counts.check(*one) for one in tally.accounts() + _stores(config, taps, tally, steady)] + [replica]
         topics = {name: round(size * 1e6 / sent.interactions, 1) for name, size in topics_mb(config.stack.data_dir).items()}
     flat = flatness.judge(gauges.samples, seconds, _full(config, steady, seconds))
@@ -75,7 +75,8 @@ def run(data: Path, *, seconds: float, rate: float, seed: int, say: Callable[[st
 
 def _room(data: Path, interactions: float) -> None:
     above = next(folder for folder in (data, *data.parents) if folder.exists())
-    free, wanted = shutil.disk_usage(above).free, interactions * BYTES_AN_INTERACTION + SPARE_BYTES
+    free = shutil.disk_usage(above).free
+    wanted = interactions * TOPICS_BYTES + min(interactions * STORE_BYTES, STORE_BYTES_MAX) + REST_BYTES
     if wanted > free:
         raise NoRoom(f"{interactions:,.0f} interactions take some {wanted / 1e9:.0f} GB and {above} has {free / 1e9:.0f} GB free: fewer"
                      " --minutes, a lower --rate, or --data on another disk")
@@ -119,13 +120,14 @@ def _send(config: Config, steady: Steady, seconds: float, stop: Callable[[], boo
         clock.set("log", reached)
 
 
-def tallied(config: Config, steady: Steady) -> Tally:
+def tallied(config: Config, steady: Steady, say: Callable[[str], None]) -> Tally:
     """Everything that lies in `enriched`, `samples` and `dead-letters`, counted as it is read."""
     bootstrap, registry = config.kafka.bootstrap, RegistryClient(config.registry.url)
     tally = Tally(kafka.topic_source(bootstrap, TOPIC), steady.digest, steady.made.labels)
 
     def read(topic: str) -> Any:
         codec, stop = Codec(topic, registry), {p: high for p, (_, high) in kafka.watermarks(bootstrap, topic).items()}
+        say(f"{sum(stop.values()):,} records of {topic}")
         return ((one.value, codec.decode(one.value)) for one in kafka.read_between(bootstrap, topic, {}, stop) if one.value is not None)
 
     tally.enriched(read("enriched"))

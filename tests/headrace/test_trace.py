@@ -214,7 +214,8 @@ def test_dead_letters_are_told_at_the_hop_that_refused():
     late = topics.arrive(25, "late")
     topics.enrich(30, late)
     topics.refuse(35, late, "late")
-    assert hops(trace(topics, "late", HOW))["samples", "target click"][2].startswith("dead letter late: why; mend")
+    found = trace(topics, "late", HOW)
+    assert hops(found)["samples", "target click"][2].startswith("dead letter late: why; mend") and found.hops[-1].topic == "samples"
     topics.refuse(90, refused, "resent", detail="sent again as partition 0, offset 7")
     assert hops(trace(topics, "refused", HOW))["enriched", "impression"][2].endswith("; sent again as partition 0, offset 7")
 
@@ -232,7 +233,8 @@ def test_a_sample_refused_by_training():
     topics.sample(1300, seen)
     assert hops(trace(topics, "e", HOW))["touched.fm", "user u"][2] == "not yet applied by shard 0"
     topics.refuse(1350, seen, "bad_sample")
-    assert hops(trace(topics, "e", HOW))["touched.fm", "user u"][2].startswith("dead letter bad_sample")
+    found = trace(topics, "e", HOW)
+    assert hops(found)["touched.fm", "user u"][2].startswith("dead letter bad_sample") and found.hops[-1].topic == "touched.fm"
 
 
 def test_an_action_without_an_exposure():
