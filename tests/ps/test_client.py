@@ -11,7 +11,7 @@ import pytest
 
 from headrace.ps.client import ParameterClient, PushResult
 from headrace.ps.service import shard_verbs
-from headrace.rpc.errors import Refused, TooOld, Unavailable
+from headrace.rpc.errors import BadMessage, Refused, TooOld, Unavailable
 from tests.ps import worlds
 
 SPREAD = np.arange(500, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -51,6 +51,22 @@ def test_pull_keeps_the_order_over_shards(two):
     assert (again == values[::-1]).all()
     assert len(np.unique(values[:, 1])) == len(SPREAD)
     assert client.pull("fm", "counts", SPREAD[:0])[0].shape == (0, 1)
+
+
+def test_several_tables_are_pulled_in_one_call_a_shard(two):
+    client, stores = two
+    rows = np.random.default_rng(0).integers(0, 500, (20, 4))
+    client.push("fm", "click", worlds.causes(range(20)), computing(rows))
+    (weights, counts), sequence = client.pull_tables("fm", ("weights", "counts"), SPREAD)
+    assert sequence == 1 and (weights == client.pull("fm", "weights", SPREAD)[0]).all()
+    assert counts.dtype == np.int64 and (counts == client.pull("fm", "counts", SPREAD)[0]).all() and counts.sum() == 80
+    many = np.resize(SPREAD, 40_000)  # more than a call holds
+    assert (client.pull_tables("fm", ("counts", "weights"), many)[0][0] == counts[np.arange(40_000) % 500]).all()
+    with pytest.raises(Refused, match="nothing"):
+        client.pull_tables("fm", ("weights", "nothing"), SPREAD)
+    for wrong in ("weights", ["weights", "weights"], 7):
+        with pytest.raises(BadMessage, match="tables"):
+            client._clients[0].call("pull", {"model": "fm", "tables": wrong}, {"keys": SPREAD[:0]})
 
 
 def test_push_goes_to_every_shard_once(two):

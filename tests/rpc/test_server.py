@@ -53,6 +53,40 @@ def test_errors_have_codes_and_the_stream_goes_on(served):
     assert client.call("echo", {"a": 1})[0] == {"a": 1}
 
 
+def test_one_thread_has_servers_work_at_the_same_time_and_failures_leave_the_clients_usable():
+    """Each of two verbs waits until the other has begun: called one after the other, neither would end."""
+    met, clients, owners, servers = threading.Barrier(2), [], [], []
+
+    def meet(header, arrays):
+        met.wait(10)
+        return header, arrays
+
+    for _ in range(2):
+        owner = Owner()
+        owner.start()
+        owners.append(owner)
+        servers.append(Server("127.0.0.1", 0, {"meet": meet, "refuse": refuse}, owner))
+        clients.append(Client(servers[-1].address, timeout_s=20))
+    finish = [client.begin("meet", {"n": n}) for n, client in enumerate(clients)]
+    assert [one()[0] for one in finish] == [{"n": 0}, {"n": 1}]
+    broken = [client.begin("refuse") for client in clients]
+    for one in broken:
+        with pytest.raises(Refused):
+            one()
+    finish = [client.begin("meet") for client in clients]  # the locks were given back
+    assert len([one() for one in finish]) == 2
+    servers[0].shutdown()
+    owners[0].stop()
+    with pytest.raises(Unavailable):
+        clients[0].call("meet")
+    with pytest.raises(Unavailable):
+        clients[0].begin("meet")()
+    for client in clients:
+        client.close()
+    servers[1].shutdown()
+    owners[1].stop()
+
+
 def test_a_foreign_message_is_refused_with_a_code(served):
     raw = flight.FlightClient(f"grpc://{served[0].address}")
     writer, reader = raw.do_exchange(flight.FlightDescriptor.for_command(b"echo"))
