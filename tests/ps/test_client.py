@@ -54,7 +54,7 @@ def test_pull_keeps_the_order_over_shards(two):
 
 
 def test_several_tables_are_pulled_in_one_call_a_shard(two):
-    client, stores = two
+    client, _ = two
     rows = np.random.default_rng(0).integers(0, 500, (20, 4))
     client.push("fm", "click", worlds.causes(range(20)), computing(rows))
     (weights, counts), sequence = client.pull_tables("fm", ("weights", "counts"), SPREAD)
