@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from headrace.features.shard import FROZEN_OFFSETS
 from headrace.kafka import Producer
 from headrace.live_taps import live_taps
 from headrace.own_stack import own_stack
-from headrace.replay import close
+from headrace.replay import Send, close
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry import RegistryClient
 from headrace.taps import Taps
@@ -33,6 +33,7 @@ EVERY_S = 10.0
 LOOKS_MIN = 20  # of a short run, which is looked at more often
 SAY_S = 60.0
 CLAIM_MS = 86_400_000  # the engine's heartbeats stay so far behind the rows
+WARM_ROWS, WARM_SHARE, WARM_S = 1000, 0.25, 60.0  # samples learnt at a share of the rate before the stream begins, waited for so long
 BEHIND_S = 120.0
 # Measured, and half more: what an interaction adds to all topics; to the feature store's log, up to where RocksDB cuts it; the rest.
 TOPICS_BYTES, STORE_BYTES, STORE_BYTES_MAX, REST_BYTES = 1000, 3000, 8e9, 1e9
@@ -56,7 +57,7 @@ def run(data: Path, *, seconds: float, rate: float, seed: int, say: Callable[[st
         submission.submit(config, JOBS)
         steady = Steady(seed, rate)
         say(f"jobs {', '.join(JOBS)} run; {rate:,.0f} interactions/s for {seconds / 60:.1f} minutes, seed {seed}")
-        gauges = _stream(config, steady, seconds, say)
+        gauges = _stream(config, steady, seconds, say, lambda: min(taps.applied()))
         sent = steady.sent
         drained(sent.impressions, lambda: min(taps.applied()))
         say(f"{sent.interactions:,} interactions sent and learnt; counting")
@@ -82,7 +83,7 @@ def _room(data: Path, interactions: float) -> None:
                      " --minutes, a lower --rate, or --data on another disk")
 
 
-def _stream(config: Config, steady: Steady, seconds: float, say: Callable[[str], None]) -> Gauges:
+def _stream(config: Config, steady: Steady, seconds: float, say: Callable[[str], None], applied: Callable[[], int]) -> Gauges:
     """Send while the stack is looked at. Raises Behind, and what the looks failed with."""
     every_s, said, behind = min(EVERY_S, max(seconds / LOOKS_MIN, 1.0)), 0.0, 0
 
@@ -95,8 +96,11 @@ def _stream(config: Config, steady: Steady, seconds: float, say: Callable[[str],
             say(f"{sample['at_s']:,.0f} s: latency p50 {p50}, p99 {p99} ms; {sample['lag']:,} samples to come; memory"
                 f" {sample['memory_total_mb']:,}, disk {sum(sample['disk_mb'].values()):,.0f} MB")
 
-    with Gauges(config, every_s, lambda: steady.sent.impressions, steady.positive, told) as gauges:
-        _send(config, steady, seconds, lambda: behind > 0 or gauges.error is not None)
+    with _sending(config, steady) as send:
+        # Workers start with the first rows: were those sent at the full rate, the stream would begin with what has piled up meanwhile.
+        steady.run(send, WARM_S, config.kafka.partitions, lambda: applied() >= min(WARM_ROWS, steady.rate), WARM_SHARE)
+        with Gauges(config, every_s, lambda: steady.sent.impressions, steady.positive, told) as gauges:
+            steady.run(send, seconds, config.kafka.partitions, lambda: behind > 0 or gauges.error is not None)
     if gauges.error is not None:
         raise gauges.error
     if behind:
@@ -105,8 +109,12 @@ def _stream(config: Config, steady: Steady, seconds: float, say: Callable[[str],
     return gauges
 
 
-def _send(config: Config, steady: Steady, seconds: float, stop: Callable[[], bool]) -> None:
-    """Everything is at the broker when this returns, and event time beyond the last window. Raises Undelivered, EngineUnavailable."""
+@contextmanager
+def _sending(config: Config, steady: Steady) -> Iterator[Send]:
+    """A `send(key, record)`; at the end everything is at the broker, and event time beyond the last window.
+
+    Raises Undelivered, EngineUnavailable.
+    """
     producer, codec, wanted = Producer(config.kafka.bootstrap), Codec(TOPIC, RegistryClient(config.registry.url)), config.samples
 
     def send(key: bytes, record: dict[str, Any]) -> None:
@@ -114,7 +122,7 @@ def _send(config: Config, steady: Steady, seconds: float, stop: Callable[[], boo
 
     with closing(StackClock(config.engine.url)) as clock:
         clock.set("log", BEGIN_MS - CLAIM_MS)
-        steady.run(send, seconds, config.kafka.partitions, stop)
+        yield send
         reached = close(steady.sent, send, config.kafka.partitions, wanted.window_ms, wanted.out_of_orderness_ms)
         producer.flush()
         clock.set("log", reached)

@@ -73,14 +73,17 @@ class Steady:
         number, at = divmod(int(event_id.split("-")[1]), BLOCK_ROWS)
         return bool(_labels(self.seed, number, self.rate)[at])
 
-    def run(self, send: Send, seconds: float, partitions: int, stop: Callable[[], bool] = lambda: False,
+    def run(self, send: Send, seconds: float, partitions: int, stop: Callable[[], bool] = lambda: False, share: float = 1.0,
             clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], Any] = time.sleep) -> Sent:
-        """Hand rows to `send(key, record)` as they are due, for `seconds` or until `stop()`, and heartbeats to all `partitions`."""
-        keys, per_s = heartbeat_keys(partitions), rows_a_second(self.rate)
+        """Hand rows to `send(key, record)` as they are due, for `seconds` or until `stop()`, and heartbeats to all `partitions`.
+
+        Goes on where the last run ended; at a `share` of the rate, for a beginning.
+        """
+        keys, per_s, first = heartbeat_keys(partitions), share * rows_a_second(self.rate), self.sent.rows
         began, passed, beaten = clock(), 0.0, 0.0
         while passed < seconds and not stop():
             passed = min(clock() - began, seconds)
-            due = int(passed * per_s)
+            due = first + int(passed * per_s)
             while self.sent.rows < due:
                 self._rows(send, due, passed)
             if passed - beaten >= BEAT_S and self.sent.rows:

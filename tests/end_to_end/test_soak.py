@@ -16,7 +16,7 @@ def test_half_a_minute_is_looked_at_and_accounted_for(tmp_path):
     told = json.loads(result.read_text())
     assert told["agree"] and told["flat"] and all(check["agree"] for check in told["checks"])
     found = {check["check"]: check["found"] for check in told["checks"]}
-    assert found["samples, by cause"] == told["rows"] > 0 and abs(told["interactions"] - RATE * SECONDS) < 0.1 * RATE * SECONDS
+    assert found["samples, by cause"] == told["rows"] > 0 and told["interactions"] > 0.9 * RATE * SECONDS
     assert found["sum of the counts"] > 0 and told["dead_letters"] == {}
     assert len(told["looks"]) >= 4 and told["looks_failed"] == 0
     last = told["looks"][-1]

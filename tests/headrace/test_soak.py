@@ -55,6 +55,23 @@ def test_a_stall_changes_nothing_but_when_rows_come():
         newest = max(newest, record["ts_ms"])
 
 
+def test_a_second_run_goes_on_where_the_first_ended():
+    steady, got, now = Steady(1, 1000), [], [0.0]
+
+    def send(key, record):
+        got.append(record)
+
+    def sleep(pause_s):
+        now[0] += pause_s
+
+    steady.run(send, 4, 4, share=0.25, clock=lambda: now[0], sleep=sleep)
+    assert steady.sent.rows == int(0.25 * 4 * rows_a_second(1000))
+    steady.run(send, 3, 4, clock=lambda: now[0], sleep=sleep)
+    rows = [record["event_id"] for record in got if record["action"] == "impression"]
+    assert len(rows) == steady.sent.rows == len(steady.made.labels) == int(rows_a_second(1000)) + int(3 * rows_a_second(1000))
+    assert rows == [f"{DIGEST}-{n}-i" for n in range(len(rows))]
+
+
 def test_what_was_made_is_what_was_sent():
     steady, got = sent(3, 1500, 8)
     rows = [record for _, record in got if record["action"] == "impression"]
