@@ -134,7 +134,9 @@ def _tell_soak(console: Console, result: dict[str, Any]) -> None:
     console.print(_accounts(result))
     topics = ", ".join(f"{name} {size:,.0f}" for name, size in result["topic_bytes_an_interaction"].items() if size >= 1)
     console.print(f"{result['interactions']:,} interactions in {result['sent_s']:,.0f} s, {len(result['looks'])} looks,"
-                  f" {result['looks_failed']} failed; Kafka's bytes an interaction: {topics}")
+                  f" {len(result['looks_failed'])} failed; Kafka's bytes an interaction: {topics}")
+    for sentence in result["looks_failed"][-3:]:
+        console.print(f"a look failed at {sentence}")
 
 
 def _judged(one: dict[str, Any]) -> tuple[str, str]:

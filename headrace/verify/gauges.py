@@ -35,7 +35,7 @@ PARTS = {"kafka": "kafka", "features": "features", "ps": "ps", "flink checkpoint
 
 class Gauges:
     """Looks at the stack of `config` every `every_s`, on a thread, while `with` it. `sent()` -> impressions sent; `positive(event_id)`:
-    whether an impression is of a positive row. `samples` grows by one dict a look; `failed` counts looks that found somebody away."""
+    whether an impression is of a positive row. `samples` grows by one dict a look; `failed` says why looks found somebody away."""
 
     def __init__(self, config: Config, every_s: float, sent: Callable[[], int], positive: Callable[[str], bool],
                  told: Callable[[dict[str, Any]], Any] = lambda sample: None) -> None:
@@ -44,7 +44,7 @@ class Gauges:
         self._codecs = {name: Codec(name, registry) for name in (TOPIC, "touched")}
         self._source = kafka.topic_source(config.kafka.bootstrap, TOPIC)
         self.samples: list[dict[str, Any]] = []
-        self.failed = 0
+        self.failed: list[str] = []
         self.error: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="gauges", daemon=True)
@@ -65,8 +65,8 @@ class Gauges:
                 try:
                     self.samples.append(self._look(shards, features))
                     self._told(self.samples[-1])
-                except (KafkaUnavailable, RpcError):
-                    self.failed += 1
+                except (KafkaUnavailable, RpcError) as error:
+                    self.failed.append(f"{time.monotonic() - self._began:.0f} s: {error}")
         except BaseException as error:  # a defect of ours: the stream need not go on
             self.error = error
         finally:

@@ -296,7 +296,7 @@ def test_what_grows_by_nature_is_told():
 def result(**more):
     samples = looks(p50=lambda h: 200 + 300 * h)
     return {"by_nature": flatness.by_nature(samples, 3600), "flatness": flatness.judge(samples, 3600, False), "looks": samples,
-            "looks_failed": 0, "checks": [{"check": "samples, by cause", "found": 1, "expected": 2, "agree": False}],
+            "looks_failed": ["70 s: ps-0 is away"], "checks": [{"check": "samples, by cause", "found": 1, "expected": 2, "agree": False}],
             "topic_bytes_an_interaction": {"enriched": 176.4, "labels": 0.2}, "interactions": 7_200_000, "sent_s": 3600.0, **more}
 
 
@@ -306,6 +306,7 @@ def test_the_command_shows_all_and_fails_with_the_names_of_what_is_off(monkeypat
         verify.soak(60, 2000, 1, tmp_path / "data", tmp_path / "result.json")
     shown = " ".join(capsys.readouterr().out.split())
     assert "NOT FLAT" in shown and "still filling" in shown and "DIFFER" in shown and "enriched 176" in shown and "labels" not in shown
+    assert "a look failed at 70 s: ps-0 is away" in shown
     assert len(json.loads((tmp_path / "result.json").read_text())["looks"]) == 360
     still = result(checks=[], flatness=flatness.judge(looks(), 3600, True))
     monkeypatch.setattr("headrace.verify.soak.run", lambda data, **settings: still)
