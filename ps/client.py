@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -151,8 +152,7 @@ class ParameterClient:
                 left = [i for i in left if i not in answers]
         again = [i for i in range(len(calls)) if i not in answers or isinstance(answers[i], Unavailable)]
         for i in again:
-            shard, verb, header, arrays = calls[i]
-            answers[i] = _outcome(lambda at=shard, rest=(verb, header, arrays): self._clients[at].call_until(self._timeout_s, *rest))
+            answers[i] = _outcome(partial(self._clients[calls[i][0]].call_until, self._timeout_s, *calls[i][1:]))
         for i in range(len(calls)):
             if isinstance(answers[i], BaseException):
                 raise answers[i] if isinstance(answers[i], Exception) else Internal(repr(answers[i]))
@@ -162,12 +162,11 @@ class ParameterClient:
         """Answers or errors of calls to distinct shards, in their order: all are sent before the first answer is waited for."""
         begun, answers = [], dict[int, Any]()
         for i in chosen:
-            shard, *call = calls[i]
-            client = self._clients[shard]
+            client, call = self._clients[calls[i][0]], calls[i][1:]
             if not isinstance(client, Client):
-                answers[i] = _outcome(lambda at=client, rest=call: at.call_until(self._timeout_s, *rest))
+                answers[i] = _outcome(partial(client.call_until, self._timeout_s, *call))
                 continue
-            found = _outcome(lambda at=client, rest=call: at.begin(*rest))
+            found = _outcome(partial(client.begin, *call))
             if isinstance(found, BaseException):
                 answers[i] = found
             else:
