@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
-WAL_BYTES_MAX = 256 << 20
+WAL_BYTES_MAX, WRITE_BUFFER_BYTES = 256 << 20, 64 << 20
 FAMILIES = ("users", "items", "frozen", "rings", "names", "meta")
 _CAUSE = struct.Struct(">IIQ")
 _RING_PAGE = struct.Struct(">Q")
@@ -27,7 +27,7 @@ def _options() -> Options:
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_write_buffer_size(64 << 20)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(4)
     options.set_max_background_jobs(2)
     options.set_max_total_wal_size(WAL_BYTES_MAX)  # else families that hardly change keep every log since their last flush

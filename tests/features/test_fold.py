@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.features import store
 from headrace.features.layout import ITEM_ROW, SLOTS, USER_ROW, F
 from headrace.features.shard import BATCH_MAX
 from headrace.rpc.errors import TooOld, Unavailable
@@ -245,6 +246,18 @@ def test_a_write_that_fails_applies_nothing_and_the_next_call_does(tmp_path, mon
     assert answer.status.tolist() == [1] * 50 + [0] * 50 and not shard.failed
     assert shard.counts["sequence"] == 100
     shard.store.close()
+
+
+def test_the_write_ahead_log_is_bounded_though_most_families_hardly_change(tmp_path, monkeypatch):
+    """Each family's last flush holds a log: rings and meta, a few bytes a call, would hold all of them."""
+    monkeypatch.setattr(store, "WAL_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(store, "WRITE_BUFFER_BYTES", 256 << 10)
+    shard = shard_at(tmp_path)
+    for start in range(0, 20_000, 1000):
+        shard.freeze_and_fold(*columns(random_rows(1000, seed=start, users=500, first_offset=start)))
+    held = sum(file.stat().st_size for file in tmp_path.rglob("*.log"))
+    shard.store.close()
+    assert held < 4 << 20, f"{held} bytes of write-ahead log after 20,000 events"
 
 
 def test_late_events_never_decay_upwards(tmp_path):
