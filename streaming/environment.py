@@ -62,7 +62,10 @@ def options(settings: Settings) -> dict[str, str]:
         "python.fn-execution.arrow.batch.size": str(settings.batch_rows),
         "table.exec.source.idle-timeout": "0 ms",
         "table.exec.sink.not-null-enforcer": "ERROR",
-        "execution.buffer-timeout.interval": "5 ms",
+        "execution.buffer-timeout.interval": "10 ms",  # of each shuffle, of which the samples job has four in a row
+        # Chained operators hand rows on instead of copying each deeply. What keeps rows stands behind a shuffle, where each row is a new
+        # object (tests/streaming/test_plans.py), and Python stages copy what they forward.
+        "pipeline.object-reuse": "true",
         "table.plan.compile.catalog-objects": "IDENTIFIER",
         "table.plan.restore.catalog-objects": "IDENTIFIER",
     }

@@ -6,7 +6,7 @@ import pytest
 
 pyflink = pytest.importorskip("pyflink")
 
-from headrace.streaming import features, samples, training, vectors  # noqa: E402
+from headrace.streaming import eager, features, samples, training, vectors  # noqa: E402
 from headrace.streaming.featurize import Addresses, featurize  # noqa: E402
 from headrace.streaming.learn import Lesson, learn  # noqa: E402
 from headrace.streaming.tables import Connection  # noqa: E402
@@ -16,7 +16,13 @@ CONNECTION = Connection("127.0.0.1:1", "http://127.0.0.1:1")
 ADDRESSES = Addresses("127.0.0.1:1", "http://127.0.0.1:1", "127.0.0.1:1", ("127.0.0.1:1",))
 
 
-def plan(env, statements, inserts):
+# Operators that keep the rows they are given.
+KEEPERS = ("OverAggregate(", "IntervalJoin(", "WindowAggregate(", "TemporalSort(", "Deduplicate(", "Rank(")
+
+
+def plan(env, statements, inserts, options=None):
+    for key, value in (options or {}).items():
+        env.get_config().set(key, value)
     for statement in statements:
         env.execute_sql(statement)
     wanted = env.create_statement_set()
@@ -49,12 +55,49 @@ def test_vectors_are_made_once_an_id(flink_env):
     assert len(re.findall(r"vectorize\(", text)) == 1
 
 
-def test_samples_read_their_topic_once_and_only_insert(flink_env):
-    text = plan(flink_env(), samples.tables(CONNECTION, 200) + samples.views(1000, "click"), samples.inserts("click"))
-    assert text.count("TableSourceScan") == 1, "one source: one watermark for exposures and actions"
-    assert "changelogMode" not in text and "ChangelogNormalize" not in text and "Deduplicate" not in text
-    assert "IntervalJoin(joinType=[LeftOuterJoin]" in text
-    assert text.count("OverAggregate(") == 2
+def inputs(text):
+    """(operator, its inputs) of each line of a plan. A branch is three characters wide: "   ", ":  ", ":- " or "+- "."""
+    found, above = [], {}
+    for line in text.splitlines()[1:]:
+        branch = re.match(r"(   |:  |:- |\+- )*", line).group()
+        operator = (line[len(branch):], [])
+        if branch:
+            above[len(branch) - 3][1].append(operator[0])
+        above[len(branch)] = operator
+        found.append(operator)
+    return [one for one in found if one[0]]
+
+
+@pytest.fixture
+def waiting(flink_env):
+    """The plan of the samples job, strategy wait."""
+    return plan(flink_env(), samples.tables(CONNECTION, 200) + samples.views(1000, "click"), samples.inserts("click"), samples.ONE_PHASE)
+
+
+def test_samples_read_their_topic_once_and_only_insert(waiting):
+    assert waiting.count("TableSourceScan") == 1, "one source: one watermark for exposures and actions"
+    assert "changelogMode" not in waiting and "ChangelogNormalize" not in waiting and "Deduplicate" not in waiting
+    assert "IntervalJoin(joinType=[LeftOuterJoin]" in waiting
+    assert waiting.count("OverAggregate(") == 2
+
+
+def test_the_payload_is_kept_for_one_join_and_the_sort_is_last(waiting):
+    kept = [operator for operator, _ in inputs(waiting) if operator.startswith(KEEPERS) and "feature_keys" in operator]
+    assert [one.split("(")[0] for one in kept] == ["IntervalJoin"], "the sort's line names no columns but those it sorts by"
+    steps = [step for operator, _ in inputs(waiting) if (step := operator.split("(")[0]) != "Calc"]
+    sink = steps.index("Sink")
+    assert steps[sink:sink + 4] == ["Sink", "TemporalSort", "Exchange", "IntervalJoin"]
+    assert "orderBy=[ts ASC, source ASC, partition ASC, offset ASC]" in waiting
+
+
+def test_what_keeps_rows_stands_behind_a_shuffle(flink_env, waiting):
+    """Where objects are reused, a row handed on within a chain is overwritten by the next."""
+    early = plan(flink_env(), samples.tables(CONNECTION, 200) + eager.views(1000, "click"), eager.inserts("click"))
+    for text in (waiting, early):
+        keepers = [one for one in inputs(text) if one[0].startswith(KEEPERS)]
+        assert len(keepers) >= 4
+        for operator, before in keepers:
+            assert before and all(one.startswith("Exchange(") for one in before), operator
 
 
 def test_a_target_with_a_quote_cannot_leave_its_literal(flink_env):
