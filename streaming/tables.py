@@ -78,8 +78,8 @@ def avro_sink(connection: Connection, name: str, topic: str, schema: str, *, key
 
 
 _RAW = {"key.format": "raw", "key.fields": "key", "value.format": "raw", "value.fields-include": "EXCEPT_KEY"}
-# A batch costs a request and buffers to compress, here, at the broker and at each reader, however few records it holds: with Kafka's 16 KB and
-# 2 ms the broker had twice the work. 10 ms is half of what a Python stage waits for its rows. A producer keeps its buffers: with batches of
-# 128 KB they filled the heap.
+# A batch costs a request and buffers to compress, here, at the broker and at each reader, however few records it holds: with Kafka's
+# 16 KB and 2 ms the broker had twice the work. 10 ms is half of what a Python stage waits for its rows. A producer keeps its buffers: with
+# batches of 128 KB they filled the heap.
 _DELIVERY = {"sink.delivery-guarantee": "at-least-once", "properties.acks": "all", "properties.compression.type": "lz4",
              "properties.linger.ms": "10", "properties.batch.size": "32768"}
