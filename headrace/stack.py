@@ -109,12 +109,12 @@ class _Recovery:
         if name == "flink-jobmanager":
             self.stop()
             with (self._data / "logs" / "jobs-recover.log").open("ab") as log:
-                self._client = subprocess.Popen([sys.executable, "-m", "headrace", "jobs", "recover"], cwd=self._data / "run",
-                                                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+                self._client = subprocess.Popen([sys.executable, "-m", "headrace", "jobs", "recover", "--insist"], cwd=self._data / "run",
+                                                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def stop(self) -> None:
         if self._client is not None and self._client.poll() is None:
-            self._client.terminate()
+            os.killpg(self._client.pid, signal.SIGTERM)  # with the Java client that it may have begun: it would submit what the next does
             self._client.wait(30)
 
 

@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from headrace import java, kafka
 from headrace.config import Config
-from headrace.flink_rest import FlinkRest, python_cause, root_cause
+from headrace.flink_rest import FlinkRefused, FlinkRest, FlinkUnavailable, python_cause, root_cause
 
 BROKER_S = 5.0
 
@@ -59,6 +60,19 @@ def recover(config: Config) -> dict[str, str]:
     lost = {name: job for name, job in _remembered(config)["submitted"].items() if name not in running}
     checkpoints = {name: newest_checkpoint(config, job) for name, job in lost.items()}
     return submit(config, list(lost), {name: path for name, path in checkpoints.items() if path}) if lost else {}
+
+
+def insistently(work: Callable[[], dict[str, str]], say: Callable[[str], object], pause: Callable[[float], object] = time.sleep
+                ) -> dict[str, str]:
+    """What `work` returns, which is done again while a broker or a JobManager is away: they die in company, and nobody else submits."""
+    wait_s = 1.0
+    while True:
+        try:
+            return work()
+        except (SubmissionFailed, FlinkUnavailable, FlinkRefused, kafka.KafkaUnavailable) as error:
+            say(f"{error}; again in {wait_s:.0f} s")
+            pause(wait_s)
+            wait_s = min(wait_s * 2, 10.0)
 
 
 def newest_checkpoint(config: Config, job: str) -> str:

@@ -94,11 +94,13 @@ def resume(names: Names = None) -> None:
 
 
 @app.command()
-def recover() -> None:
+def recover(insist: Annotated[bool, typer.Option("--insist", help="Try again until they run.")] = False) -> None:
     """Submit again what a JobManager that died has forgotten, from the newest checkpoints; the local stack does this by itself."""
+    from headrace.submission import insistently
     from headrace.submission import recover as again
 
-    found = again(load())
+    config = load()
+    found = insistently(lambda: again(config), typer.echo) if insist else again(config)
     for name, job in found.items():
         typer.echo(f"{name}: {job}")
     if not found:
