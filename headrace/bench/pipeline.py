@@ -73,19 +73,21 @@ def _all_jobs(config: Config, rows: int) -> Row:
 
 def _each_job(config: Config, rows: int) -> list[Row]:
     sent = _send(config, rows, seed=1)
+    # With the heartbeats that close the last window: without them the samples job would wait for ever.
+    enriched = _high(config, "interactions")
     with live_taps(config) as taps:
         outputs = {"features": lambda: _high(config, "enriched"), "samples": lambda: _high(config, "samples"),
                    "train": lambda: min(taps.applied()), "vectors": lambda: _high(config, "vectors")}
         inputs = {"features": sent.interactions, "samples": sent.interactions, "train": rows}
         alone: dict[str, float] = {}
         for name in JOBS:
-            wanted = {"features": sent.interactions, "samples": rows, "train": rows}.get(name)
+            wanted = {"features": enriched, "samples": rows, "train": rows}.get(name)
             alone[name] = _alone(config, name, outputs[name], wanted)
         inputs["vectors"] = _high(config, f"touched.{config.model.name}")
         outputs["train"] = lambda: _high(config, f"touched.{config.model.name}")
         made = []
         for name in JOBS:
-            wanted = {"features": sent.interactions, "samples": rows, "train": 2 * rows}.get(name)
+            wanted = {"features": enriched, "samples": rows, "train": 2 * rows}.get(name)
             floor = _alone(config, f"{name}-floor", outputs[name], wanted)
             unit = {"train": "samples/s", "vectors": "touched ids/s"}.get(name, "interactions/s")
             made.append(Row(name, alone[name] * inputs[name], unit, "the same job with an identity", floor * inputs[name],
