@@ -38,7 +38,8 @@ RATE, PROBES = 5000, 200
 RATE_QUICK, PROBES_QUICK = 500, 20
 WINDOW_MS = 10_000
 USERS, ITEMS = 2000, 3000
-WARM_S, PROBE_EVERY_S, PROBE_S = 12.0, 0.2, 20.0
+WARM_S, WARM_QUICK_S = 60.0, 12.0  # of load before the first click: JVMs compile for about a minute what they run
+PROBE_EVERY_S, PROBE_S = 0.2, 20.0
 PROBING_S = 240.0  # a stack that cannot keep up with the rate must not hold the bench for an hour
 POLL_S = 0.004
 HOPS = ("gradient", "serving_row", "vector", "recommendation")
@@ -48,13 +49,13 @@ log = logging.getLogger(__name__)
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows HOP.p50 and HOP.p99 in ms, each of its goal for p99, and the lag of the stream at the end; --quick at a tenth of the rate."""
-    rate, probes = (RATE_QUICK, PROBES_QUICK) if quick else (RATE, PROBES)
+    """Rows HOP.p50 and HOP.p99 in ms, each of its goal for p99, the lag of the stream at the end and what was refused; --quick at a tenth of the rate."""
+    rate, probes, warm_s = (RATE_QUICK, PROBES_QUICK, WARM_QUICK_S) if quick else (RATE, PROBES, WARM_S)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         settings = {"samples": {"strategy": "eager", "window_ms": WINDOW_MS}}
         with own_stack(Path(folder) / "data", log.info, settings=settings) as config:
             submission.submit(config, ["features", "samples", "train", "vectors"])
-            return _measured(config, rate, probes)
+            return _measured(config, rate, probes, warm_s)
 
 
 @dataclass
@@ -111,17 +112,17 @@ class Load:
             self._stop.wait(0.005)
 
 
-def _measured(config: Config, rate: int, count: int) -> list[Row]:
+def _measured(config: Config, rate: int, count: int, warm_s: float) -> list[Row]:
     load = Load(config, rate)
     with closing(StackClock(config.engine.url)) as clock:
         clock.set("now", time.time_ns() // 1_000_000)
     load.start()
     try:
-        time.sleep(WARM_S)
+        time.sleep(warm_s)
         ends, probes = time.monotonic() + PROBING_S, list[Probe]()
         while len(probes) < count and time.monotonic() < ends:
             probes.append(_probe(config, load, len(probes)))
-        lag = _lag(config)
+        lag, letters = _lag(config), _high(config, "dead-letters")
     finally:
         load.stop()
     rows = []
@@ -133,6 +134,7 @@ def _measured(config: Config, rate: int, count: int) -> list[Row]:
             value = float(np.quantile(took, quantile)) if len(took) else float("inf")
             rows.append(Row(f"{hop}.{name}", value, "ms", "goal for p99", float(GOALS_MS[hop]), f"{note}; {rate} interactions/s"))
     rows.append(Row("lag", float(lag), "interactions", note="sent and not yet in enriched, when the last click was through"))
+    rows.append(Row("letters", float(letters), "dead letters", note=f"of {load.sent} interactions; late ones, where the stack lags"))
     return rows
 
 
@@ -193,5 +195,8 @@ def _watches(config: Config, probe: Probe) -> dict[str, Callable[[], Any]]:
 
 def _lag(config: Config) -> int:
     """Records of interactions that are not yet in enriched; both hold the heartbeats too."""
-    highs = [sum(high for _, high in watermarks(config.kafka.bootstrap, topic).values()) for topic in ("interactions", "enriched")]
-    return max(0, highs[0] - highs[1])
+    return max(0, _high(config, "interactions") - _high(config, "enriched"))
+
+
+def _high(config: Config, topic: str) -> int:
+    return sum(high for _, high in watermarks(config.kafka.bootstrap, topic).values())

@@ -110,7 +110,9 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     registry.register(hop)
     engine = Engine(upstream, vectors, Ranker(upstream, model), clock, sink.post, config.engine.candidates, hop.observe)
     events = Events(clock, sink.deliver, config.engine.event_bytes_max)
-    heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]))
+    lag_ms = config.engine.heartbeat_lag_ms if config.samples.strategy == "eager" else 0
+    heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]),
+                            lag_ms)
     end_serving = _serve(app(engine, events, registry), config.engine.url)
     heartbeats.start()
     log.info("engine at %s, model %s", config.engine.url, model.name)

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from headrace.engine.clock import Clock, ClockFixed
+from headrace.engine.clock import LOG, NOW, Clock, ClockFixed
 from headrace.engine.heartbeat import Heartbeats
 from headrace.schemas.hashing import partition_of
 from tests.engine.world import WALL_MS
@@ -82,3 +82,13 @@ def test_heartbeats_reach_every_partition_once_the_clock_is_set(clock):
     heartbeats.stop()
     assert {partition_of(key, 4) for key, _ in sent} == {0, 1, 2, 3}
     assert sent[0][1] == {"event_id": "heartbeat", "user_id": "", "item_id": "", "action": "heartbeat", "ts_ms": LOG_MS}
+
+
+def test_heartbeats_lie_behind_the_clock_now_and_on_the_log_s_time(tmp_path):
+    """A producer delivers an event a while after it is dated; a log's heartbeats lie behind its events already."""
+    for mode, ts_ms, wanted in ((NOW, WALL_MS, WALL_MS - 700), (LOG, LOG_MS, LOG_MS)):
+        clock = Clock(tmp_path / f"{mode}.json", lambda: WALL_MS)
+        clock.set(mode, ts_ms)
+        sent = []
+        Heartbeats(clock, 2, 5, lambda key, record: sent.append(record["ts_ms"]), lag_ms=700).beat()
+        assert sent == [wanted] * 2
