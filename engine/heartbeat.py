@@ -20,7 +20,8 @@ class Heartbeats:
     overtakes it makes it late.
     """
 
-    def __init__(self, clock: Clock, partitions: int, period_ms: int, send: Callable[[bytes, dict[str, Any]], Any], lag_ms: int = 0) -> None:
+    def __init__(self, clock: Clock, partitions: int, period_ms: int, send: Callable[[bytes, dict[str, Any]], Any],
+                 lag_ms: int = 0) -> None:
         self._clock, self._send, self._lag_ms = clock, send, lag_ms
         self._keys = heartbeat_keys(partitions)
         self._period_s = period_ms / 1000

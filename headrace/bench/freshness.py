@@ -49,7 +49,8 @@ log = logging.getLogger(__name__)
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows HOP.p50 and HOP.p99 in ms, each of its goal for p99, the lag of the stream at the end and what was refused; --quick at a tenth of the rate."""
+    """Rows HOP.p50 and HOP.p99 in ms, each of its goal for p99, the lag of the stream at the end and what was refused; --quick at a
+    tenth of the rate, on JVMs that are cold."""
     rate, probes, warm_s = (RATE_QUICK, PROBES_QUICK, WARM_QUICK_S) if quick else (RATE, PROBES, WARM_S)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         settings = {"samples": {"strategy": "eager", "window_ms": WINDOW_MS}}
