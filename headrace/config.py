@@ -113,8 +113,8 @@ class Engine(_Section):
     candidates: int = Field(200, description="Candidates that recall hands to ranking.")
     heartbeat_ms: int = Field(100, description="How often event time is moved on in every partition of interactions.")
     heartbeat_lag_ms: int = Field(
-        1000, ge=0, description="How far behind the clock now heartbeats lie under the strategy eager: an event may reach Kafka so much later"
-        " than it is dated and is not late. Only negatives wait for it; under wait, where every sample would, it is 0.")
+        1000, ge=0, description="How far behind the clock now heartbeats lie under the strategy eager: an event may reach Kafka so much"
+        " later than it is dated and is not late. Only negatives wait for it; under wait, where every sample would, it is 0.")
     event_bytes_max: int = Field(65536, description="Largest event accepted.")
 
 
