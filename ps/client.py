@@ -13,7 +13,7 @@ from headrace.ps.shard import APPLIED, DUPLICATE, RECUT, Tables, shard_of
 from headrace.ps.table import kernel_input
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
-from headrace.rpc.errors import Internal, Refused, Unavailable
+from headrace.rpc.errors import Refused, Unavailable
 from headrace.rpc.freshness import Newest, to_header
 from headrace.rpc.message import Arrays, Header
 
@@ -154,29 +154,40 @@ class ParameterClient:
         for i in again:
             answers[i] = _outcome(partial(self._clients[calls[i][0]].call_until, self._timeout_s, *calls[i][1:]))
         for i in range(len(calls)):
-            if isinstance(answers[i], BaseException):
-                raise answers[i] if isinstance(answers[i], Exception) else Internal(repr(answers[i]))
+            if isinstance(answers[i], Exception):
+                raise answers[i]
         return [answers[i] for i in range(len(calls))]
 
     def _at_once(self, calls: Sequence[tuple[int, str, Header, Arrays]], chosen: list[int]) -> dict[int, Any]:
         """Answers or errors of calls to distinct shards, in their order: all are sent before the first answer is waited for."""
         begun, answers = [], dict[int, Any]()
-        for i in chosen:
-            client, call = self._clients[calls[i][0]], calls[i][1:]
-            if not isinstance(client, Client):
-                answers[i] = _outcome(partial(client.call_until, self._timeout_s, *call))
-                continue
-            found = _outcome(partial(client.begin, *call))
-            if isinstance(found, BaseException):
-                answers[i] = found
-            else:
-                begun.append((i, found))
-        return answers | {i: _outcome(finish) for i, finish in begun}
+        ended: BaseException | None = None  # such as Ctrl-C: what has begun is finished first, or its clients would stay locked
+        try:
+            for i in chosen:
+                client, call = self._clients[calls[i][0]], calls[i][1:]
+                if not isinstance(client, Client):
+                    answers[i] = _outcome(partial(client.call_until, self._timeout_s, *call))
+                    continue
+                found = _outcome(partial(client.begin, *call))
+                if isinstance(found, Exception):
+                    answers[i] = found
+                else:
+                    begun.append((i, found))
+        except BaseException as error:
+            ended = error
+        for i, finish in begun:
+            try:
+                answers[i] = _outcome(finish)
+            except BaseException as error:
+                ended = error
+        if ended is not None:
+            raise ended
+        return answers
 
 
 def _outcome(work: Callable[[], Any]) -> Any:
-    """What `work` returns or raises."""
+    """What `work` returns, or the Exception that it raises."""
     try:
         return work()
-    except BaseException as error:
+    except Exception as error:
         return error
