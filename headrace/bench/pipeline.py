@@ -1,7 +1,8 @@
 """The jobs' speed on a stack of its own: all four at once, and each alone on topics that are full, beside the same job with an identity.
 
 Figures are of jobs that are warm: JVMs compile for a minute what they run often. Before all four jobs are timed, a quarter as many rows as
-are timed has gone through them; and of what is timed, in all four and in each job and floor alike, the first quarter does not count.
+are timed has gone through them, and of what is timed the first quarter does not count. Each job and floor alone goes through twice as many
+rows, of which the first half does not count: the floors come last and would else have the warmer JVM.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headrace import submission
+from headrace.bench.recovery import recovery
 from headrace.bench.replay_encode import invented
 from headrace.bench.result import Row
 from headrace.clock import StackClock
@@ -25,28 +28,33 @@ from headrace.kafka import Producer, watermarks
 from headrace.live_taps import live_taps
 from headrace.own_stack import own_stack
 from headrace.replay import Sent, close, heartbeat, replay
+from headrace.rows import Rows
 from headrace.schemas.codec import Codec
 from headrace.schemas.hashing import heartbeat_keys
 from headrace.schemas.registry import RegistryClient
+from headrace.taps import Taps
 
 JOBS = ("features", "samples", "train", "vectors")
-ROWS, ROWS_QUICK = 100_000, 6_000
+ROWS, ROWS_QUICK, ROWS_ALONE = 100_000, 6_000, 200_000
+KILLS = 3
 STILL_S, DEADLINE_S, LOOK_S = 4.0, 240.0, 0.05
 BEGIN_MS = 1_500_000_000_000
-WARM = 0.25  # share of the output that is not timed: JVM and workers warm up
+WARM, WARM_ALONE = 0.25, 0.5  # share of the output that is not timed: JVM and workers warm up
 
 log = logging.getLogger(__name__)
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows `all_jobs` (interactions/s, no peer), and features, samples, train, vectors of their floors; --quick: all_jobs alone."""
-    made = []
+    """Rows `all_jobs` (interactions/s; its peer the four floors, one after the other, an interaction each), features, samples, train,
+    vectors of their floors, and `recovery`; --quick: all_jobs without a peer, and one recovery."""
+    with _stack() as config, live_taps(config) as taps:
+        together = _all_jobs(config, taps, ROWS_QUICK if quick else ROWS)
+        back = recovery(config, partial(_later, 20_000_000_000), lambda: min(taps.applied()), 1 if quick else KILLS)
+    if quick:
+        return [together, back]
     with _stack() as config:
-        made.append(_all_jobs(config, ROWS_QUICK if quick else ROWS))
-    if not quick:
-        with _stack() as config:
-            made += _each_job(config, ROWS)
-    return made
+        each, floor = _each_job(config, ROWS_ALONE)
+    return [replace(together, of="the four identity jobs in turn", of_value=floor), *each, back]
 
 
 @contextmanager
@@ -57,21 +65,21 @@ def _stack() -> Iterator[Config]:
         yield config
 
 
-def _all_jobs(config: Config, rows: int) -> Row:
+def _all_jobs(config: Config, taps: Taps, rows: int) -> Row:
     """Interactions sent as fast as they go through four jobs that run; from a quarter of the samples applied to the last."""
     submission.submit(config, list(JOBS))
-    with live_taps(config) as taps:
-        first = int(rows * WARM)
-        _send(config, first, seed=2)
-        _until(lambda: min(taps.applied()) >= first, "the first samples")
-        sent = _send(config, rows, seed=1, after_ms=10_000_000_000)
-        seen = _curve(lambda: min(taps.applied()) - first, rows)
-    share = _rate(seen) / rows
+    first = int(rows * WARM)
+    _send(config, first, seed=2)
+    _until(lambda: min(taps.applied()) >= first, "the first samples")
+    sent = _send(config, rows, seed=1, after_ms=10_000_000_000)
+    seen = _curve(lambda: min(taps.applied()) - first, rows)
+    share = _rate(seen, WARM) / rows
     return Row("all_jobs", share * sent.interactions, "interactions/s", note=f"{rows} rows, {sent.interactions} interactions, "
                f"{config.flink.train_batch_rows} rows a push, heartbeats not counted")
 
 
-def _each_job(config: Config, rows: int) -> list[Row]:
+def _each_job(config: Config, rows: int) -> tuple[list[Row], float]:
+    """The jobs alone; interactions/s when each goes through the four floors, and these take turns at the machine."""
     sent = _send(config, rows, seed=1)
     # With the heartbeats that close the last window: without them the samples job would wait for ever.
     enriched = _high(config, "interactions")
@@ -85,14 +93,15 @@ def _each_job(config: Config, rows: int) -> list[Row]:
             alone[name] = _alone(config, name, outputs[name], wanted)
         inputs["vectors"] = _high(config, f"touched.{config.model.name}")
         outputs["train"] = lambda: _high(config, f"touched.{config.model.name}")
-        made = []
+        made, floors_s = [], 0.0
         for name in JOBS:
             wanted = {"features": enriched, "samples": rows, "train": 2 * rows}.get(name)
             floor = _alone(config, f"{name}-floor", outputs[name], wanted)
             unit = {"train": "samples/s", "vectors": "touched ids/s"}.get(name, "interactions/s")
             made.append(Row(name, alone[name] * inputs[name], unit, "the same job with an identity", floor * inputs[name],
                             "alone, from a full topic"))
-    return made
+            floors_s += 1 / floor
+    return made, sent.interactions / floors_s
 
 
 def _alone(config: Config, name: str, output: Callable[[], int], wanted: int | None) -> float:
@@ -102,7 +111,7 @@ def _alone(config: Config, name: str, output: Callable[[], int], wanted: int | N
     job = submission.submit(config, [name])[name]
     seen = _curve(lambda: output() - before, wanted)
     FlinkRest(config.flink.url).cancel(job)
-    return _rate(seen) / seen[-1][1]
+    return _rate(seen, WARM_ALONE) / seen[-1][1]
 
 
 def _curve(output: Callable[[], int], wanted: int | None) -> list[tuple[float, int]]:
@@ -121,18 +130,17 @@ def _curve(output: Callable[[], int], wanted: int | None) -> list[tuple[float, i
     raise TimeoutError(f"{seen[-1][1] if seen else 0} of {wanted or 'all'} after {DEADLINE_S:.0f} s")
 
 
-def _rate(seen: list[tuple[float, int]]) -> float:
-    """Output a second between a quarter of it and its end."""
+def _rate(seen: list[tuple[float, int]], warm: float) -> float:
+    """Output a second between its share `warm` and its end."""
     last_s, last = seen[-1]
-    first_s, first = next((point for point in seen if point[1] >= WARM * last), seen[0])
+    first_s, first = next((point for point in seen if point[1] >= warm * last), seen[0])
     return (last - first) / max(last_s - first_s, 1e-9)
 
 
 def _send(config: Config, rows: int, seed: int, after_ms: int = 0) -> Sent:
     """Invented rows, and heartbeats behind them; what was sent."""
     producer, codec = Producer(config.kafka.bootstrap, linger_ms=20), Codec("interactions", RegistryClient(config.registry.url))
-    made = invented(rows, seed)
-    keys, log_rows = heartbeat_keys(config.kafka.partitions), replace(made, digest=f"{seed:08x}", ts_ms=made.ts_ms + after_ms)
+    keys, log_rows = heartbeat_keys(config.kafka.partitions), _later(after_ms, replace(invented(rows, seed), digest=f"{seed:08x}"))
 
     def send(key: bytes, record: dict[str, Any]) -> None:
         producer.send("interactions", key, codec.encode(record))
@@ -147,6 +155,10 @@ def _send(config: Config, rows: int, seed: int, after_ms: int = 0) -> Sent:
     with closing(StackClock(config.engine.url)) as clock:
         clock.set("log", reached)  # and runs on: the last window closes by the engine's heartbeats
     return sent
+
+
+def _later(after_ms: int, rows: Rows) -> Rows:
+    return replace(rows, ts_ms=rows.ts_ms + after_ms)
 
 
 def _high(config: Config, topic: str) -> int:
