@@ -1,9 +1,10 @@
 """How long a click takes to reach each hop, under load: gradient, serving row, vector, recommendation.
 
-On a stack of its own, strategy `eager`. Impressions and clicks of many users are sent at a rate; among them 200 probes, each a user and an
-item of its own: one impression, then one click. A probe's clock starts when its click is handed to the producer. A hop is seen when its
-own answer changes: the exposure's cause is in the shards' rings, the replica's row of the user differs, the index has the user's vector,
-and a recommendation explains itself with the new weight.
+On a stack of its own, strategy `eager`. Impressions and clicks of many users are sent at a rate: a quarter of the asked one while JVMs get
+warm, then more, step by step, as long as the stack keeps up. Hops are measured at the highest rate that it kept up with. Among them are
+200 probes, each a user and an item of its own: one impression, then one click. A probe's clock starts when its click is handed to the
+producer. A hop is seen when its own answer changes: the exposure's cause is in the shards' rings, the replica's row of the user differs,
+the index has the user's vector, and a recommendation explains itself with the new weight.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ WINDOW_MS = 10_000
 USERS, ITEMS = 2000, 3000
 WARM_S, WARM_QUICK_S = 60.0, 12.0  # of load before the first click: JVMs compile for about a minute what they run
 PROBE_EVERY_S, PROBE_S = 0.2, 20.0
-PROBING_S = 240.0  # a stack that cannot keep up with the rate must not hold the bench for an hour
+PROBING_S = 240.0  # a stack that cannot keep up with any rate must not hold the bench for an hour
+STEPS = (0.25, 0.375, 0.5, 0.75, 1.0)  # of the asked rate
+STEP_S, BEHIND_S = 15.0, 2.0  # a rate is kept up with when after so long less than so much of it is on its way
+DRAINED_S = 120.0
 POLL_S = 0.004
 HOPS = ("gradient", "serving_row", "vector", "recommendation")
 GOALS_MS = {"gradient": 300, "serving_row": 500, "vector": 500, "recommendation": 500}
@@ -49,14 +53,14 @@ log = logging.getLogger(__name__)
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows HOP.p50 and HOP.p99 in ms, each of its goal for p99, the lag of the stream at the end and what was refused; --quick at a
-    tenth of the rate, on JVMs that are cold."""
+    """Rows HOP.p50 and HOP.p99 in ms, each of its goal for p99, the rate they were measured at of the asked one, the lag of the stream at
+    the end and what was refused; --quick at a tenth of the rate, without steps, on JVMs that are cold."""
     rate, probes, warm_s = (RATE_QUICK, PROBES_QUICK, WARM_QUICK_S) if quick else (RATE, PROBES, WARM_S)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         settings = {"samples": {"strategy": "eager", "window_ms": WINDOW_MS}}
         with own_stack(Path(folder) / "data", log.info, settings=settings) as config:
             submission.submit(config, ["features", "samples", "train", "vectors"])
-            return _measured(config, rate, probes, warm_s)
+            return _measured(config, rate, probes, warm_s, (1.0,) if quick else STEPS)
 
 
 @dataclass
@@ -70,12 +74,12 @@ class Probe:
 
 
 class Load:
-    """Sends `rate` interactions a second, two impressions and a click of one of them at a time, until stopped."""
+    """Sends `rate` interactions a second, two impressions and a click of one of them at a time, until stopped. The rate may be changed."""
 
-    def __init__(self, config: Config, rate: int) -> None:
+    def __init__(self, config: Config, rate: float) -> None:
         self._producer = Producer(config.kafka.bootstrap, linger_ms=2)
         self._codec = Codec("interactions", RegistryClient(config.registry.url))
-        self._rate, self.sent = rate, 0
+        self.rate, self.sent = rate, 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._random = np.random.default_rng(1)
@@ -99,10 +103,11 @@ class Load:
             self.sent += 1
 
     def _work(self) -> None:
-        began = time.monotonic()
+        due, began, last = 0.0, self.sent, time.monotonic()
         while not self._stop.is_set():
-            due = int((time.monotonic() - began) * self._rate)
-            while self.sent < due:
+            now = time.monotonic()
+            due, last = due + (now - last) * self.rate, now
+            while self.sent - began < due:
                 users, items = self._random.integers(0, USERS, 16).tolist(), self._random.zipf(1.3, 32).tolist()
                 for n, user in enumerate(users):
                     first, second = f"i{items[2 * n] % ITEMS}", f"i{items[2 * n + 1] % ITEMS}"
@@ -113,16 +118,19 @@ class Load:
             self._stop.wait(0.005)
 
 
-def _measured(config: Config, rate: int, count: int, warm_s: float) -> list[Row]:
-    load = Load(config, rate)
+def _measured(config: Config, asked: int, count: int, warm_s: float, steps: tuple[float, ...]) -> list[Row]:
+    load = Load(config, asked * steps[0])
     with closing(StackClock(config.engine.url)) as clock:
         clock.set("now", time.time_ns() // 1_000_000)
     load.start()
     try:
         time.sleep(warm_s)
+        _highest(config, load, [asked * step for step in steps[1:]])
+        began, sent = time.monotonic(), load.sent
         ends, probes = time.monotonic() + PROBING_S, list[Probe]()
         while len(probes) < count and time.monotonic() < ends:
             probes.append(_probe(config, load, len(probes)))
+        rate = (load.sent - sent) / (time.monotonic() - began)
         lag, letters = _lag(config), _high(config, "dead-letters")
     finally:
         load.stop()
@@ -133,15 +141,33 @@ def _measured(config: Config, rate: int, count: int, warm_s: float) -> list[Row]
         note = f"{len(took)} of {len(probes)} clicks" + (f", {lost} not within {PROBE_S:.0f} s" if lost else "")
         for name, quantile in (("p50", 0.5), ("p99", 0.99)):
             value = float(np.quantile(took, quantile)) if len(took) else float("inf")
-            rows.append(Row(f"{hop}.{name}", value, "ms", "goal for p99", float(GOALS_MS[hop]), f"{note}; {rate} interactions/s"))
+            rows.append(Row(f"{hop}.{name}", value, "ms", "goal for p99", float(GOALS_MS[hop]), f"{note}; {rate:.0f} interactions/s"))
+    rows.append(Row("rate", rate, "interactions/s", "goal", float(asked), "highest of the steps tried that the stack kept up with"))
     rows.append(Row("lag", float(lag), "interactions", note="sent and not yet in enriched, when the last click was through"))
     rows.append(Row("letters", float(letters), "dead letters", note=f"of {load.sent} interactions; late ones, where the stack lags"))
     return rows
 
 
-def _probe(config: Config, load: Load, number: int) -> Probe:
-    """An impression, some time for it to be enriched and vectors to settle, a click, and the hops as they change."""
-    probe = Probe(f"probe-{number}-{uuid.uuid4().hex[:6]}", f"i{number % ITEMS}")
+def _highest(config: Config, load: Load, rates: list[float]) -> None:
+    """Raise the load to each of `rates` in turn while the stack keeps up; back to the one before, once nothing waits, when it does not."""
+    for rate in rates:
+        before, load.rate = load.rate, rate
+        time.sleep(STEP_S)
+        if _lag(config) <= BEHIND_S * rate and "gradient" in _probe(config, load, -1, BEHIND_S).reached:
+            continue
+        log.info("%.0f interactions/s are too many: %d wait", rate, _lag(config))
+        load.rate = 0.0
+        ends = time.monotonic() + DRAINED_S
+        while "gradient" not in _probe(config, load, -1, BEHIND_S).reached and time.monotonic() < ends:
+            time.sleep(1.0)
+        load.rate = before
+        time.sleep(BEHIND_S)
+        return
+
+
+def _probe(config: Config, load: Load, number: int, wait_s: float = PROBE_S) -> Probe:
+    """An impression, some time for it to be enriched and vectors to settle, a click, and the hops as they change within `wait_s`."""
+    probe = Probe(f"probe-{number}-{uuid.uuid4().hex[:6]}", f"i{abs(number) % ITEMS}")
     watches = _watches(config, probe)
     request = f"request-{probe.user}"
     load.send(probe.user, probe.item, "impression", request)
@@ -149,7 +175,7 @@ def _probe(config: Config, load: Load, number: int) -> Probe:
     before = {hop: ask() for hop, ask in watches.items()}
     probe.sent = time.monotonic()
     load.send(probe.user, probe.item, "click", request)
-    threads = [threading.Thread(target=_watch, args=(probe, hop, ask, before[hop])) for hop, ask in watches.items()]
+    threads = [threading.Thread(target=_watch, args=(probe, hop, ask, before[hop], wait_s)) for hop, ask in watches.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -157,9 +183,9 @@ def _probe(config: Config, load: Load, number: int) -> Probe:
     return probe
 
 
-def _watch(probe: Probe, hop: str, ask: Callable[[], Any], before: Any) -> None:
-    """Note when `ask` answers otherwise than `before`."""
-    while time.monotonic() - probe.sent < PROBE_S:
+def _watch(probe: Probe, hop: str, ask: Callable[[], Any], before: Any, wait_s: float) -> None:
+    """Note when `ask` answers otherwise than `before`, for `wait_s` seconds."""
+    while time.monotonic() - probe.sent < wait_s:
         if ask() != before:
             probe.reached[hop] = time.monotonic() - probe.sent
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -48,11 +49,13 @@ class Result:
     quick: bool = False
 
     def document(self) -> dict[str, Any]:
-        """{bench, versions, cores, seconds, rows: [{name, value, unit, of, of_value, ratio, note}]}."""
+        """{bench, versions, cores, seconds, rows: [{name, value, unit, of, of_value, ratio, note}]}; null for what never came."""
         rows = []
         for row in self.rows:
             fields = asdict(row)
             note = fields.pop("note")
+            if not math.isfinite(row.value):  # JSON has no infinity
+                fields["value"] = None
             rows.append({**fields, "ratio": row.ratio, "note": f"quick; {note}".removesuffix("; ") if self.quick else note})
         return {"bench": self.bench, "versions": versions(), "cores": self.cores, "seconds": round(self.seconds, 3), "rows": rows}
 

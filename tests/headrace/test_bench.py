@@ -44,6 +44,12 @@ def test_the_document_is_the_contracts():
     assert {"python", "numpy", "pyarrow"} <= set(document["versions"])
 
 
+def test_what_never_came_is_null_in_json():
+    row = Result("b", 1.0, [Row("n", float("inf"), "ms", "peer", 4.0)], 2).document()["rows"][0]
+    assert row["value"] is None and row["ratio"] == 0.0
+    json.dumps(row, allow_nan=False)
+
+
 def test_unknown_names_and_missing_packages():
     with pytest.raises(UnknownBench, match=re.escape(f"known: {', '.join(CATALOG)}")):
         run("none")
