@@ -66,7 +66,7 @@ class Flink(_Section):
     state_backend: Literal["hashmap", "rocksdb"] = Field("hashmap", description="hashmap: on the heap, fast; rocksdb: larger windows.")
     bundle_time_ms: int = Field(20, description="python.fn-execution.bundle.time: the latency of a Python stage.")
     batch_rows: int = Field(1024, description="python.fn-execution.arrow.batch.size.")
-    train_batch_rows: int = Field(64, description="Rows of one push; smaller learns fresher, larger faster.")
+    train_batch_rows: int = Field(256, description="Rows of one push; smaller learns fresher, larger faster.")
     checkpoint_ms: int = 5000
     marks_dir: str = Field("", description="Folder on the workers' hosts for marks of what they touch, which outlive a dead worker; empty: "
                                            "DATA_DIR/marks, of an external cluster its temporary folder.")

@@ -72,8 +72,9 @@ def logits_of(rows, index, values, side, scale, logits):
 
 
 @numba.njit(cache=True)
-def learn_in_turn(rows, seen, index, values, side, scale, label, weight, l2_linear, l2_factors, rate, logits, grads):
-    """Sample after sample: predict it, add its gradient to grads float32[u,1+k], and move `rows` as its push is going to.
+def learn_in_turn(rows, seen, index, values, side, scale, label, weight, l2_linear, l2_factors, rate, logits, grads, squares):
+    """Sample after sample: predict it, add its gradient to grads float32[u,1+k] and its square to squares, and move `rows` as its push is
+    going to.
 
     rows float32[u,1+k] and seen int64[u], samples of each row learnt before, are the caller's to spoil; a step of a number is rate /
     sqrt(share x samples so far) of its gradient: what AdaGrad's would be had all its gradients had the mean square SQUARE_LINEAR or
@@ -93,12 +94,14 @@ def learn_in_turn(rows, seen, index, values, side, scale, label, weight, l2_line
             step = rate / math.sqrt(SQUARE_LINEAR * seen[r])
             g = slope * x + weight[i] * l2_linear * rows[r, 0]
             grads[r, 0] += g
+            squares[r, 0] += g * g
             rows[r, 0] -= step * g
             if side[f] != 0:
                 step = rate / math.sqrt(SQUARE_FACTORS * seen[r])
                 for d in range(k):
                     g = slope * x * scale[f] * sums[2 - side[f], d] + weight[i] * l2_factors * rows[r, 1 + d]
                     grads[r, 1 + d] += g
+                    squares[r, 1 + d] += g * g
                     rows[r, 1 + d] -= step * g
 
 

@@ -27,7 +27,8 @@ class NotFinite(ValueError):
 
 
 class Gradients(NamedTuple):
-    """Of some samples: rows int64[u] of what was pulled that they use, their index int32[n,F] into these, gradients float32[u,dim]."""
+    """Of some samples: rows int64[u] of what was pulled that they use, their index int32[n,F] into these, gradients float32[u,dim], when
+    they learn in turn followed by the sums of the samples' squares, [u,2 dim]."""
 
     at: np.ndarray
     own: np.ndarray
@@ -119,7 +120,8 @@ class Trainer:
         return rows, self._pull(name, "counts", keys)[0][:, 0] if self._rate else np.zeros(len(keys), np.int64)
 
     def _gradients(self, rows: np.ndarray, seen: np.ndarray, index: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        return self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate)
+        logits, grads, squares = self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate)
+        return logits, np.concatenate([grads, squares], axis=1) if self._rate else grads
 
 
 def local_rate(optimizer: str, learning_rate: float) -> float:

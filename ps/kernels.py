@@ -260,23 +260,32 @@ def apply_sgd(rows, at, grads, dim, values):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def apply_adagrad(rows, at, grads, dim, values):
-    """g += l2 w; n += g g; w -= rate g / (sqrt(n) + epsilon), float32; values (rate, initial_accumulator, epsilon, l2)."""
+    """g += l2 w; n += g g; w -= rate g / (sqrt(n) + epsilon), float32; values (rate, initial_accumulator, epsilon, l2).
+
+    Grads of 2 dim columns: sums of g, then of the squares of the samples' own g, of which the decay is added once.
+    """
     rate, epsilon, l2 = values[0], values[2], values[3]
+    squares = grads.shape[1] > dim
     for i in range(len(at)):
         if i + AHEAD < len(at):
             _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
         row = at[i]
         for c in range(dim):
-            g = grads[i, c] + l2 * rows[row, c]
-            n = rows[row, dim + c] + g * g
+            decay = l2 * rows[row, c]
+            g = grads[i, c] + decay
+            if squares:
+                n = rows[row, dim + c] + (grads[i, dim + c] + decay * decay)
+            else:
+                n = rows[row, dim + c] + g * g
             rows[row, dim + c] = n
             rows[row, c] -= rate * g / (np.sqrt(n) + epsilon)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def apply_ftrl(rows, at, grads, dim, values):
-    """FTRL-Proximal a coordinate, float32: weights, then z, then n; values (alpha, beta, l1, l2)."""
+    """FTRL-Proximal a coordinate, float32: weights, then z, then n; values (alpha, beta, l1, l2). Grads may have 2 dim columns as above."""
     alpha, beta, l1, l2 = values[0], values[1], values[2], values[3]
+    squares = grads.shape[1] > dim
     for i in range(len(at)):
         if i + AHEAD < len(at):
             _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
@@ -284,7 +293,7 @@ def apply_ftrl(rows, at, grads, dim, values):
         for c in range(dim):
             g = grads[i, c]
             before = rows[row, 2 * dim + c]
-            n = before + g * g
+            n = before + (grads[i, dim + c] if squares else g * g)
             z = rows[row, dim + c] + (g - (np.sqrt(n) - np.sqrt(before)) / alpha * rows[row, c])
             rows[row, 2 * dim + c] = n
             rows[row, dim + c] = z

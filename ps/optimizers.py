@@ -18,6 +18,7 @@ Start = Callable[[np.ndarray, int, np.ndarray], None]
 class Optimizer:
     """`apply(rows [n, width], at int64[u], grads [u, dim], dim, values float32[p])` in place; `start(rows [m, width], dim, values)` sets
     the slots of new rows whose weights are seeded. `defaults` are the parameters in the order of `values`; names in `positive` must be > 0.
+    With `squares` it also takes grads [u, 2 dim]: sums of gradients, then sums of the squares of the samples' own.
     """
 
     slots: int
@@ -26,6 +27,7 @@ class Optimizer:
     start: Start
     positive: tuple[str, ...] = ()
     aliases: dict[str, str] = field(default_factory=dict)
+    squares: bool = False
 
     def values(self, params: Mapping[str, float]) -> np.ndarray:
         """float32[p] of `params` over the defaults. Raises ValueError for an unknown name or a number out of range."""
@@ -65,10 +67,10 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": Optimizer(0, {"learning_rate": 0.05, "l2": 0.0}, kernels.apply_sgd, _start_nothing, ("learning_rate",)),
     # Duchi, Hazan, Singer (JMLR 2011), diagonal: n += g g; w -= learning_rate g / (sqrt(n) + epsilon)
     "adagrad": Optimizer(1, {"learning_rate": 0.05, "initial_accumulator": 0.0, "epsilon": 1e-8, "l2": 0.0}, kernels.apply_adagrad,
-                         _start_adagrad, ("learning_rate", "epsilon")),
+                         _start_adagrad, ("learning_rate", "epsilon"), squares=True),
     # McMahan et al., Ad Click Prediction (KDD 2013), algorithm 1; learning_rate is another name for alpha
     "ftrl": Optimizer(2, {"alpha": 0.1, "beta": 1.0, "l1": 0.0, "l2": 0.0}, kernels.apply_ftrl, _start_ftrl, ("alpha", "beta"),
-                      {"learning_rate": "alpha"}),
+                      {"learning_rate": "alpha"}, squares=True),
     # w += g: counters and histograms
     "sum": Optimizer(0, {}, kernels.apply_sum, _start_nothing),
 }

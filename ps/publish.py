@@ -69,23 +69,22 @@ class Publisher:
         first = self._from_slot.get((model, name), 0)
         order = np.argsort((slot - first) % SLOTS, kind="stable")
         changed, slot = changed[order], slot[order]
-        starts = np.concatenate([[0], np.nonzero(np.diff(slot))[0] + 1, [len(slot)]])
-        sent, slots = 0, []
+        starts = [0, *(np.nonzero(np.diff(slot))[0] + 1).tolist(), len(slot)]
+        sent = next((stop for stop in starts[1:] if stop >= PASS_ROWS), len(slot))
+        changed = changed[:sent]
+        keys, values, newest = table.keys_at(changed), table.weights_at(changed), self._shard.newest.get(model)
+        common = {"model": model, "table": table.spec.name, "epoch": self._shard.epoch, "last_sequence": self._shard.sequence,
+                  "dim": table.spec.dim, "deleted": b"", "ts_ms": self._now_ms(), "newest": None if newest is None else newest._asdict()}
+        slots = []
         for start, stop in itertools.pairwise(starts):
-            if sent >= PASS_ROWS:
+            if start >= sent:
                 break
+            number = int(slot[start])
+            slots.append(number)
             for at in range(start, stop, BLOCK_ROWS):
-                record = self._block(model, table, int(slot[start]), changed[at : min(at + BLOCK_ROWS, stop)])
-                self._publish(f"weights.{model}", str(record["slot"]).encode(), record)
-            slots.append(int(slot[start]))
-            sent = int(stop)
+                part = slice(at, min(at + BLOCK_ROWS, stop))
+                record = {**common, "slot": number, "first_sequence": int(table.published[number]) + 1, "keys": keys[part].tobytes(),
+                          "values": values[part].tobytes()}
+                self._publish(f"weights.{model}", str(number).encode(), record)
         self._from_slot[model, name] = (slots[-1] + 1) % SLOTS
-        return changed[:sent], slots
-
-    def _block(self, model: str, table: Table, slot: int, rows: np.ndarray) -> dict[str, Any]:
-        return {
-            "model": model, "table": table.spec.name, "slot": slot, "epoch": self._shard.epoch,
-            "first_sequence": int(table.published[slot]) + 1, "last_sequence": self._shard.sequence, "dim": table.spec.dim,
-            "keys": table.keys_at(rows).tobytes(), "values": table.weights_at(rows).tobytes(), "deleted": b"", "ts_ms": self._now_ms(),
-            "newest": None if (newest := self._shard.newest.get(model)) is None else newest._asdict(),
-        }
+        return changed, slots

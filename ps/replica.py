@@ -42,6 +42,25 @@ class Held:
         return np.asarray((held > epoch) | ((held == epoch) & (self.sequence[slot] > sequence)))
 
 
+class Waiting:
+    """Rows of one table that are put together, later ones over earlier ones: a call of a kernel costs more than a small block."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._keys: list[np.ndarray] = []
+        self._values: list[np.ndarray] = []
+
+    def add(self, keys: np.ndarray, values: np.ndarray) -> None:
+        self._keys.append(keys)
+        self._values.append(values)
+        self.rows += len(keys)
+
+    def put(self, table: Table) -> None:
+        if self._keys:
+            table.put(np.concatenate(self._keys), np.concatenate(self._values))
+        self.rows, self._keys, self._values = 0, [], []
+
+
 class Replica:
     """One thread calls it. `shards`: training shards, whose slots a gap concerns. `gaps` begins with everything: a topic keeps only its
     tail, and a slot that no longer changes sends no block that could show it. `closing`: gaps that are being exported (ps/resync.py).
@@ -59,6 +78,7 @@ class Replica:
         self.counts = {"folded": 0, "older": 0, "foreign": 0, "gaps": 0}
         self._newest_ms: dict[str, int] = {}
         self.newest: dict[str, Newest] = {}
+        self._told: Newest | None = None
 
     def pull(self, model: str, name: str, keys: np.ndarray) -> np.ndarray:
         """float32[n, dim] of uint64[n]; an unknown key gives its initial value, as the training shard would. Raises Refused."""
@@ -78,9 +98,17 @@ class Replica:
 
         Raises BadMessage for a block whose bytes do not fit its dim: it names the block, and the blocks before it are folded.
         """
-        return sum(self._fold(record) for record in records)
+        taken, waiting = 0, dict[tuple[str, str], Waiting]()
+        try:
+            for record in records:
+                taken += self._fold(record, waiting)
+        finally:
+            for at, blocks in waiting.items():
+                blocks.put(self.held[at].table)
+        return taken
 
-    def _fold(self, record: dict[str, Any]) -> bool:
+    def _fold(self, record: dict[str, Any], waiting: dict[tuple[str, str], Waiting]) -> bool:
+        """Whether it is taken: its rows are then `waiting` to be put, with those of other blocks, in order."""
         held = self.held.get((record["model"], record["table"]))
         if held is None:
             self.counts["foreign"] += 1
@@ -92,20 +120,24 @@ class Replica:
         if record["dim"] != dim or len(values) != len(keys) * dim or not 0 <= slot < SLOTS or record["deleted"]:
             raise BadMessage(f"block {record['model']}/{record['table']} slot {slot} at {last}: {len(keys)} keys, {len(values)} floats of"
                              f" dim {record['dim']} (here {dim}), {len(record['deleted'])} bytes of deleted keys")
-        if held.newer(np.array([slot]), epoch, last)[0]:
+        had_epoch, had = int(held.epoch[slot]), int(held.sequence[slot])
+        if had_epoch > epoch or (had_epoch == epoch and had > last):
             self.counts["older"] += 1
             return False
-        went_back = last < held.sequence[slot]  # a higher epoch, and less than was published before: the shard lost its end
-        if record["first_sequence"] > held.sequence[slot] + 1 or went_back:
+        went_back = last < had  # a higher epoch, and less than was published before: the shard lost its end
+        if record["first_sequence"] > had + 1 or went_back:
             self.counts["gaps"] += 1
             self.gaps.add(Gap(record["model"], record["table"], int(shard_of(np.array([slot]), self._shards)[0])))
-        self._room(held.table, keys)
-        held.table.put(keys, values.reshape(-1, dim))
+        blocks = waiting.setdefault((record["model"], record["table"]), Waiting())
+        if len(held.table) + blocks.rows + len(keys) > held.table.rows_max:
+            blocks.put(held.table)  # what waits is counted exactly before it is said to be full
+            self._room(held.table, keys)
+        blocks.add(keys, values.reshape(-1, dim))
         held.epoch[slot], held.sequence[slot] = epoch, last
         self._newest_ms[record["model"]] = max(record["ts_ms"], self._newest_ms.get(record["model"], 0))
         self.counts["folded"] += 1
-        if record.get("newest") is not None:
-            newest = Newest(**record["newest"])
+        if record.get("newest") is not None and (newest := Newest(**record["newest"])) != self._told:
+            self._told = newest  # the blocks of a pass say the same
             self.newest[record["model"]] = newer(self.newest.get(record["model"]), newest) or newest
             self._seen(newest)
         return True

@@ -74,7 +74,8 @@ class Shard:
         return self.rings.check(self._spec(model).scope, effect, causes)
 
     def push(self, model: str, effect: str, causes: Causes, tables: Tables, newest: Newest | None = None) -> Pushed:
-        """Apply a push once. `tables`: name -> (distinct keys uint64[u], grads [u, dim] of the table's dtype); none is normal.
+        """Apply a push once. `tables`: name -> (distinct keys uint64[u], grads [u, dim] of the table's dtype, or [u, 2 dim]: followed by
+        the sums of the squares of the samples' own gradients, where the optimizer keeps such sums); none is normal.
         `newest` of the causes, for who asks how fresh the model is.
 
         None of the causes applied: APPLIED. All: DUPLICATE. Some: RECUT, nothing applied. Raises BadMessage (no cause, a repeated cause),
@@ -137,11 +138,19 @@ class Shard:
             table, where = self.table(model, name), f"{model}/{name}"
             if keys.dtype != np.uint64 or keys.ndim != 1:
                 raise Refused(f"{where}: keys are {keys.dtype}{list(keys.shape)}, expected uint64[u]")
-            if grads.dtype != table.dtype or grads.shape != (len(keys), table.spec.dim):
-                raise Refused(f"{where}: grads are {grads.dtype}{list(grads.shape)}, expected {table.dtype}[{len(keys)}, {table.spec.dim}]")
+            dim = table.spec.dim
+            squared = table.squares and grads.shape == (len(keys), 2 * dim)
+            if grads.dtype != table.dtype or not (grads.shape == (len(keys), dim) or squared):
+                expected = f"{table.dtype}[{len(keys)}, {dim}]"
+                if table.squares:
+                    expected += f" or [{len(keys)}, {2 * dim}] with the sums of squares"
+                raise Refused(f"{where}: grads are {grads.dtype}{list(grads.shape)}, expected {expected}")
             if grads.dtype == np.float32 and not np.isfinite(grads).all():
                 row = int(np.nonzero(~np.isfinite(grads).all(axis=1))[0][0])
                 raise Refused(f"{where}: the gradient of key {int(keys[row])} is not finite")
+            if squared and (grads[:, dim:] < 0).any():
+                row = int(np.nonzero((grads[:, dim:] < 0).any(axis=1))[0][0])
+                raise Refused(f"{where}: a sum of squares of key {int(keys[row])} is negative")
             self._mine(keys, where)
             if len(keys):
                 at = kernels.repeated(kernel_input(keys), np.zeros((1 << (2 * len(keys)).bit_length(), 2), np.uint64))

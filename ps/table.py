@@ -52,6 +52,11 @@ class Table:
         return self._index.count
 
     @property
+    def squares(self) -> bool:
+        """Whether grads may be followed by the sums of their squares."""
+        return self._optimizer.squares
+
+    @property
     def load(self) -> float:
         return self._index.load
 
@@ -87,7 +92,8 @@ class Table:
         return len(self) + int((self._index.find(kernel_input(keys)) < 0).sum()) <= self.rows_max
 
     def push(self, keys: np.ndarray, grads: np.ndarray) -> None:
-        """Apply grads [u, dim] to distinct keys uint64[u], noting rows as changed. The caller has checked shapes, room, finiteness."""
+        """Apply grads [u, dim], or [u, 2 dim] with squares, to distinct keys uint64[u], noting rows as changed. The caller has checked
+        shapes, room, finiteness."""
         keys, grads = kernel_input(keys), kernel_input(grads)
         for start in range(0, len(keys), CALL_ROWS):
             at = self._rows_of(keys[start : start + CALL_ROWS])

@@ -50,23 +50,25 @@ def numeric_gradient(function, rows, step=1e-5):
 
 
 def learn_in_turn(rows, seen, index, values, label, weight, l2, regular, side, scale, rate, squares=(0.2, 0.1)):
-    """(logits, summed gradients) of samples one by one, each learnt by guessed AdaGrad steps before the next; slopes are numeric.
+    """(logits, sums of gradients and of their squares) of samples one by one, each learnt by guessed AdaGrad steps before the next; slopes
+    are numeric.
 
     Of a row that a sample names twice, both are counted before it moves: give rows that differ.
     """
-    rows, seen, total, logits = rows.astype(float), seen.copy(), np.zeros(rows.shape), []
+    rows, seen, total, square, logits = rows.astype(float), seen.copy(), np.zeros(rows.shape), np.zeros(rows.shape), []
     for i in range(len(index)):
         one = slice(i, i + 1)
         logits += fm_logit(rows, index[one], values[one], side, scale).tolist()
         sample = index[one], values[one], label[one], weight[one], l2, regular, side, scale
         grads = numeric_gradient(lambda at, sample=sample: objective(at, *sample), rows)
         total += grads
+        square += grads**2
         for r in index[i]:
             seen[r] += 1
         for r in set(index[i].tolist()):
             rows[r, 0] -= rate / np.sqrt(squares[0] * seen[r]) * grads[r, 0]
             rows[r, 1:] -= rate / np.sqrt(squares[1] * seen[r]) * grads[r, 1:]
-    return np.array(logits), total
+    return np.array(logits), total, square
 
 
 def auc(scores, labels):
@@ -114,17 +116,18 @@ def ps_sgd(w, g, learning_rate, l2=0.0):
     return w - learning_rate * (g + l2 * w)
 
 
-def ps_adagrad(w, n, g, learning_rate, epsilon=1e-8, l2=0.0):
-    """(w, n) of one coordinate after one step: Duchi et al., diagonal."""
+def ps_adagrad(w, n, g, learning_rate, epsilon=1e-8, l2=0.0, squares=None):
+    """(w, n) of one coordinate after one step: Duchi et al., diagonal. `squares`: of the samples whose gradients g is the sum of."""
+    n = n + (g + l2 * w) ** 2 if squares is None else n + squares + (l2 * w) ** 2
     g = g + l2 * w
-    n = n + g * g
     return w - learning_rate * g / (n**0.5 + epsilon), n
 
 
-def ps_ftrl(z, n, g, alpha, beta, l1, l2):
-    """(z, n) of one coordinate after one step: McMahan et al. 2013, algorithm 1."""
-    sigma = ((n + g * g) ** 0.5 - n**0.5) / alpha
-    return z + g - sigma * ps_ftrl_weight(z, n, alpha, beta, l1, l2), n + g * g
+def ps_ftrl(z, n, g, alpha, beta, l1, l2, squares=None):
+    """(z, n) of one coordinate after one step: McMahan et al. 2013, algorithm 1; `squares` as above."""
+    square = g * g if squares is None else squares
+    sigma = ((n + square) ** 0.5 - n**0.5) / alpha
+    return z + g - sigma * ps_ftrl_weight(z, n, alpha, beta, l1, l2), n + square
 
 
 def ps_ftrl_weight(z, n, alpha, beta, l1, l2):

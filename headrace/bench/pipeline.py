@@ -37,7 +37,7 @@ from headrace.taps import Taps
 JOBS = ("features", "samples", "train", "vectors")
 ROWS, ROWS_QUICK, ROWS_ALONE = 100_000, 6_000, 200_000
 KILLS = 3
-STILL_S, DEADLINE_S, LOOK_S = 4.0, 240.0, 0.05
+STILL_S, DEADLINE_S, LOOK_S = 4.0, 240.0, 0.2
 BEGIN_MS = 1_500_000_000_000
 WARM, WARM_ALONE = 0.25, 0.5  # share of the output that is not timed: JVM and workers warm up
 

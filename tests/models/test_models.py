@@ -47,10 +47,11 @@ def test_logits_are_the_definition(name, sizes):
 @settings(deadline=None, max_examples=40)
 def test_gradients_are_the_slope_of_the_objective(name, sizes, l2):
     model, rows, index, values, label, weight = problem(MODELS[name], sizes)
-    logits, grads = model.learn(rows, np.zeros(len(rows), np.int64), index, values, label, weight, l2, 0.0)
+    logits, grads, squares = model.learn(rows, np.zeros(len(rows), np.int64), index, values, label, weight, l2, 0.0)
     regular = slice(1, None) if rows.shape[1] > 1 else slice(0, 1)
     expected = naive.numeric_gradient(lambda at: naive.objective(at, index, values, label, weight, l2, regular, *model.fields), rows)
     np.testing.assert_allclose(grads, expected, rtol=2e-3, atol=2e-3)
+    assert (squares >= 0).all() and ((squares > 0) | (grads == 0)).all()
     np.testing.assert_array_equal(logits, model.predict(rows, index, values))
 
 
@@ -61,11 +62,12 @@ def test_samples_are_learnt_in_turn(name, sizes, l2):
     """As the slow twin does; so a sample's prediction knows those before it, and neither itself nor those after it."""
     model, rows, index, values, label, weight = problem(MODELS[name], sizes, apart=True)
     seen = np.random.default_rng(sizes[-1]).integers(0, 50, len(rows))
-    logits, grads = model.learn(rows, seen, index, values, label, weight, l2, 0.05)
+    logits, grads, squares = model.learn(rows, seen, index, values, label, weight, l2, 0.05)
     regular = slice(1, None) if rows.shape[1] > 1 else slice(0, 1)
     expected = naive.learn_in_turn(rows, seen, index, values, label, weight, l2, regular, *model.fields, 0.05)
     np.testing.assert_allclose(logits, expected[0], rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(grads, expected[1], rtol=5e-3, atol=5e-3)
+    np.testing.assert_allclose(squares, expected[2], rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -80,7 +80,8 @@ class Shards:
                     continue
                 row = self._row(table, key)
                 if table == "weights":
-                    row[1] = row[1] + grad.astype(float) ** 2
-                    row[0] = row[0] - self._learning_rate * grad / (np.sqrt(row[1]) + 1e-8)
+                    total, square = grad[: self.dim], grad[self.dim :] if len(grad) > self.dim else grad.astype(float) ** 2
+                    row[1] = row[1] + square
+                    row[0] = row[0] - self._learning_rate * total / (np.sqrt(row[1]) + 1e-8)
                 else:
                     row[0] = row[0] + grad

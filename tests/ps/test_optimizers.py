@@ -14,15 +14,15 @@ CASES = {
 }
 
 
-def step(name, p, w, slots, g):
+def step(name, p, w, slots, g, squares=None):
     """(w, slots) of one coordinate by the oracle; slots is a list."""
     if name == "sgd":
         return naive.ps_sgd(w, g, p["learning_rate"], p["l2"]), []
     if name == "adagrad":
-        w, n = naive.ps_adagrad(w, slots[0], g, p["learning_rate"], p["epsilon"], p["l2"])
+        w, n = naive.ps_adagrad(w, slots[0], g, p["learning_rate"], p["epsilon"], p["l2"], squares)
         return w, [n]
     if name == "ftrl":
-        z, n = naive.ps_ftrl(*slots, g, p["alpha"], p["beta"], p["l1"], p["l2"])
+        z, n = naive.ps_ftrl(*slots, g, p["alpha"], p["beta"], p["l1"], p["l2"], squares)
         return naive.ps_ftrl_weight(z, n, p["alpha"], p["beta"], p["l1"], p["l2"]), [z, n]
     return w + g, []
 
@@ -33,7 +33,10 @@ def test_every_optimizer_has_cases():
 
 @pytest.mark.parametrize(("name", "params"), [(name, params) for name, cases in CASES.items() for params in cases])
 @pytest.mark.parametrize(("rows", "dim", "init_scale"), [(1, 1, 0.0), (7, 3, 0.2), (0, 2, 0.0), (4100, 2, 0.1)])
-def test_equals_the_oracle(name, params, rows, dim, init_scale):
+@pytest.mark.parametrize("squared", [False, True])
+def test_equals_the_oracle(name, params, rows, dim, init_scale, squared):
+    if squared and not OPTIMIZERS[name].squares:
+        pytest.skip(f"{name} keeps no sums of squares")
     rng = np.random.default_rng(5)
     table = Table(TableSpec("t", "float32", dim, name, params, init_scale), 8192)
     keys = np.arange(rows, dtype=np.uint64)
@@ -46,14 +49,26 @@ def test_equals_the_oracle(name, params, rows, dim, init_scale):
     slots = probe[:, dim:].astype(float).reshape(rows, optimizer.slots, dim)
     for _ in range(4):
         g = rng.normal(size=(rows, dim)).astype(np.float32)
-        table.push(keys, g)
+        squares = (g * g * rng.uniform(0.1, 3, g.shape)).astype(np.float32)  # of a sum, and of its parts
+        table.push(keys, np.concatenate([g, squares], axis=1) if squared else g)
         for i in range(min(rows, 20)):
             for c in range(dim):
-                w[i, c], slots[i, :, c] = step(name, p, w[i, c], slots[i, :, c].tolist(), float(g[i, c]))
+                w[i, c], slots[i, :, c] = step(name, p, w[i, c], slots[i, :, c].tolist(), float(g[i, c]),
+                                                   float(squares[i, c]) if squared else None)
     got = table.pull(keys)
     assert got.shape == (rows, dim)
     assert np.allclose(got[:20], w[:20], rtol=2e-4, atol=2e-6)
     assert np.allclose(table.stored()[1][:20, dim:], slots[:20].reshape(min(rows, 20), dim * optimizer.slots), rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, optimizer in OPTIMIZERS.items() if optimizer.squares])
+def test_a_gradient_alone_is_one_sample(name):
+    """So a push of one sample does the same with squares and without."""
+    keys, g = np.arange(9, dtype=np.uint64), np.random.default_rng(3).normal(size=(9, 3)).astype(np.float32)
+    tables = [Table(TableSpec("t", "float32", 3, name, {}, 0.2), 100) for _ in range(2)]
+    tables[0].push(keys, g)
+    tables[1].push(keys, np.concatenate([g, g * g], axis=1))
+    assert tables[0].digest() == tables[1].digest()
 
 
 def test_ftrl_zeroes_below_l1_and_a_seeded_row_stands_on_its_slots():

@@ -76,6 +76,7 @@ def test_what_is_refused_leaves_nothing_applied(tmp_path):
     keys, grads = worlds.keys_of([1, 2]), np.ones((2, 3), np.float32)
     nan = grads.copy()
     nan[1, 2] = np.nan
+    below = np.array([[1, 1, 1, 1, -1, 1]] * 2, np.float32)
     with worlds.store(tmp_path, rows_max=30) as store:
         store.shard.push("fm", "click", worlds.causes([100_000]), worlds.push_of(rng))
         before, log_bytes = store.shard.digest(), store.shard.log.size_bytes
@@ -84,6 +85,9 @@ def test_what_is_refused_leaves_nothing_applied(tmp_path):
             (Refused, "key 2 is not finite", ("fm", "click", ok, {"weights": (keys, nan)})),
             (Refused, "not finite", ("fm", "click", ok, {"weights": (keys, grads * np.inf)})),
             (Refused, r"expected float32\[2, 3\]", ("fm", "click", ok, {"weights": (keys, grads[:, :2])})),
+            (Refused, r"or \[2, 6\] with the sums of squares", ("fm", "click", ok, {"weights": (keys, np.ones((2, 5), np.float32))})),
+            (Refused, "squares of key 1 is negative", ("fm", "click", ok, {"weights": (keys, below)})),
+            (Refused, r"expected int64\[2, 1\]$", ("fm", "click", ok, {"counts": (keys, np.ones((2, 2), np.int64))})),
             (Refused, "float64", ("fm", "click", ok, {"weights": (keys, grads.astype(np.float64))})),
             (Refused, "expected uint64", ("fm", "click", ok, {"weights": (keys.astype(np.int64), grads)})),
             (Refused, "key 2 comes twice", ("fm", "click", ok, {"weights": (worlds.keys_of([2, 2]), grads)})),
