@@ -86,7 +86,9 @@ class Publisher:
     def __init__(self, config: Config) -> None:
         from headrace.kafka import Producer
 
-        self._producer = Producer(config.kafka.bootstrap, linger_ms=0)
+        # A pass of many small records leaves as few requests: a flush waits for no linger, and without one each record is a request,
+        # here, at the broker and at each reader.
+        self._producer = Producer(config.kafka.bootstrap, linger_ms=5)
         self._codecs = Codecs(config)
 
     def __call__(self, topic: str, key: bytes, record: dict[str, Any]) -> None:

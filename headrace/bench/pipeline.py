@@ -46,12 +46,12 @@ log = logging.getLogger(__name__)
 
 def measure(quick: bool) -> list[Row]:
     """Rows `all_jobs` (interactions/s; its peer the four floors, one after the other, an interaction each), features, samples, train,
-    vectors of their floors, and `recovery`; --quick: all_jobs without a peer, and one recovery."""
+    vectors of their floors, and `recovery`; --quick: all_jobs alone, without a peer."""
     with _stack() as config, live_taps(config) as taps:
         together = _all_jobs(config, taps, ROWS_QUICK if quick else ROWS)
-        back = recovery(config, partial(_later, 20_000_000_000), lambda: min(taps.applied()), 1 if quick else KILLS)
-    if quick:
-        return [together, back]
+        if quick:
+            return [together]
+        back = recovery(config, partial(_later, 20_000_000_000), lambda: min(taps.applied()), KILLS)
     with _stack() as config:
         each, floor = _each_job(config, ROWS_ALONE)
     return [replace(together, of="the four identity jobs in turn", of_value=floor), *each, back]
