@@ -78,7 +78,7 @@ class Replica:
         self.counts = {"folded": 0, "older": 0, "foreign": 0, "gaps": 0}
         self._newest_ms: dict[str, int] = {}
         self.newest: dict[str, Newest] = {}
-        self._told: Newest | None = None
+        self._told: dict[str, Newest] = {}
 
     def pull(self, model: str, name: str, keys: np.ndarray) -> np.ndarray:
         """float32[n, dim] of uint64[n]; an unknown key gives its initial value, as the training shard would. Raises Refused."""
@@ -136,8 +136,8 @@ class Replica:
         held.epoch[slot], held.sequence[slot] = epoch, last
         self._newest_ms[record["model"]] = max(record["ts_ms"], self._newest_ms.get(record["model"], 0))
         self.counts["folded"] += 1
-        if record.get("newest") is not None and (newest := Newest(**record["newest"])) != self._told:
-            self._told = newest  # the blocks of a pass say the same
+        if record.get("newest") is not None and (newest := Newest(**record["newest"])) != self._told.get(record["model"]):
+            self._told[record["model"]] = newest  # the blocks of a pass say the same
             self.newest[record["model"]] = newer(self.newest.get(record["model"]), newest) or newest
             self._seen(newest)
         return True

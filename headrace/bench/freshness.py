@@ -142,7 +142,7 @@ def _measured(config: Config, asked: int, count: int, warm_s: float, steps: tupl
         for name, quantile in (("p50", 0.5), ("p99", 0.99)):
             value = float(np.quantile(took, quantile)) if len(took) else float("inf")
             rows.append(Row(f"{hop}.{name}", value, "ms", "goal for p99", float(GOALS_MS[hop]), f"{note}; {rate:.0f} interactions/s"))
-    rows.append(Row("rate", rate, "interactions/s", "goal", float(asked), "highest of the steps tried that the stack kept up with"))
+    rows.append(Row("rate", rate, "interactions/s", "goal", float(asked), "sent while clicks were timed; lag says whether the stack kept up"))
     rows.append(Row("lag", float(lag), "interactions", note="sent and not yet in enriched, when the last click was through"))
     rows.append(Row("letters", float(letters), "dead letters", note=f"of {load.sent} interactions; late ones, where the stack lags"))
     return rows
@@ -153,12 +153,12 @@ def _highest(config: Config, load: Load, rates: list[float]) -> None:
     for rate in rates:
         before, load.rate = load.rate, rate
         time.sleep(STEP_S)
-        if _lag(config) <= BEHIND_S * rate and "gradient" in _probe(config, load, -1, BEHIND_S).reached:
+        if _lag(config) <= BEHIND_S * rate and "gradient" in _probe(config, load, 0, BEHIND_S).reached:
             continue
         log.info("%.0f interactions/s are too many: %d wait", rate, _lag(config))
         load.rate = 0.0
         ends = time.monotonic() + DRAINED_S
-        while "gradient" not in _probe(config, load, -1, BEHIND_S).reached and time.monotonic() < ends:
+        while "gradient" not in _probe(config, load, 0, BEHIND_S).reached and time.monotonic() < ends:
             time.sleep(1.0)
         load.rate = before
         time.sleep(BEHIND_S)
@@ -167,7 +167,7 @@ def _highest(config: Config, load: Load, rates: list[float]) -> None:
 
 def _probe(config: Config, load: Load, number: int, wait_s: float = PROBE_S) -> Probe:
     """An impression, some time for it to be enriched and vectors to settle, a click, and the hops as they change within `wait_s`."""
-    probe = Probe(f"probe-{number}-{uuid.uuid4().hex[:6]}", f"i{abs(number) % ITEMS}")
+    probe = Probe(f"probe-{number}-{uuid.uuid4().hex[:6]}", f"i{number % ITEMS}")
     watches = _watches(config, probe)
     request = f"request-{probe.user}"
     load.send(probe.user, probe.item, "impression", request)

@@ -32,7 +32,8 @@ def recovery(config: Config, later: Callable[[Rows], Rows], applied: Callable[[]
     sender.start()
     try:
         _until(lambda: applied() > before, "the stream is not learnt from")
-        took = [_one(config, applied) for _ in range(kills)]
+        jobs = set(FlinkRest(config.flink.url).running())
+        took = [_one(config, jobs, applied) for _ in range(kills)]
     finally:
         over.set()
         sender.join(DEADLINE_S)
@@ -40,21 +41,22 @@ def recovery(config: Config, later: Callable[[Rows], Rows], applied: Callable[[]
     return Row("recovery", median(took), "s", "goal", GOAL_S, note)
 
 
-def _one(config: Config, applied: Callable[[], int]) -> float:
+def _one(config: Config, jobs: set[str], applied: Callable[[], int]) -> float:
     victim = find(config.stack.data_dir, TASKMANAGER, min)
     victim.kill()
     began = time.monotonic()
     _until(lambda: is_back(config.stack.data_dir, victim), "the TaskManager is not ready again")
-    _until(lambda: _all_run(config), "the jobs do not run again")
+    _until(lambda: _all_run(config, jobs), "the jobs do not run again")
     base = applied()
     _until(lambda: applied() > base, "nothing is learnt")
     return time.monotonic() - began
 
 
-def _all_run(config: Config) -> bool:
+def _all_run(config: Config, jobs: set[str]) -> bool:
     rest = FlinkRest(config.flink.url)
     try:
-        return all(rest.ready(job["jid"]) for job in rest.running().values())
+        running = rest.running()
+        return jobs <= running.keys() and all(rest.ready(running[name]["jid"]) for name in jobs)
     except FlinkUnavailable:
         return False
 
