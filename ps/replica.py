@@ -136,11 +136,16 @@ class Replica:
         held.epoch[slot], held.sequence[slot] = epoch, last
         self._newest_ms[record["model"]] = max(record["ts_ms"], self._newest_ms.get(record["model"], 0))
         self.counts["folded"] += 1
-        if record.get("newest") is not None and (newest := Newest(**record["newest"])) != self._told.get(record["model"]):
-            self._told[record["model"]] = newest  # the blocks of a pass say the same
-            self.newest[record["model"]] = newer(self.newest.get(record["model"]), newest) or newest
-            self._seen(newest)
+        self._tell(record["model"], record.get("newest"))
         return True
+
+    def _tell(self, model: str, cause: dict[str, Any] | None) -> None:
+        """Note the newest cause that a block has seen; the blocks of a pass say the same one, which counts once."""
+        newest = None if cause is None else Newest(**cause)
+        if newest is not None and newest != self._told.get(model):
+            self._told[model] = newest
+            self.newest[model] = newer(self.newest.get(model), newest) or newest
+            self._seen(newest)
 
     def begin_closing(self, gap: Gap, epoch: int, sequence: int) -> None:
         """An export of `gap` has begun at (epoch, sequence): every page will be as of then or later, so older blocks of the shard's slots

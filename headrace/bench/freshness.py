@@ -142,7 +142,7 @@ def _measured(config: Config, asked: int, count: int, warm_s: float, steps: tupl
         for name, quantile in (("p50", 0.5), ("p99", 0.99)):
             value = float(np.quantile(took, quantile)) if len(took) else float("inf")
             rows.append(Row(f"{hop}.{name}", value, "ms", "goal for p99", float(GOALS_MS[hop]), f"{note}; {rate:.0f} interactions/s"))
-    rows.append(Row("rate", rate, "interactions/s", "goal", float(asked), "sent while clicks were timed; lag says whether the stack kept up"))
+    rows.append(Row("rate", rate, "interactions/s", "goal", float(asked), "sent while clicks were timed; lag says if the stack kept up"))
     rows.append(Row("lag", float(lag), "interactions", note="sent and not yet in enriched, when the last click was through"))
     rows.append(Row("letters", float(letters), "dead letters", note=f"of {load.sent} interactions; late ones, where the stack lags"))
     return rows
