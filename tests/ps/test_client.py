@@ -11,6 +11,7 @@ import pytest
 
 from headrace.ps.client import ParameterClient, PushResult
 from headrace.ps.service import shard_verbs
+from headrace.rpc.client import Client
 from headrace.rpc.errors import BadMessage, Refused, TooOld, Unavailable
 from tests.ps import worlds
 
@@ -117,6 +118,29 @@ def test_errors_come_through(two):
     client.push("fm", "click", worlds.causes([10**6]), lambda index: {})
     with pytest.raises(TooOld):
         client.push("fm", "click", worlds.causes([1]), lambda index: {})
+
+
+def test_ctrl_c_ends_a_call_as_itself_and_leaves_every_client_usable(two, monkeypatch):
+    client, _ = two
+    real = Client.begin
+
+    def broken(self, *call):
+        finish = real(self, *call)
+
+        def finished():
+            answer = finish()
+            if self is client._clients[0]:
+                raise KeyboardInterrupt
+            return answer
+
+        return finished
+
+    before = client.pull("fm", "weights", SPREAD)[0]
+    monkeypatch.setattr(Client, "begin", broken)
+    with pytest.raises(KeyboardInterrupt):
+        client.pull("fm", "weights", SPREAD)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(client.pull("fm", "weights", SPREAD)[0], before)
 
 
 def test_nobody_there():

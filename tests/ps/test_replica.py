@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from headrace.ps.resync import close_gap, keep_closed
 from headrace.ps.service import replica_verbs, shard_verbs
 from headrace.rpc.client import Client
 from headrace.rpc.errors import BadMessage, Refused, Unavailable
+from headrace.rpc.freshness import Newest
 from headrace.rpc.owner import Owner
 from tests.ps import worlds
 
 KEYS = np.arange(300, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # of worlds.push_of, known and unknown
 WEIGHTS = Gap("fm", "weights", 0)
+NEWEST = Newest(7, 0, 1, 5)
 
 
 def replica_of(now=lambda: 1000):
@@ -80,6 +83,42 @@ def test_wrong_blocks_are_refused(tmp_path):
     assert replica.counts["foreign"] == 2
     with pytest.raises(Refused, match="fm/weights"):
         replica.pull("fm", "counts", KEYS)
+
+
+def blocks_of_a_push(tmp_path):
+    sent = []
+    with worlds.store(tmp_path) as store:
+        store.shard.push("fm", "click", worlds.causes([1]), worlds.push_of(np.random.default_rng(1)), NEWEST)
+        Publisher(store.shard, lambda topic, key, record: sent.append(record), lambda: 1).run_pass()
+        return sent, store.shard.pull("fm", "weights", KEYS)
+
+
+def test_blocks_before_a_wrong_one_are_put(tmp_path):
+    sent, wanted = blocks_of_a_push(tmp_path)
+    replica = replica_of()
+    with pytest.raises(BadMessage):
+        replica.fold_many([*sent, {**sent[0], "dim": 4}])
+    assert (replica.pull("fm", "weights", KEYS) == wanted).all()
+
+
+def test_a_full_replica_says_so_and_keeps_what_it_took(tmp_path):
+    sent, wanted = blocks_of_a_push(tmp_path)
+    rows = sum(len(block["keys"]) // 8 for block in sent)
+    replica = Replica([worlds.spec()], 1, rows, lambda: 1)
+    assert replica.fold_many(sent + sent) == 2 * len(sent)  # known keys need no room
+    assert (replica.pull("fm", "weights", KEYS) == wanted).all()
+    small = Replica([worlds.spec()], 1, rows - 1, lambda: 1)
+    with pytest.raises(Refused, match="full"):
+        small.fold_many(sent)
+    assert len(small.held["fm", "weights"].table) == rows - len(sent[-1]["keys"]) // 8
+
+
+def test_the_newest_cause_is_told_once_a_pass_and_model(tmp_path):
+    sent, _ = blocks_of_a_push(tmp_path)
+    told = []
+    replica = Replica([worlds.spec(), replace(worlds.spec(), model="lr")], 1, 5000, lambda: 1, told.append)
+    replica.fold_many([{**block, "model": model} for model in ("fm", "lr") for block in sent])
+    assert len(sent) > 1 and told == [NEWEST, NEWEST] and replica.newest == {"fm": NEWEST, "lr": NEWEST}
 
 
 def test_a_lost_block_shows_a_gap_and_an_export_closes_it(tmp_path):
