@@ -4,7 +4,9 @@ No signatures, since arrays from Flight and from the log are read-only; no fastm
 threads parse the next message meanwhile. Indices are checked at the door (ps/table.py) and trusted here.
 
 An index is uint64[capacity, 2], capacity a power of two: a bucket is a key and row + 1, where 0 says free (every uint64 is a legal key);
-16 bytes, so that one cache line answers most lookups. Linear probing from the low bits of mix(key); nothing is ever removed.
+16 bytes, so that one cache line answers most lookups. Linear probing from the low bits of mix(key). A key that is removed leaves no trace:
+what lies behind it moves up (Knuth, TAOCP 3, 6.4, algorithm R). Only in an index that is being left, whose buckets must not move, its
+bucket is marked GONE.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ AHEAD = 32  # rows: memory answers within the time that these take
 _NEXT_LINE = np.uint64(3)  # buckets: a probe that leaves its home's line has mostly no further to go
 _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
+GONE = np.uint64(0xFFFFFFFFFFFFFFFF)  # minus one, as a signed number: negative, as for a key that is not there
 _S33 = np.uint64(33)
 _S32 = np.uint64(32)
 _SLOT_SHIFT = np.uint64(58)
@@ -56,7 +59,7 @@ prefetch: Any = intrinsic(_prefetch)
 
 
 @njit(cache=True, nogil=True)
-def _prefetch_row(rows, row, columns):
+def prefetch_row(rows, row, columns):
     """Ask for the first `columns` columns of a row."""
     for c in range(0, columns, 64 // rows.itemsize):
         prefetch(rows, row, c)
@@ -159,27 +162,87 @@ def lookup(index, old, keys, rows):
 
 
 @njit(cache=True, nogil=True)
-def find_or_insert(index, old, keys, rows, arena_keys, count):
-    """Like `lookup`, but an unknown key gets row `count`, `count` + 1, ... in the order of `keys`; returns the new count.
+def find_or_insert(index, old, keys, rows, arena_keys, high, free, left, born):
+    """Like `lookup`, but an unknown key gets a row: the last of free[:left], and when none is left `high`, `high` + 1, ...; these go to
+    born int64[n] in the order of `keys`. Returns (high, left, how many were born).
 
-    Also right for keys that repeat. The caller has seen to it that index and arena have room for all.
+    Also right for keys that repeat. The caller has seen to it that the index has room for all; at the end of the arena it stops and says -1
+    were born.
     """
     lookup(index, old, keys, rows)
+    count = 0
     for i in range(len(keys)):
         if rows[i] < 0:
-            row = _claim(index, keys[i], np.uint64(count))
-            if row == count:
-                arena_keys[count] = keys[i]
+            if left == 0 and high == len(arena_keys):
+                return high, left, -1
+            fresh = free[left - 1] if left > 0 else high
+            row = _claim(index, keys[i], np.uint64(fresh))
+            if row == fresh:
+                arena_keys[row] = keys[i]
+                born[count] = row
                 count += 1
+                if left > 0:
+                    left -= 1
+                else:
+                    high += 1
             rows[i] = row
-    return count
+    return high, left, count
+
+
+@njit(cache=True, nogil=True)
+def remove(index, old, keys, rows):
+    """Take keys uint64[n] out of both indices; rows int64[n] that they had, -1 for an unknown one."""
+    for i in range(len(keys)):
+        row = _remove(index, keys[i])
+        if old.shape[0] > 0:
+            row = max(row, _entomb(old, keys[i]))
+        rows[i] = row
+
+
+@njit(cache=True, nogil=True)
+def _remove(index, key):
+    mask = np.uint64(index.shape[0] - 1)
+    hole = mix(key) & mask
+    while True:
+        held = index[hole, 1]
+        if held == _ZERO:
+            return np.int64(-1)
+        if index[hole, 0] == key:
+            break
+        hole = (hole + _ONE) & mask
+    row = np.int64(held - _ONE)
+    at = hole
+    while True:
+        at = (at + _ONE) & mask
+        if index[at, 1] == _ZERO:
+            break
+        home = mix(index[at, 0]) & mask
+        if ((at - home) & mask) >= ((at - hole) & mask):  # its home is not behind the hole: it may move there
+            index[hole, 0] = index[at, 0]
+            index[hole, 1] = index[at, 1]
+            hole = at
+    index[hole, 1] = _ZERO
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _entomb(old, key):
+    mask = np.uint64(old.shape[0] - 1)
+    at = mix(key) & mask
+    while old[at, 1] != _ZERO:
+        if old[at, 0] == key and old[at, 1] != GONE:
+            row = np.int64(old[at, 1] - _ONE)
+            old[at, 1] = GONE
+            return row
+        at = (at + _ONE) & mask
+    return np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
 def migrate(old, index, start, stop):
     """Copy the occupied buckets start..stop-1 of `old` into `index`."""
     for at in range(start, stop):
-        if old[at, 1] != _ZERO:
+        if old[at, 1] != _ZERO and old[at, 1] != GONE:
             _claim(index, old[at, 0], old[at, 1] - _ONE)
 
 
@@ -197,7 +260,7 @@ def gather(rows, at, out):
     """out[i] = the first columns of rows[at[i]]; zeros where at[i] is -1."""
     for i in range(len(at)):
         if i + AHEAD < len(at):
-            _prefetch_row(rows, at[i + AHEAD], out.shape[1])
+            prefetch_row(rows, at[i + AHEAD], out.shape[1])
         row = at[i]
         if row < 0:
             for c in range(out.shape[1]):
@@ -212,103 +275,92 @@ def put(rows, at, values):
     """rows[at[i]] = values[i], absolute."""
     for i in range(len(at)):
         if i + AHEAD < len(at):
-            _prefetch_row(rows, at[i + AHEAD], values.shape[1])
+            prefetch_row(rows, at[i + AHEAD], values.shape[1])
         for c in range(values.shape[1]):
             rows[at[i], c] = values[i, c]
 
 
 @njit(cache=True, nogil=True)
-def seed(keys, rows, start, dim, scale):
-    """Weights of the new rows start..start+n-1: column 0 is 0, column c is `scale` x a standard normal (Box and Muller 1958) of (key, c).
+def seed(keys, rows, at, dim, scale):
+    """Weights of the rows at int64[n]: column 0 is 0, column c is `scale` x a standard normal (Box and Muller 1958) of (keys[i], c).
 
     Of key and column alone, so the order in which keys come, the shard and the replica do not matter.
     """
     for i in range(len(keys)):
-        rows[start + i, 0] = 0
+        rows[at[i], 0] = 0
         for c in range(1, dim, 2):
             h = mix(keys[i] + np.uint64(c) * _GOLDEN)
             length = scale * math.sqrt(-2.0 * math.log((np.float64(h >> _S32) + 0.5) / 4294967296.0))
             angle = 2.0 * math.pi * (np.float64(h & _LOW32) / 4294967296.0)
-            rows[start + i, c] = np.float32(length * math.cos(angle))
+            rows[at[i], c] = np.float32(length * math.cos(angle))
             if c + 1 < dim:
-                rows[start + i, c + 1] = np.float32(length * math.sin(angle))
+                rows[at[i], c + 1] = np.float32(length * math.sin(angle))
 
 
 @njit(cache=True, nogil=True)
-def mark(flags, changed, count, at):
-    """Note rows `at` in changed[:count] once each (flags uint8[rows_max]); returns the new count."""
+def clear(rows, at):
+    """Zero the rows `at`, whoever had them."""
     for i in range(len(at)):
-        if flags[at[i]] == 0:
-            flags[at[i]] = 1
-            changed[count] = at[i]
-            count += 1
+        for c in range(rows.shape[1]):
+            rows[at[i], c] = 0
+
+
+@njit(cache=True, nogil=True)
+def stamp(array, at, value):
+    """array[at[i]] = value."""
+    for i in range(len(at)):
+        array[at[i]] = value
+
+
+@njit(cache=True, nogil=True)
+def older(touched, flags, start, stop, before, out):
+    """Rows start..stop-1 whose flags say that they are in use (bit 2) and that were touched before `before`, to out int64[>= stop - start];
+    how many."""
+    count = 0
+    for row in range(start, stop):
+        out[count] = row
+        count += (flags[row] & 2 != 0) & (np.int64(touched[row]) < before)
     return count
 
 
 @njit(cache=True, nogil=True)
-def apply_sgd(rows, at, grads, dim, values):
-    """w -= rate (g + l2 w), float32; values (rate, l2)."""
-    rate, l2 = values[0], values[1]
+def count_exact(counts, at, born, most, out):
+    """Count the rows `at` of counts uint8 once more, from 0 where they are in born int64[m] first; out bool[n]: `most` is reached."""
+    for i in range(len(born)):
+        counts[born[i]] = 0
     for i in range(len(at)):
-        if i + AHEAD < len(at):
-            _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
-        row = at[i]
-        for c in range(dim):
-            w = rows[row, c]
-            rows[row, c] = w - rate * (grads[i, c] + l2 * w)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def apply_adagrad(rows, at, grads, dim, values):
-    """g += l2 w; n += g g; w -= rate g / (sqrt(n) + epsilon), float32; values (rate, initial_accumulator, epsilon, l2).
-
-    Grads of 2 dim columns: sums of g, then of the squares of the samples' own g, of which the decay is added once.
-    """
-    rate, epsilon, l2 = values[0], values[2], values[3]
-    squares = grads.shape[1] > dim
-    for i in range(len(at)):
-        if i + AHEAD < len(at):
-            _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
-        row = at[i]
-        for c in range(dim):
-            decay = l2 * rows[row, c]
-            g = grads[i, c] + decay
-            if squares:
-                n = rows[row, dim + c] + (grads[i, dim + c] + decay * decay)
-            else:
-                n = rows[row, dim + c] + g * g
-            rows[row, dim + c] = n
-            rows[row, c] -= rate * g / (np.sqrt(n) + epsilon)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def apply_ftrl(rows, at, grads, dim, values):
-    """FTRL-Proximal a coordinate, float32: weights, then z, then n; values (alpha, beta, l1, l2). Grads may have 2 dim columns as above."""
-    alpha, beta, l1, l2 = values[0], values[1], values[2], values[3]
-    squares = grads.shape[1] > dim
-    for i in range(len(at)):
-        if i + AHEAD < len(at):
-            _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
-        row = at[i]
-        for c in range(dim):
-            g = grads[i, c]
-            before = rows[row, 2 * dim + c]
-            n = before + (grads[i, dim + c] if squares else g * g)
-            z = rows[row, dim + c] + (g - (np.sqrt(n) - np.sqrt(before)) / alpha * rows[row, c])
-            rows[row, 2 * dim + c] = n
-            rows[row, dim + c] = z
-            if abs(z) <= l1:
-                rows[row, c] = 0
-            else:
-                rows[row, c] = (math.copysign(l1, z) - z) / ((beta + np.sqrt(n)) / alpha + l2)
+        counts[at[i]] = min(counts[at[i]] + 1, 255)
+        out[i] = counts[at[i]] >= most
 
 
 @njit(cache=True, nogil=True)
-def apply_sum(rows, at, grads, dim, values):
-    """w += g, float32 or int64."""
+def count_bloom(counters, keys, most, out):
+    """Count keys uint64[n] once more in counters uint8[64, m], m a power of two, a line for each slot of keys; out bool[n]: `most` reached.
+
+    A counting Bloom filter (Fan et al. 2000) of four counters a key, of which only the lowest grow (Estan and Varghese 2002); the four are
+    Kirsch and Mitzenmacher's (2006) of two hashes. It may count too much, never too little.
+    """
+    mask = np.uint64(counters.shape[1] - 1)
+    for i in range(len(keys)):
+        h = mix(keys[i])
+        slot = np.int64(h >> _SLOT_SHIFT)
+        step = (mix(h ^ _GOLDEN) << _ONE) | _ONE
+        low = 255
+        for k in range(4):
+            low = min(low, int(counters[slot, (h + np.uint64(k) * step) & mask]))
+        for k in range(4):
+            at = (h + np.uint64(k) * step) & mask
+            if counters[slot, at] == low and low < 255:
+                counters[slot, at] = low + 1
+        out[i] = low + 1 >= most
+
+
+@njit(cache=True, nogil=True)
+def mark(flags, changed, count, at):
+    """Note rows `at` in changed[:count] once each (lowest bit of flags uint8[rows_max]); returns the new count."""
     for i in range(len(at)):
-        if i + AHEAD < len(at):
-            _prefetch_row(rows, at[i + AHEAD], rows.shape[1])
-        row = at[i]
-        for c in range(dim):
-            rows[row, c] += grads[i, c]
+        if flags[at[i]] & 1 == 0:
+            flags[at[i]] |= 1
+            changed[count] = at[i]
+            count += 1
+    return count

@@ -14,6 +14,7 @@ import logging
 import mmap
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -136,11 +137,14 @@ def _cut_tail(path: Path, data: memoryview, at: int, last: bool) -> None:
 
 
 class Log:
-    """Appends to the last segment of `folder`. One thread calls it."""
+    """Appends to the last segment of `folder`. One thread calls it, but for `commit`, which any may."""
 
     def __init__(self, folder: Path, next_sequence: int) -> None:
         self.folder = folder
         self.failed = ""  # why nothing can be appended any more
+        self.durable = False  # somebody will `commit`: a segment is on the disk before the next one begins
+        self._appended, self._committed = next_sequence - 1, -1  # whether the disk has what was here before is not known
+        self._syncing = threading.Lock()
         held = segments(folder)
         self._open(held[-1][1] if held else self._path(next_sequence))
 
@@ -172,6 +176,28 @@ class Log:
                 self.failed = f"a record was half written and could not be cut off ({error}): restart the shard"
             raise
         self._size += size
+        self._appended = sequence
+
+    def commit(self, sequence: int) -> None:
+        """Return once all up to `sequence` is on the disk. Who waits meanwhile is answered by one sync (group commit: DeWitt et al. 1984).
+        Raises OSError, and so does every later call: what the disk holds is not known any more (fsync's failures are told once)."""
+        if sequence <= self._committed:
+            return
+        with self._syncing:
+            if sequence <= self._committed:
+                return
+            if self.failed:
+                raise OSError(self.failed)
+            self._sync()
+
+    def _sync(self) -> None:
+        appended = self._appended
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self.failed = f"the log could not be synced ({error}): see the disk, then restart the shard"
+            raise
+        self._committed = appended
 
     def _write(self, pieces: list[memoryview | bytes], size: int) -> None:
         written = os.writev(self._fd, pieces) if len(pieces) <= _PIECES_MAX else 0
@@ -185,8 +211,11 @@ class Log:
         if self.failed:
             raise OSError(self.failed)
         if self._size:
-            os.close(self._fd)
-            self._open(self._path(next_sequence))
+            with self._syncing:
+                if self.durable and self._committed < self._appended:
+                    self._sync()
+                os.close(self._fd)
+                self._open(self._path(next_sequence))
 
     def prune(self, covered: int) -> None:
         """Remove segments of which every sequence is at most `covered`."""

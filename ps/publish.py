@@ -51,40 +51,43 @@ class Publisher:
 
     def run_pass(self) -> int:
         """Publish what has changed; rows sent. On the shard's thread. Raises what `publish` and `flush` raise."""
-        done: list[tuple[Table, np.ndarray, list[int]]] = []
+        done: list[tuple[Table, np.ndarray, np.ndarray, list[int]]] = []
         for (model, name), table in self._shard.tables.items():
-            if table.spec.served and len(table.changed()):
-                rows, slots = self._send(model, name, table)
-                done.append((table, rows, slots))
+            if table.spec.served and (len(table.changed()) or len(table.gone())):
+                done.append((table, *self._send(model, name, table)))
         if done:
             self._flush()
-        for table, rows, slots in done:
+        for table, rows, still, slots in done:
             table.clear_changed(rows)
+            table.clear_gone(still)
             table.published[slots] = self._shard.sequence
-        return sum(len(rows) for _, rows, _ in done)
+        return sum(len(rows) for _, rows, _, _ in done)
 
-    def _send(self, model: str, name: str, table: Table) -> tuple[np.ndarray, list[int]]:
+    def _send(self, model: str, name: str, table: Table) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """(rows sent, keys gone that were not sent, slots)."""
         changed = table.changed().copy()
         slot = kernels.slots_of(kernel_input(table.keys_at(changed)))
         first = self._from_slot.get((model, name), 0)
         order = np.argsort((slot - first) % SLOTS, kind="stable")
         changed, slot = changed[order], slot[order]
-        starts = [0, *(np.nonzero(np.diff(slot))[0] + 1).tolist(), len(slot)]
+        starts = [0, *(np.nonzero(np.diff(slot))[0] + 1).tolist(), len(slot)] if len(slot) else [0]
         sent = next((stop for stop in starts[1:] if stop >= PASS_ROWS), len(slot))
         changed = changed[:sent]
+        gone = table.gone_still()
+        gone_slot = kernels.slots_of(kernel_input(gone))
+        places = {int(slot[start]): (start, stop) for start, stop in itertools.pairwise(starts) if start < sent}
+        if sent == len(slot):  # what only goes comes with the last of a round
+            places |= {number: (0, 0) for number in np.unique(gone_slot).tolist() if number not in places}
         keys, values, newest = table.keys_at(changed), table.weights_at(changed), self._shard.newest.get(model)
         common = {"model": model, "table": table.spec.name, "epoch": self._shard.epoch, "last_sequence": self._shard.sequence,
-                  "dim": table.spec.dim, "deleted": b"", "ts_ms": self._now_ms(), "newest": None if newest is None else newest._asdict()}
-        slots = []
-        for start, stop in itertools.pairwise(starts):
-            if start >= sent:
-                break
-            number = int(slot[start])
-            slots.append(number)
-            for at in range(start, stop, BLOCK_ROWS):
-                part = slice(at, min(at + BLOCK_ROWS, stop))
+                  "dim": table.spec.dim, "ts_ms": self._now_ms(), "newest": None if newest is None else newest._asdict()}
+        for number, (start, stop) in places.items():
+            deleted = gone[gone_slot == number]
+            for at in range(0, max(stop - start, len(deleted)), BLOCK_ROWS):
+                part = slice(min(start + at, stop), min(start + at + BLOCK_ROWS, stop))
                 record = {**common, "slot": number, "first_sequence": int(table.published[number]) + 1, "keys": keys[part].tobytes(),
-                          "values": values[part].tobytes()}
+                          "values": values[part].tobytes(), "deleted": deleted[at : at + BLOCK_ROWS].tobytes()}
                 self._publish(f"weights.{model}", str(number).encode(), record)
-        self._from_slot[model, name] = (slots[-1] + 1) % SLOTS
-        return changed, slots
+        if sent:
+            self._from_slot[model, name] = (int(slot[sent - 1]) + 1) % SLOTS
+        return changed, gone[~np.isin(gone_slot, list(places))], list(places)

@@ -7,14 +7,13 @@ join on to the last one of its slot shows a gap: what changed in between is fetc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from headrace.ps import kernels
 from headrace.ps.shard import shard_of
-from headrace.ps.spec import ModelSpec
+from headrace.ps.spec import ModelSpec, TableSpec
 from headrace.ps.table import SLOTS, Table, kernel_input
 from headrace.rpc.errors import BadMessage, Refused
 from headrace.rpc.freshness import Newest, newer
@@ -28,11 +27,17 @@ class Gap(NamedTuple):
     shard: int
 
 
+def as_served(table: TableSpec) -> TableSpec:
+    """What a replica keeps of a table: weights, as they come."""
+    return TableSpec(table.name, table.dtype, table.dim, "sum", init_scale=table.init_scale, served=True)
+
+
 class Held:
     """One served table: weights, and by slot the epoch and sequence that they are as of."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        self.stamp = 0  # of what is put from here on
         self.epoch = np.zeros(SLOTS, np.int64)
         self.sequence = np.zeros(SLOTS, np.int64)
 
@@ -55,9 +60,9 @@ class Waiting:
         self._values.append(values)
         self.rows += len(keys)
 
-    def put(self, table: Table) -> None:
+    def put(self, held: Held) -> None:
         if self._keys:
-            table.put(np.concatenate(self._keys), np.concatenate(self._values))
+            held.table.put(np.concatenate(self._keys), np.concatenate(self._values), held.stamp)
         self.rows, self._keys, self._values = 0, [], []
 
 
@@ -71,11 +76,11 @@ class Replica:
                  seen: Callable[[Newest], Any] = lambda newest: None) -> None:
         self._now_ms, self._seen = now_ms, seen
         self._shards = shards
-        self.held = {(spec.model, table.name): Held(Table(replace(table, optimizer="sum", params={}), rows_max))
+        self.held = {(spec.model, table.name): Held(Table(as_served(table), rows_max, timed=True))
                      for spec in specs for table in spec.tables if table.served}
         self.gaps = {Gap(model, table, shard) for model, table in self.held for shard in range(shards)}
-        self.closing: set[Gap] = set()
-        self.counts = {"folded": 0, "older": 0, "foreign": 0, "gaps": 0}
+        self.closing: dict[Gap, int] = {}  # -> the stamp of what is put since the export began
+        self.counts = {"folded": 0, "older": 0, "foreign": 0, "gaps": 0, "deleted": 0}
         self._newest_ms: dict[str, int] = {}
         self.newest: dict[str, Newest] = {}
         self._told: dict[str, Newest] = {}
@@ -104,7 +109,7 @@ class Replica:
                 taken += self._fold(record, waiting)
         finally:
             for at, blocks in waiting.items():
-                blocks.put(self.held[at].table)
+                blocks.put(self.held[at])
         return taken
 
     def _fold(self, record: dict[str, Any], waiting: dict[tuple[str, str], Waiting]) -> bool:
@@ -117,7 +122,7 @@ class Replica:
         keys = np.frombuffer(record["keys"], np.uint64)
         values = np.frombuffer(record["values"], np.float32)
         dim = held.table.spec.dim
-        if record["dim"] != dim or len(values) != len(keys) * dim or not 0 <= slot < SLOTS or record["deleted"]:
+        if record["dim"] != dim or len(values) != len(keys) * dim or not 0 <= slot < SLOTS or len(record["deleted"]) % 8:
             raise BadMessage(f"block {record['model']}/{record['table']} slot {slot} at {last}: {len(keys)} keys, {len(values)} floats of"
                              f" dim {record['dim']} (here {dim}), {len(record['deleted'])} bytes of deleted keys")
         had_epoch, had = int(held.epoch[slot]), int(held.sequence[slot])
@@ -129,8 +134,11 @@ class Replica:
             self.counts["gaps"] += 1
             self.gaps.add(Gap(record["model"], record["table"], int(shard_of(np.array([slot]), self._shards)[0])))
         blocks = waiting.setdefault((record["model"], record["table"]), Waiting())
+        if record["deleted"]:
+            blocks.put(held)
+            self.counts["deleted"] += held.table.remove(np.unique(np.frombuffer(record["deleted"], np.uint64)), publish=False)
         if len(held.table) + blocks.rows + len(keys) > held.table.rows_max:
-            blocks.put(held.table)  # what waits is counted exactly before it is said to be full
+            blocks.put(held)  # what waits is counted exactly before it is said to be full
             self._room(held.table, keys)
         blocks.add(keys, values.reshape(-1, dim))
         held.epoch[slot], held.sequence[slot] = epoch, last
@@ -156,7 +164,8 @@ class Replica:
         slots = slots[~held.newer(slots, epoch, sequence)]
         held.epoch[slots], held.sequence[slots] = epoch, sequence
         self.gaps.discard(gap)  # one that is seen during the export is a new one
-        self.closing.add(gap)
+        held.stamp += 1
+        self.closing[gap] = held.stamp
 
     def take_page(self, gap: Gap, epoch: int, sequence: int, keys: np.ndarray, values: np.ndarray) -> bool:
         """Put an exported page; False, and nothing is put, when a block newer than the page came meanwhile: export that page again."""
@@ -164,12 +173,21 @@ class Replica:
         if held.newer(np.unique(kernels.slots_of(kernel_input(keys))), epoch, sequence).any():
             return False
         self._room(held.table, keys)
-        held.table.put(keys, values)
+        held.table.put(keys, values, held.stamp)
         return True
+
+    def drop_stale(self, gap: Gap, start: int = 0, rows: int = 65536) -> int:
+        """After the last page: of the rows from number `start` on, take out those of the shard's slots that neither the export nor a block
+        has put since it began: the shard holds them no more. Where the next page of rows begins, -1 after the last."""
+        held = self._held(gap.model, gap.table)
+        slots = np.nonzero(shard_of(np.arange(SLOTS), self._shards) == gap.shard)[0]
+        keys, following = held.table.stale(self.closing[gap], slots, start, rows)
+        self.counts["deleted"] += held.table.remove(keys, publish=False)
+        return following
 
     def end_closing(self, gap: Gap, whole: bool) -> None:
         """The export has ended; not `whole`: the gap is open again."""
-        self.closing.discard(gap)
+        self.closing.pop(gap, None)
         if not whole:
             self.gaps.add(gap)
 

@@ -47,6 +47,9 @@ def _export(replica: Replica, owner: Owner, client: Client, gap: Gap) -> int:
             tries += 1
             if tries > TRIES:
                 raise Refused(f"{client.address} exports {gap.model}/{gap.table} older than it has published: another stack's shard?")
+    start = 0
+    while start >= 0:
+        start = owner.call(partial(replica.drop_stale, gap, start))
     return rows
 
 

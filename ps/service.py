@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,15 +16,31 @@ from headrace.rpc.causes import Causes
 from headrace.rpc.errors import BadMessage, Unavailable
 from headrace.rpc.freshness import Hop, from_header, to_header
 from headrace.rpc.message import Arrays, Header, column
-from headrace.rpc.server import Verb
+from headrace.rpc.server import Later, Verb
 
 PAGE_ROWS = 16384
+TABLE_GAUGES = {"rows": "Rows of a table", "bytes": "Bytes in use of a table", "load": "Share of its index that is taken",
+                "keys_waiting": "Keys counted and not let in; -1: the filter does not know"}
+TABLE_COUNTS = {"admitted": "Keys let in after they had waited", "kept_out": "Gradients dropped of keys that wait",
+                "removed": "Rows that went"}
 Answer = tuple[Header, Arrays]
 
 
-def shard_verbs(store: Store, hop: Hop | None = None) -> dict[str, Verb]:
-    """pull, push, known, stats, export, snapshot; `hop` notes how old the newest cause of a push is when it is applied."""
+def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False) -> dict[str, Verb]:
+    """pull, push, known, stats, export, snapshot; `hop` notes how old the newest cause of a push is when it is applied. `durable`: a push
+    is answered when the disk has it, else when the operating system has it."""
     shard = store.shard
+    if shard.log is not None:
+        shard.log.durable = durable
+
+    def safe(sequence: int, wait_s: float) -> None:
+        if wait_s:
+            time.sleep(wait_s)
+        if durable and shard.log is not None:
+            try:
+                shard.log.commit(sequence)
+            except OSError as error:
+                raise Unavailable(f"the push is applied, and not safe on the disk: {error}") from None
 
     def pull(header: Header, arrays: Arrays) -> Answer:
         keys, model, tables = column(arrays, "keys", "uint64", (None,)), _text(header, "model"), header.get("tables")
@@ -33,13 +50,14 @@ def shard_verbs(store: Store, hop: Hop | None = None) -> dict[str, Verb]:
             raise BadMessage(f"tables is {str(tables)[:100]}, expected a list of distinct names")
         return {"sequence": shard.sequence}, {f"{table}.values": shard.pull(model, str(table), keys) for table in tables}
 
-    def push(header: Header, arrays: Arrays) -> Answer:
+    def push(header: Header, arrays: Arrays) -> Answer | Later:
         newest = from_header(header.get("newest"))
         done = shard.push(_text(header, "model"), _text(header, "effect"), _causes(arrays), _tables(arrays), newest)
         if hop is not None and done.status == APPLIED:
             hop.observe(newest)
         bits = {"applied": done.applied.astype(np.uint8)} if done.status == RECUT and done.applied is not None else {}
-        return {"status": done.status, "sequence": done.sequence}, bits
+        told, wait_s = {"status": done.status, "sequence": done.sequence}, store.pace_s()
+        return Later(told, bits, lambda: safe(done.sequence, wait_s)) if durable or wait_s else (told, bits)
 
     def known(header: Header, arrays: Arrays) -> Answer:
         return {"sequence": shard.sequence}, {"status": shard.known(_text(header, "model"), _text(header, "effect"), _causes(arrays))}
@@ -48,15 +66,18 @@ def shard_verbs(store: Store, hop: Hop | None = None) -> dict[str, Verb]:
         table, cursor = shard.table(_text(header, "model"), _text(header, "table")), header.get("cursor", 0)
         if not isinstance(cursor, int) or cursor < 0:
             raise BadMessage(f"cursor {cursor!r}: begin with 0 and go on with the cursor that was answered, until -1")
-        stop = min(cursor + PAGE_ROWS, len(table))
-        page = slice(cursor, max(stop, cursor))
-        following = stop if stop < len(table) else -1
-        rows = {"keys": table.keys_at(page), "values": table.weights_at(page)}
-        return {"cursor": following, "sequence": shard.sequence, "epoch": shard.epoch}, rows
+        keys, values, following = table.page(cursor, PAGE_ROWS)
+        return {"cursor": following, "sequence": shard.sequence, "epoch": shard.epoch}, {"keys": keys, "values": values}
 
-    def snapshot(header: Header, arrays: Arrays) -> Answer:
+    def snapshot(header: Header, arrays: Arrays) -> Answer | Later:
+        told: Header = {"sequence": shard.sequence}
         try:
-            return {"path": str(store.snapshot()), "sequence": shard.sequence}, {}
+            if header.get("aside"):
+                store.snapshot_aside()
+                return told, {}
+            if store.turn is None:
+                return {**told, "path": str(store.snapshot())}, {}
+            return Later(told, {}, lambda: told.update(path=str(store.written(told["sequence"]))))
         except OSError as error:
             raise Unavailable(f"the snapshot could not be written, the log is kept: {error}") from None
 
@@ -74,12 +95,14 @@ def shard_stats(store: Store) -> Header:
         tables: dict[str, Any] = {}
         for table in spec.tables:
             held = shard.tables[model, table.name]
-            tables[table.name] = {"rows": len(held), "bytes": held.bytes, "load": held.load}
+            tables[table.name] = {"rows": len(held), "rows_max": held.rows_max, "bytes": held.bytes, "bytes_max": held.spec.bytes_max,
+                                  "load": held.load, "waiting": held.waiting, **held.counts}
             if held.dtype == np.int64:
                 tables[table.name]["sum"] = held.sum()
         models[model] = {"version": spec.version, "applied": shard.rings.count(spec.scope), "tables": tables}
-    return {"models": models, **shard.counts, "sequence": shard.sequence, "epoch": shard.epoch, "slots": list(shard.slots),
-            "log_bytes": shard.log.size_bytes if shard.log else 0}
+    return {"models": models, **shard.counts, "removed": dict(shard.removed), "sequence": shard.sequence, "epoch": shard.epoch,
+            "slots": list(shard.slots), "log_bytes": shard.log.size_bytes if shard.log else 0,
+            "snapshot_age_s": store.snapshot_age_s(), "unsnapshotted": shard.sequence - store.snapshotted}
 
 
 def replica_verbs(replica: Replica) -> dict[str, Verb]:
@@ -109,16 +132,25 @@ class ShardFigures:
 
     def collect(self) -> Iterable[Any]:
         shard = self._store.shard
-        rows = GaugeMetricFamily("headrace_ps_rows", "Rows of a table", labels=["model", "table"])
-        size = GaugeMetricFamily("headrace_ps_bytes", "Bytes in use of a table", labels=["model", "table"])
+        by_table = {name: GaugeMetricFamily(f"headrace_ps_{name}", text, labels=["model", "table"]) for name, text in TABLE_GAUGES.items()}
+        counted = {name: CounterMetricFamily(f"headrace_ps_keys_{name}", text, labels=["model", "table"])
+                   for name, text in TABLE_COUNTS.items()}
         for at, table in shard.tables.items():
-            rows.add_metric(at, len(table))
-            size.add_metric(at, table.bytes)
-        yield rows
-        yield size
+            for name, value in (("rows", len(table)), ("bytes", table.bytes), ("load", table.load), ("keys_waiting", table.waiting)):
+                by_table[name].add_metric(at, value)
+            for name, metric in counted.items():
+                metric.add_metric(at, table.counts[name])
+        yield from by_table.values()
+        yield from counted.values()
+        went = CounterMetricFamily("headrace_ps_rows_removed", "Rows that went, by cause: ttl or lru", labels=["cause"])
+        for cause, count in shard.removed.items():
+            went.add_metric([cause], count)
+        yield went
         for name, count in shard.counts.items():
             yield CounterMetricFamily(f"headrace_ps_{name}", f"Pushes received: {name}", value=count)
         yield GaugeMetricFamily("headrace_ps_sequence", "Sequence of the shard", value=shard.sequence)
+        yield GaugeMetricFamily("headrace_ps_snapshot_age_seconds", "Since the newest snapshot was taken; -1 before the first",
+                                value=self._store.snapshot_age_s())
         yield GaugeMetricFamily("headrace_ps_log_bytes", "Bytes of the log", value=shard.log.size_bytes if shard.log else 0)
 
 

@@ -2,13 +2,16 @@
 
 A push is the unit: all tables of a model, its causes, one log record, one number of the sequence. Its order: check everything, ask the
 ring, append to the log, apply, mark the ring. So a push is applied whole or not at all, and whoever was answered finds it after a crash.
+
+Rows go (expired, or the least recently used where a table's memory is spent) by a record of their own, which names their keys, before they
+go: what is chosen is chosen once, and a replay does not choose again. Time is event time, of the newest cause that a push says it has.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +25,8 @@ from headrace.rpc.errors import BadMessage, Refused, Unavailable
 from headrace.rpc.freshness import Newest, newer
 
 APPLIED, DUPLICATE, RECUT = "applied", "duplicate", "recut"
+EXPIRED, CROWDED_OUT = "ttl", "lru"
+SPARE_ROWS = 4096  # that are freed beyond need, so that not every push frees some
 Tables = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -52,6 +57,8 @@ class Shard:
         self.sequence = 0
         self.epoch = 0
         self.counts = {"pushes": 0, "duplicates": 0, "recuts": 0, "refused": 0}
+        self.removed = {EXPIRED: 0, CROWDED_OUT: 0}  # rows, since the start
+        self.clocks: dict[str, int] = {}  # event time in seconds by model
         self.log: Log | None = None
         self.newest: dict[str, Newest] = {}  # by model, since the start: what freshness is told by, not state
 
@@ -95,8 +102,10 @@ class Shard:
         if bits.any():
             self.counts["recuts"] += 1
             return Pushed(RECUT, self.sequence, bits)
-        self._append(spec, effect, causes, tables)
-        self._apply(spec, effect, causes, tables)
+        at_s = max(self.clocks.get(model, 0), newest.ts_ms // 1000 if newest is not None else 0)
+        self._make_room(spec, tables)
+        self._append(spec, {"effect": effect, "at_s": at_s}, causes._asdict(), tables)
+        self._apply(spec, effect, causes, tables, at_s)
         seen = newer(self.newest.get(model), newest)
         if seen is not None:
             self.newest[model] = seen
@@ -107,25 +116,54 @@ class Shard:
         spec = self.specs.get(record.header["model"])
         if spec is None or spec.version != record.header["version"]:
             self.sequence += 1
+        elif "remove" in record.header:
+            self._remove(spec, record.header["remove"], record.header["why"], record.arrays["keys"])
         else:
             names = [name[: -len(".keys")] for name in record.arrays if name.endswith(".keys")]
             tables = {name: (record.arrays[f"{name}.keys"], record.arrays[f"{name}.grads"]) for name in names}
-            self._apply(spec, record.header["effect"], Causes(*(record.arrays[c] for c in Causes._fields)), tables)
+            self._apply(spec, record.header["effect"], Causes(*(record.arrays[c] for c in Causes._fields)), tables,
+                        record.header.get("at_s", 0))
         assert self.sequence == record.sequence, "the log is read in order"
 
-    def _append(self, spec: ModelSpec, effect: str, causes: Causes, tables: Tables) -> None:
+    def sweep(self, rows: int = 65536) -> int:
+        """Take out what has outlived its table's ttl_s, of the next `rows` rows of each table; how many went. Raises Unavailable."""
+        went = 0
+        for (model, name), table in self.tables.items():
+            before_s = self.clocks.get(model, 0) - table.spec.ttl_s
+            if table.spec.ttl_s and before_s > 0:
+                went += self._log_and_remove(self.specs[model], name, EXPIRED, table.expired(before_s, rows))
+        return went
+
+    def _make_room(self, spec: ModelSpec, tables: Tables) -> None:
+        """Of tables whose memory is bounded: as many rows go as the push brings, and some more."""
+        for name, (keys, _) in tables.items():
+            table = self.tables[spec.model, name]
+            if table.spec.bytes_max and not table.room_for(keys):
+                self._log_and_remove(spec, name, CROWDED_OUT, table.oldest(len(table) + len(keys) + SPARE_ROWS - table.rows_max, keys))
+
+    def _log_and_remove(self, spec: ModelSpec, name: str, why: str, keys: np.ndarray) -> int:
+        if len(keys):
+            self._append(spec, {"remove": name, "why": why}, {"keys": keys}, {})
+            self._remove(spec, name, why, keys)
+        return len(keys)
+
+    def _remove(self, spec: ModelSpec, name: str, why: str, keys: np.ndarray) -> None:
+        self.removed[why] += self.tables[spec.model, name].remove(keys)
+        self.sequence += 1
+
+    def _append(self, spec: ModelSpec, header: dict[str, Any], arrays: dict[str, np.ndarray], tables: Tables) -> None:
         assert self.log is not None, "the log comes from recovery"
-        arrays = causes._asdict()
         for name, (keys, grads) in tables.items():
             arrays |= {f"{name}.keys": keys, f"{name}.grads": grads}
         try:
-            self.log.append(self.sequence + 1, {"model": spec.model, "version": spec.version, "effect": effect}, arrays)
+            self.log.append(self.sequence + 1, {"model": spec.model, "version": spec.version, **header}, arrays)
         except OSError as error:
             raise Unavailable(f"the log of shard {self.index} cannot be appended, nothing was applied: {error}") from None
 
-    def _apply(self, spec: ModelSpec, effect: str, causes: Causes, tables: Tables) -> None:
+    def _apply(self, spec: ModelSpec, effect: str, causes: Causes, tables: Tables, at_s: int) -> None:
         for name, (keys, grads) in tables.items():
-            self.tables[spec.model, name].push(keys, grads)
+            self.tables[spec.model, name].push(keys, grads, at_s)
+        self.clocks[spec.model] = max(self.clocks.get(spec.model, 0), at_s)
         self.rings.mark(spec.scope, effect, causes)
         self.sequence += 1
 
@@ -156,8 +194,11 @@ class Shard:
                 at = kernels.repeated(kernel_input(keys), np.zeros((1 << (2 * len(keys)).bit_length(), 2), np.uint64))
                 if at >= 0:
                     raise Refused(f"{where}: key {int(keys[at])} comes twice: sum the gradients of a key first")
-            if not table.room_for(keys):
-                raise Refused(f"{where} is full at {table.rows_max} rows: raise ps.rows_max")
+            if table.spec.bytes_max and len(keys) > table.rows_max // 2:
+                raise Refused(f"{where}: {len(keys)} keys in one push, and bytes_max {table.spec.bytes_max} holds {table.rows_max} rows:"
+                              " push at most half as many at once")
+            if not table.spec.bytes_max and not table.room_for(keys):
+                raise Refused(f"{where} is full at {table.rows_max} rows: raise ps.rows_max, or bound the table by bytes_max")
         return spec
 
     def _spec(self, model: str) -> ModelSpec:
@@ -176,10 +217,8 @@ class Shard:
         """The whole state at this sequence, copied: the shard goes on while it is written."""
         tables = {}
         for (model, name), table in self.tables.items():
-            keys, rows = table.stored()
-            tables[model, name] = TableCut(self.specs[model].version, list(table.spec.layout()), keys.copy(), rows.copy(),
-                                           table.changed().copy(), table.published.copy())
-        return Cut(self.sequence, self.epoch, tables, list(self.rings.items()), list(self.rings.firsts()))
+            tables[model, name] = TableCut(self.specs[model].version, list(table.spec.layout()), table.stored())
+        return Cut(self.sequence, self.epoch, tables, list(self.rings.items()), list(self.rings.firsts()), dict(self.clocks))
 
     def digest(self) -> str:
         """sha256 of sequence, tables and rings: two shards that hold the same bytes have the same."""

@@ -1,8 +1,8 @@
 """A snapshot: rows with their optimizer slots, what is unpublished, and the rings, all of one cut.
 
-SEQUENCE/ holds `MODEL.TABLE.keys`, `.rows`, `.changed` (raw little-endian arrays in the order of row numbers), `rings` (512-byte pages)
-and, written last, `manifest.json`: a line of JSON with the sha256 of every file, then a line with its own sha256. Files and folders are
-synced before the folder gets its name. The snapshot before is kept, and read when the newest is broken.
+SEQUENCE/ holds `MODEL.TABLE.ARRAY` for each array of ps/stored.py's Stored (raw, little-endian; `admission.NAME` for what waits there),
+`rings` (512-byte pages) and, written last, `manifest.json`: a line of JSON with the sha256 of every file, then a line with its own sha256.
+Files and folders are synced before the folder gets its name. The snapshot before is kept, and read when the newest is broken.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from headrace.ps.stored import Stored
 from headrace.rpc.causes import PAGE_BITS, RingKey
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)  # 1: without touched, gone, admission and clocks
 KEPT = 2
+ARRAYS = {"keys": np.uint64, "rows": None, "touched": np.uint32, "changed": np.int64, "gone": np.uint64}
+SYNC_BYTES = 1 << 24  # at once: one sync of all of a big file would have the log wait behind it
+NOTHING = np.zeros(0, np.uint8)
 _PAGE_BYTES = PAGE_BITS // 8
 
 
@@ -30,24 +35,23 @@ class SnapshotError(Exception):
 
 
 class TableCut(NamedTuple):
-    """keys uint64[n], rows [n, width], changed int64[c] row numbers not published yet, published int64[64]; layout: TableSpec.layout()."""
+    """A table's rows, of a model's version; layout: TableSpec.layout()."""
 
     version: int
     layout: list[Any]
-    keys: np.ndarray
-    rows: np.ndarray
-    changed: np.ndarray
-    published: np.ndarray
+    stored: Stored
 
 
 class Cut(NamedTuple):
-    """A shard at one sequence, in memory of its own. `tables` by (model, table); `firsts`: the first page that a ring keeps."""
+    """A shard at one sequence, in memory of its own. `tables` by (model, table); `firsts`: first page that a ring keeps, bits dropped;
+    `clocks`: event time in seconds by model."""
 
     sequence: int
     epoch: int
     tables: dict[tuple[str, str], TableCut]
     rings: list[tuple[RingKey, int, bytes]]
-    firsts: list[tuple[RingKey, int]]
+    firsts: list[tuple[RingKey, int, int]]
+    clocks: dict[str, int]
 
 
 def folders(folder: Path) -> list[tuple[int, Path]]:
@@ -67,15 +71,18 @@ def write(folder: Path, cut: Cut) -> Path:
     files: dict[str, dict[str, Any]] = {}
     tables: list[dict[str, Any]] = []
     for (model, name), table in sorted(cut.tables.items()):
-        for kind in ("keys", "rows", "changed"):
-            files[f"{model}.{name}.{kind}"] = _write_file(work / f"{model}.{name}.{kind}", getattr(table, kind))
-        tables.append({"model": model, "table": name, "version": table.version, "layout": table.layout, "rows": len(table.keys),
-                       "width": int(table.rows.shape[1]), "dtype": table.rows.dtype.name, "published": table.published.tolist()})
+        held = table.stored
+        arrays = {kind: getattr(held, kind) for kind in ARRAYS} | {f"admission.{kind}": array for kind, array in held.admission.items()}
+        for kind, array in arrays.items():
+            files[f"{model}.{name}.{kind}"] = _write_file(work / f"{model}.{name}.{kind}", array)
+        tables.append({"model": model, "table": name, "version": table.version, "layout": table.layout, "rows": len(held.keys),
+                       "width": int(held.rows.shape[1]), "dtype": held.rows.dtype.name, "published": held.published.tolist(),
+                       "admission": {kind: array.dtype.name for kind, array in held.admission.items()}})
     pages = np.frombuffer(b"".join(data for _, _, data in cut.rings), np.uint8)
     files["rings"] = _write_file(work / "rings", pages)
     rings = [[*key, page] for key, page, _ in cut.rings]
     line = json.dumps({"format": FORMAT, "sequence": cut.sequence, "epoch": cut.epoch, "tables": tables, "rings": rings, "files": files,
-                       "firsts": [[*key, page] for key, page in cut.firsts]})
+                       "firsts": [[*key, page, dropped] for key, page, dropped in cut.firsts], "clocks": cut.clocks})
     _write_file(work / "manifest.json", np.frombuffer(f"{line}\n{hashlib.sha256(line.encode()).hexdigest()}\n".encode(), np.uint8))
     _sync(work)
     work.rename(final)
@@ -108,28 +115,35 @@ def read(path: Path) -> Cut:
     if hashlib.sha256(line.encode()).hexdigest() != own:
         raise ValueError("manifest.json does not have the sha256 that it says")
     manifest = json.loads(line)
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
+    if manifest["format"] not in READ:
+        raise ValueError(f"format {manifest['format']}, this version reads {READ}")
     data = {name: _read_file(path / name, said) for name, said in manifest["files"].items()}
     tables = {}
     for said in manifest["tables"]:
         at = f"{said['model']}.{said['table']}"
         rows = data[f"{at}.rows"].view(said["dtype"]).reshape(said["rows"], said["width"])
-        tables[said["model"], said["table"]] = TableCut(said["version"], said["layout"], data[f"{at}.keys"].view(np.uint64), rows,
-                                                        data[f"{at}.changed"].view(np.int64), np.array(said["published"], np.int64))
+        held = {kind: data.get(f"{at}.{kind}", NOTHING).view(dtype) for kind, dtype in ARRAYS.items() if kind != "rows"}
+        waiting = {kind: data[f"{at}.admission.{kind}"].view(dtype) for kind, dtype in said.get("admission", {}).items()}
+        tables[said["model"], said["table"]] = TableCut(said["version"], said["layout"], Stored(
+            rows=rows, published=np.array(said["published"], np.int64), admission=waiting, **held))
     raw = data["rings"].tobytes()
     rings = [(RingKey(*key), page, raw[i * _PAGE_BYTES : (i + 1) * _PAGE_BYTES]) for i, (*key, page) in enumerate(manifest["rings"])]
-    firsts = [(RingKey(*key), page) for *key, page in manifest.get("firsts", [])]
-    return Cut(manifest["sequence"], manifest["epoch"], tables, rings, firsts)
+    # Snapshots of before did not count what was dropped.
+    firsts = [(RingKey(*one[:4]), one[4], one[5] if len(one) > 5 else 0) for one in manifest.get("firsts", [])]
+    return Cut(manifest["sequence"], manifest["epoch"], tables, rings, firsts, manifest.get("clocks", {}))
 
 
 def _write_file(path: Path, array: np.ndarray) -> dict[str, Any]:
-    raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    with open(path, "wb") as file:
-        file.write(raw)
-        file.flush()
+    raw, told = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, hashlib.sha256()
+    with open(path, "wb", buffering=0) as file:
+        for start in range(0, len(raw), SYNC_BYTES):
+            part = raw[start : start + SYNC_BYTES]
+            told.update(part)
+            while len(part):
+                part = part[file.write(part) :]
+            os.fdatasync(file.fileno())
         os.fsync(file.fileno())
-    return {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    return {"bytes": len(raw), "sha256": told.hexdigest()}
 
 
 def _read_file(path: Path, said: dict[str, Any]) -> np.ndarray:

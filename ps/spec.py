@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from headrace.ps.admission import ADMISSIONS, AFTER_MAX, BLOOM_A_KEY, bytes_of
+from headrace.ps.index import CALL_ROWS, CAPACITY_MIN, LOAD_MAX
 from headrace.ps.optimizers import OPTIMIZERS
 
 DIM_MAX = 4096
+ROWS_MIN = 2 * CALL_ROWS
 _NAMES = "a name is made of a-z, 0-9, _ and -, at most 64 of them"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -25,7 +28,12 @@ class TableSpec:
     """One table: `dim` numbers a row of `dtype` ("float32" or "int64"), changed by `optimizer` with `params` (ps/optimizers.py).
 
     `init_scale`: standard deviation of columns 1.. of a new row (column 0 is 0), seeded by key and column; `served`: published to replicas.
-    Raises SpecError.
+
+    A gradient's coordinates are held in +-`clip_value`, then a row's norm at `clip_norm`, and the weights after it in +-`weight_bound`; 0
+    is no limit. `admission` (ps/admission.py) lets an unknown key in at its `admit_after`-th push; `admit_keys`: how many wait at once, by
+    default the shard's rows_max, or what an eighth of `bytes_max` holds. `ttl_s`: a row whose last push is older in event time goes;
+    `bytes_max`: the table's memory on a shard, at which the least recently pushed rows go (0: the table is full at the shard's rows_max,
+    and refuses). Raises SpecError.
     """
 
     name: str
@@ -35,6 +43,14 @@ class TableSpec:
     params: dict[str, float] = field(default_factory=dict)
     init_scale: float = 0.0
     served: bool = False
+    clip_value: float = 0.0
+    clip_norm: float = 0.0
+    weight_bound: float = 0.0
+    admission: str = "none"
+    admit_after: int = 2
+    admit_keys: int = 0
+    ttl_s: int = 0
+    bytes_max: int = 0
 
     def __post_init__(self) -> None:
         where = f"table {self.name!r}"
@@ -46,6 +62,18 @@ class TableSpec:
         _check(math.isfinite(self.init_scale) and self.init_scale >= 0, f"{where}: init_scale {self.init_scale!r} is no finite number >= 0")
         _check(self.dtype == "float32" or self.init_scale == 0, f"{where}: init_scale of an int64 table is 0")
         _check(not self.served or self.dtype == "float32", f"{where}: only a float32 table can be served")
+        for name in ("clip_value", "clip_norm", "weight_bound"):
+            limit = getattr(self, name)
+            _check(math.isfinite(limit) and limit >= 0, f"{where}: {name} {limit!r} is no finite number >= 0")
+            _check(not limit or self.optimizer != "sum", f"{where}: {name} of a table of sums: nothing is to be cut there")
+        _check(self.admission in ADMISSIONS, f"{where}: admission {self.admission!r}; known: {', '.join(ADMISSIONS)}")
+        _check(isinstance(self.admit_after, int) and 1 <= self.admit_after <= AFTER_MAX,
+               f"{where}: admit_after {self.admit_after!r}; allowed: 1 to {AFTER_MAX}")
+        for name in ("admit_keys", "ttl_s", "bytes_max"):
+            value = getattr(self, name)
+            _check(isinstance(value, int) and value >= 0, f"{where}: {name} {value!r} is no integer >= 0")
+        _check(not self.bytes_max or self.rows_within() >= ROWS_MIN,
+               f"{where}: bytes_max {self.bytes_max} holds {self.rows_within()} rows of {self.row_bytes} bytes; it must hold {ROWS_MIN}")
         try:
             OPTIMIZERS[self.optimizer].values(self.params)
         except ValueError as error:
@@ -54,7 +82,40 @@ class TableSpec:
     @property
     def width(self) -> int:
         """Numbers of a stored row: weights, then optimizer slots."""
-        return self.dim * (1 + OPTIMIZERS[self.optimizer].slots)
+        return OPTIMIZERS[self.optimizer].width(self.dim)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a row keeps when it was pushed."""
+        return self.ttl_s > 0 or self.bytes_max > 0
+
+    @property
+    def clips(self) -> bool:
+        return self.clip_value > 0 or self.clip_norm > 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row and of what is kept of it, without its place in the index: key, flags, place among the changed, time, free row."""
+        return self.width * (8 if self.dtype == "int64" else 4) + 8 + 1 + 8 + 4 * self.timed + 8
+
+    def rows_within(self) -> int:
+        """Rows that `bytes_max` holds with their index, which takes 16 bytes a bucket, a power of two of them at most 0.8 full, and half as
+        much again while it grows."""
+        capacity, rows = CAPACITY_MIN, 0
+        left = self.bytes_max - bytes_of(self.admission, self.waiting_max(0))
+        while (best := min(int(LOAD_MAX * capacity), (left - 24 * capacity) // self.row_bytes)) > rows:
+            rows, capacity = best, 2 * capacity
+        return rows
+
+    def waiting_max(self, rows_max: int) -> int:
+        """Keys that wait to be let in: admit_keys, else as many as an eighth of bytes_max holds, else `rows_max`."""
+        if self.admit_keys or not self.bytes_max:
+            return self.admit_keys or rows_max
+        return self.bytes_max // 8 // (64 if self.admission == "exact" else 2 * BLOOM_A_KEY)
+
+    def admits(self) -> tuple[str, int, int]:
+        """What a change of drops what waits to be let in."""
+        return self.admission, self.admit_after, self.admit_keys
 
     def layout(self) -> tuple[str, str, int, str]:
         """What cannot change within a model version."""

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from headrace.ps import kernels
+from headrace.ps.admission import ADMISSIONS
 from headrace.ps.index import LOAD_MAX, Index
-from headrace.ps.spec import ModelSpec
+from headrace.ps.spec import ModelSpec, TableSpec
 from headrace.ps.table import Table, kernel_input
 
 
@@ -23,9 +24,18 @@ def warm_kernels(specs: Iterable[ModelSpec]) -> None:
     arena = np.zeros(int(LOAD_MAX * 16384) + 4096, np.uint64)
     for start in range(0, len(arena), 4096):  # once past a growth: migrate
         index.find_or_insert(kernel_input(np.arange(start, start + 4096, dtype=np.uint64)[: len(arena) - start]), arena)
-    for table_spec in {(t.dtype, t.optimizer, t.dim, t.init_scale > 0): t for spec in specs for t in spec.tables}.values():
-        table = Table(table_spec, 64)
+    index.remove(kernel_input(np.arange(4096, dtype=np.uint64)))
+    for admission in ADMISSIONS.values():
+        if admission is not None:
+            admission(2, 64).admit(keys)
+    for table_spec in {_kernels_of(t): t for spec in specs for t in spec.tables}.values():
+        table = Table(table_spec, 64, timed=True)
         table.pull(keys)
         table.push(keys, np.ones((len(keys), table_spec.dim), table.dtype))
         table.pull(keys)
         table.put(keys, table.pull(keys))
+        table.remove(table.expired(1, 64))
+
+
+def _kernels_of(spec: TableSpec) -> tuple[object, ...]:
+    return spec.dtype, spec.optimizer, spec.dim, spec.init_scale > 0, spec.clips, spec.weight_bound > 0

@@ -1,4 +1,6 @@
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -120,3 +122,61 @@ def test_a_record_that_cannot_be_cut_off_stops_the_log(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="restart"):
             call()
     held.close()
+
+
+def test_who_waits_for_the_disk_is_answered_by_one_sync(tmp_path, monkeypatch):
+    held, synced, begun, go = write(tmp_path, 1), [], threading.Event(), threading.Event()
+
+    def sync(fd):
+        synced.append(held._appended)
+        begun.set()
+        assert go.wait(30)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    with ThreadPoolExecutor(9) as threads:
+        first = threads.submit(held.commit, 1)
+        assert begun.wait(30)
+        for sequence in range(2, 10):
+            held.append(sequence, {}, {})
+        others = [threads.submit(held.commit, sequence) for sequence in range(2, 10)]
+        assert not first.done() and not any(one.done() for one in others)
+        go.set()
+        for one in (first, *others):
+            one.result(30)
+    assert synced == [1, 9]
+    held.commit(9)
+    assert synced == [1, 9]
+    held.append(10, {}, {})
+    held.durable = True
+    held.rotate(11)
+    held.commit(10)
+    assert synced == [1, 9, 10]
+    held.append(11, {}, {})
+    held.durable = False
+    held.rotate(12)
+    assert synced == [1, 9, 10], "where nobody commits, a new segment waits for no disk"
+
+
+def test_what_was_there_before_is_synced_before_it_is_called_safe(tmp_path, monkeypatch):
+    write(tmp_path, 3).close()
+    synced, held = [], Log(tmp_path, 4)
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    held.commit(3)
+    assert len(synced) == 1
+
+
+@pytest.mark.parametrize("first", ["commit", "rotate"])
+def test_a_disk_that_fails_to_sync_is_not_trusted_again(tmp_path, monkeypatch, first):
+    held = write(tmp_path, 1)
+    held.durable = True
+
+    def fail(fd):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        held.commit(1) if first == "commit" else held.rotate(2)
+    monkeypatch.undo()
+    for call in (lambda: held.commit(1), lambda: held.append(2, {}, {}), lambda: held.rotate(2)):
+        with pytest.raises(OSError, match="could not be synced"):
+            call()

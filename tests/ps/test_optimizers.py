@@ -10,11 +10,13 @@ CASES = {
     "sgd": [{}, {"learning_rate": 0.5, "l2": 0.1}],
     "adagrad": [{}, {"learning_rate": 0.3, "initial_accumulator": 0.5, "epsilon": 0.01, "l2": 0.05}],
     "ftrl": [{}, {"alpha": 0.5, "beta": 0.3, "l1": 0.8, "l2": 0.2}, {"learning_rate": 0.2, "l1": 0.01}],
+    "momentum": [{}, {"learning_rate": 0.3, "momentum": 0.0, "l2": 0.05}, {"momentum": 0.99}],
+    "adam": [{}, {"learning_rate": 0.2, "beta1": 0.5, "beta2": 0.9, "epsilon": 0.01, "l2": 0.1}, {"beta1": 0.0, "beta2": 0.0}],
     "sum": [{}],
 }
 
 
-def step(name, p, w, slots, g, squares=None):
+def step(name, p, w, slots, g, squares=None, steps=1):
     """(w, slots) of one coordinate by the oracle; slots is a list."""
     if name == "sgd":
         return naive.ps_sgd(w, g, p["learning_rate"], p["l2"]), []
@@ -24,6 +26,12 @@ def step(name, p, w, slots, g, squares=None):
     if name == "ftrl":
         z, n = naive.ps_ftrl(*slots, g, p["alpha"], p["beta"], p["l1"], p["l2"], squares)
         return naive.ps_ftrl_weight(z, n, p["alpha"], p["beta"], p["l1"], p["l2"]), [z, n]
+    if name == "momentum":
+        w, v = naive.ps_momentum(w, slots[0], g, p["learning_rate"], p["momentum"], p["l2"])
+        return w, [v]
+    if name == "adam":
+        w, m, v = naive.ps_adam(w, *slots, g, steps, p["learning_rate"], p["beta1"], p["beta2"], p["epsilon"], p["l2"])
+        return w, [m, v]
     return w + g, []
 
 
@@ -43,22 +51,27 @@ def test_equals_the_oracle(name, params, rows, dim, init_scale, squared):
     optimizer = OPTIMIZERS[name]
     p = dict(zip(optimizer.defaults, optimizer.values(params).astype(float).tolist(), strict=True))
     w = table.pull(keys).astype(float)
-    probe = np.zeros((rows, dim * (1 + optimizer.slots)), np.float32)
+    probe = np.zeros((rows, optimizer.width(dim)), np.float32)
     probe[:, :dim] = w
-    optimizer.start(probe, dim, optimizer.values(params))
-    slots = probe[:, dim:].astype(float).reshape(rows, optimizer.slots, dim)
+    optimizer.start(probe, np.arange(rows), dim, optimizer.values(params))
+    slots = probe[:, dim : dim * (1 + optimizer.slots)].astype(float).reshape(rows, optimizer.slots, dim)
+    steps = 0
     for _ in range(4):
         g = rng.normal(size=(rows, dim)).astype(np.float32)
         squares = (g * g * rng.uniform(0.1, 3, g.shape)).astype(np.float32)  # of a sum, and of its parts
         table.push(keys, np.concatenate([g, squares], axis=1) if squared else g)
+        steps += 1
         for i in range(min(rows, 20)):
             for c in range(dim):
                 w[i, c], slots[i, :, c] = step(name, p, w[i, c], slots[i, :, c].tolist(), float(g[i, c]),
-                                                   float(squares[i, c]) if squared else None)
+                                                   float(squares[i, c]) if squared else None, steps)
     got = table.pull(keys)
     assert got.shape == (rows, dim)
     assert np.allclose(got[:20], w[:20], rtol=2e-4, atol=2e-6)
-    assert np.allclose(table.stored()[1][:20, dim:], slots[:20].reshape(min(rows, 20), dim * optimizer.slots), rtol=2e-4, atol=2e-6)
+    stored = table.stored().rows[:20]
+    wanted = slots[:20].reshape(min(rows, 20), dim * optimizer.slots)
+    assert np.allclose(stored[:, dim : dim * (1 + optimizer.slots)], wanted, rtol=2e-4, atol=2e-6)
+    assert (stored[:, dim * (1 + optimizer.slots) :] == steps).all()  # a row's own number is how often it was pushed
 
 
 @pytest.mark.parametrize("name", [name for name, optimizer in OPTIMIZERS.items() if optimizer.squares])

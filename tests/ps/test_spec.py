@@ -17,7 +17,7 @@ def test_what_models_ask_for_is_accepted():
 
 @pytest.mark.parametrize(("fields", "word"), [
     ({"name": "A.b"}, "name"), ({"name": "t", "dtype": "float64"}, "dtype"), ({"name": "t", "dim": 0}, "dim"),
-    ({"name": "t", "optimizer": "adam"}, "optimizer"), ({"name": "t", "dtype": "int64"}, "sum"),
+    ({"name": "t", "optimizer": "lion"}, "optimizer"), ({"name": "t", "dtype": "int64"}, "sum"),
     ({"name": "t", "params": {"rate": 1.0}}, "learning_rate"), ({"name": "t", "params": {"learning_rate": float("nan")}}, "finite"),
     ({"name": "t", "optimizer": "ftrl", "params": {"alpha": 1.0, "learning_rate": 1.0}}, "twice"),
     ({"name": "t", "init_scale": -1.0}, "init_scale"),

@@ -19,7 +19,7 @@ class AgainstDict(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.table = Table(TableSpec("t", "int64", 2, "sum"), 400_000)
+        self.table = Table(TableSpec("t", "int64", 2, "sum"), 400_000, changes=True)
         self.sums, self.changed = {}, set()
 
     @rule(keys=KEYS, grad=st.integers(-5, 5))
@@ -47,9 +47,8 @@ class AgainstDict(RuleBasedStateMachine):
 
     @rule()
     def save_and_restore(self):
-        keys, rows = (a.copy() for a in self.table.stored())
-        other = Table(self.table.spec, 400_000)
-        other.restore(keys, rows, self.table.changed().copy(), self.table.published)
+        other = Table(self.table.spec, 400_000, changes=True)
+        other.restore(self.table.stored())
         assert other.digest() == self.table.digest()
         self.table = other
 
@@ -76,7 +75,8 @@ def test_index_grows_without_losing_a_key_and_in_bounded_steps():
     grown = 0
     for start in range(0, len(keys), 1000):
         moved = index._moved
-        index.find_or_insert(keys[start : start + 1000], arena)
+        _, born = index.find_or_insert(keys[start : start + 1000], arena)
+        assert len(born) == 1000
         grown += index.growing
         assert index._moved - moved <= 4 * 4096
         at = keys[: start + 1000 : 97]
