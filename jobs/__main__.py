@@ -11,9 +11,10 @@ import json
 import sys
 from urllib.parse import urlsplit
 
-from headrace.config import load
+from headrace import ingests
+from headrace.config import Config, load
 from headrace.job_names import job_names
-from headrace.jobs.launch import pin, submit
+from headrace.jobs.launch import Job, pin, submit
 
 FLOOR = "-floor"
 
@@ -26,25 +27,32 @@ def main() -> None:
     parser.add_argument("--pin", action="store_true", help="write plans/NAME.json instead of submitting")
     given = parser.parse_args()
     config = load(given.config)
+    known = [*job_names(config), *ingests.job_names(config)]
     for name in given.names:
-        if name.removesuffix(FLOOR) not in job_names(config):
-            parser.error(f"{name!r} is no job; the jobs are {', '.join(job_names(config))}")
+        if name.removesuffix(FLOOR) not in known:
+            parser.error(f"{name!r} is no job; the jobs are {', '.join(known)}")
     savepoints = json.loads(given.savepoints)
     target = urlsplit(config.flink.url).netloc
     ids = {}
     for name in given.names:
-        file, _, model = name.partition("-")
-        if name.endswith(FLOOR):
-            job = importlib.import_module("headrace.jobs.floors").job(config, name.removesuffix(FLOOR))
-        else:
-            job = importlib.import_module(f"headrace.jobs.{file}").job(config, *([config.models[model]] if model else []))
+        job = _job(config, name)
         if given.pin:
             print(f"{name}: {pin(job, config)}")
             continue
-        ids[name] = submit(job, config, target=target, savepoint=savepoints.get(name, ""))
+        kept = "" if name.startswith(ingests.PREFIX) else savepoints.get(name, "")  # an ingest goes on where its group stands
+        ids[name] = submit(job, config, target=target, savepoint=kept)
         print(f"{name}: {ids[name]}", file=sys.stderr, flush=True)
     if not given.pin:
         print(json.dumps(ids))
+
+
+def _job(config: Config, name: str) -> Job:
+    if name.startswith(ingests.PREFIX):
+        return importlib.import_module("headrace.jobs.ingest").job(config, ingests.load(config, name.removeprefix(ingests.PREFIX)))
+    if name.endswith(FLOOR):
+        return importlib.import_module("headrace.jobs.floors").job(config, name.removesuffix(FLOOR))
+    file, _, model = name.partition("-")
+    return importlib.import_module(f"headrace.jobs.{file}").job(config, *([config.models[model]] if model else []))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.config import Config
-from headrace.jobs.launch import Job, addresses, marks, run, source
+from headrace.jobs.launch import Job, addresses, marks, run, source, standing
 from headrace.streaming import features
 from headrace.streaming.featurize import featurize
 from headrace.streaming.scoring import Scoring
@@ -12,7 +12,7 @@ from headrace.streaming.scoring import Scoring
 def job(config: Config) -> Job:
     scoring = Scoring(config.replica.address, config.model.name) if config.samples.strategy == "eager" else None
     stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external, scoring,
-                      marks(config))
+                      marks(config), standing(config, "features", "interactions", "enriched"))
     return Job("features", features.tables, [features.insert()], functions={"featurize": stage})
 
 

@@ -21,10 +21,13 @@ from typing import Any
 from pyflink.table import PlanReference, TableEnvironment
 from pyflink.table.compiled_plan import CompiledPlan
 
+from headrace import secrets
 from headrace.config import Config, load
 from headrace.kafka import topic_source
+from headrace.streaming import ingest, secured
 from headrace.streaming.environment import Settings, environment
 from headrace.streaming.featurize import Addresses
+from headrace.streaming.positions import Standing
 from headrace.streaming.tables import Connection
 
 PLANS = Path(__file__).parent / "plans"
@@ -54,7 +57,8 @@ class Job:
 
 def addresses(config: Config) -> Addresses:
     """What Python workers connect to."""
-    return Addresses(config.kafka.bootstrap, config.registry.url, config.features.address, tuple(config.ps.addresses))
+    kafka, registry = secrets.there(config)
+    return Addresses(kafka, registry, config.features.address, tuple(config.ps.addresses), *secrets.calls(config))
 
 
 def marks(config: Config) -> str:
@@ -63,22 +67,33 @@ def marks(config: Config) -> str:
     return str(chosen) if chosen or config.flink.external else str((config.stack.data_dir / "marks").resolve())
 
 
+def standing(config: Config, name: str, topic: str, into: str) -> Standing:
+    """How far job `name` has come in `topic`, which it turns into `into`."""
+    rows = settings(name, config).bundle_rows
+    return Standing(f"headrace-{name}-done", topic, into, rows)
+
+
 def connection(config: Config) -> Connection:
     """What Flink's connectors connect to."""
-    return Connection(config.kafka.bootstrap, config.registry.url)
+    kafka, registry = secrets.there(config)
+    return Connection(config.kafka.bootstrap, config.registry.url, secured.connector(kafka, config.kafka.connector_properties),
+                      secured.registry(registry, config.registry.connector_properties))
 
 
 def source(config: Config, topic: str) -> int:
     """The topic's source number; it must exist, since its uuid names the causes."""
-    return topic_source(config.kafka.bootstrap, topic)
+    return topic_source(config.kafka.cluster, topic)
 
 
 def settings(name: str, config: Config, *, target: str = "", jars: tuple[Path, ...] = (), savepoint: str = "") -> Settings:
     """How job `name` runs under `config`."""
-    rows = config.flink.train_batch_rows if name.startswith("train") else config.flink.batch_rows
-    flink = config.flink
-    return Settings(name, sys.executable, target, flink.parallelism, jars, flink.bundle_time_ms, max(rows, flink.batch_rows), rows,
-                    flink.checkpoint_ms, savepoint)
+    flink, rows, wait_ms, checkpoint_ms = config.flink, config.flink.batch_rows, config.flink.bundle_time_ms, config.flink.checkpoint_ms
+    if name.startswith("train"):
+        rows = flink.train_batch_rows
+    elif name.startswith("ingest-"):
+        rows, wait_ms, checkpoint_ms = ingest.BATCH_ROWS, max(wait_ms, ingest.BUNDLE_MS), ingest.CHECKPOINT_MS
+    return Settings(name, sys.executable, target, flink.parallelism, jars, wait_ms, max(rows, flink.batch_rows), rows, checkpoint_ms,
+                    savepoint)
 
 
 def declare(env: TableEnvironment, job: Job, where: Connection) -> None:

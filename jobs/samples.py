@@ -12,7 +12,8 @@ STRATEGIES = {"wait": samples, "eager": eager}
 def job(config: Config) -> Job:
     wanted = config.samples
     steps = STRATEGIES[wanted.strategy]
-    options = {"table.exec.state.ttl": f"{eager.state_ttl_ms(wanted.window_ms)} ms"} if steps is eager else samples.ONE_PHASE
+    kept_ms = eager.state_ttl_ms(wanted.window_ms, wanted.outage_ms)
+    options = {"table.exec.state.ttl": f"{kept_ms} ms"} if steps is eager else samples.ONE_PHASE
     return Job("samples", lambda where: samples.tables(where, wanted.out_of_orderness_ms), steps.inserts(wanted.target),
                steps.views(wanted.window_ms, wanted.target), options=options)
 

@@ -6,8 +6,9 @@ The served model's job is called train, that of [models.NAME] train-NAME (`headr
 from __future__ import annotations
 
 from headrace.config import Config, Model
-from headrace.jobs.launch import Job, addresses, marks, run
+from headrace.jobs.launch import Job, addresses, marks, run, standing
 from headrace.models.train import local_rate
+from headrace.schemas.topics import touched_topic
 from headrace.streaming import training
 from headrace.streaming.learn import Lesson, learn
 
@@ -19,8 +20,9 @@ def job(config: Config, other: Model | None = None) -> Job:
     rate = local_rate(model.optimizer, model.learning_rate)
     share = config.watch.share if config.watch.enabled and other is None else 0.0
     lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate, share)
-    stage = learn(addresses(config), lesson, config.flink.external, marks=marks(config))
     name = f"train-{model.name}" if other else "train"
+    stage = learn(addresses(config), lesson, config.flink.external, marks(config),
+                  standing(config, f"train-{model.name}", "samples", touched_topic(model.name).name))
     return Job(name, lambda where: training.tables(where, model.name, scored), [training.insert(model.name, target, scored)],
                functions={"learn": stage})
 

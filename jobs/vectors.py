@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from headrace.config import Config
-from headrace.jobs.launch import Job, addresses, marks, run
+from headrace.jobs.launch import Job, addresses, marks, run, standing
+from headrace.schemas.topics import touched_topic
 from headrace.streaming import vectors
 from headrace.streaming.vectorize import vectorize
 
 
 def job(config: Config) -> Job:
     model = config.model.name
+    stands = standing(config, f"vectors-{model}", touched_topic(model).name, "vectors")
     return Job("vectors", lambda where: vectors.tables(where, model), [vectors.insert(model)],
-               functions={"vectorize": vectorize(addresses(config), model, config.flink.external, marks=marks(config))})
+               functions={"vectorize": vectorize(addresses(config), model, config.flink.external, marks(config), stands)})
 
 
 if __name__ == "__main__":

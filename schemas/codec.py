@@ -6,8 +6,9 @@ import io
 import json
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import fastavro
 from fastavro.schema import to_parsing_canonical_form
@@ -16,10 +17,11 @@ from headrace.schemas.errors import Malformed, RegistryUnavailable, UnknownSchem
 from headrace.schemas.interaction import check_interaction
 from headrace.schemas.walk import PRIMITIVES, Walker, walker
 
-__all__ = ["SCHEMAS", "Codec", "Malformed", "Registry", "RegistryUnavailable", "check_interaction", "schema_name", "schema_text"]
+__all__ = ["SCHEMAS", "Codec", "Foreign", "Malformed", "Registry", "RegistryUnavailable", "check_interaction", "schema_name", "schema_text"]
 
 SCHEMAS: dict[str, dict[str, Any]] = {
     file.stem: json.loads(file.read_text()) for file in sorted(Path(__file__).parent.glob("*.avsc"))}
+T = TypeVar("T")
 _PER_MODEL = ("touched", "weights")
 BYTES_MAX = 1 << 20
 SCHEMA_BYTES_MAX = 256 << 10
@@ -64,8 +66,8 @@ class Codec:
         self._text = schema_text(name)
         self._schema = _parse(json.loads(self._text))
         self._header: bytes | None = None
-        self._writers: dict[int, tuple[Any, Any, Walker]] = {}  # by id: writer schema, reader schema or None when equal, walker
-        self._unknown: dict[int, tuple[float, str, str]] = {}  # by id: until when, reason, detail
+        # of each: writer schema, reader schema or None when equal, walker
+        self._writers: _Writers[tuple[Any, Any, Walker]] = _Writers(registry, self._prepare)
 
     def encode(self, record: dict[str, Any]) -> bytes:
         """The message of `record`; absent fields take their defaults. Raises ValueError or TypeError for a record that does not fit
@@ -92,8 +94,7 @@ class Codec:
         """
         schema_id = _schema_id(data, bytes_max or self._bytes_max)
         assert data is not None, "a message without a value has no schema id"
-        known = self._writers.get(schema_id)
-        writer, reader, walk = known if known is not None else self._writer(schema_id)
+        writer, reader, walk = self._writers.of(schema_id)
         walk(data, 5)
         source = io.BytesIO(data)
         source.seek(5)
@@ -111,14 +112,63 @@ class Codec:
     def writer_schema(self, data: bytes | None) -> Any:
         """The parsed schema that a message was written with, for whoever reads what cannot be decoded. Raises as `decode`."""
         schema_id = _schema_id(data, len(data or b""))
-        known = self._writers.get(schema_id) or self._writer(schema_id)
-        return known[0]
+        return self._writers.of(schema_id)[0]
 
     def alike(self) -> list[int]:
         """Ids of the writer schemas met so far under which a datum is written as under ours."""
-        return [schema_id for schema_id, (_, reader, _) in self._writers.items() if reader is None]
+        return [schema_id for schema_id, (_, reader, _) in self._writers.known.items() if reader is None]
 
-    def _writer(self, schema_id: int) -> tuple[Any, Any, Walker]:
+    def _prepare(self, text: str) -> tuple[Any, Any, Walker]:
+        """Guards of a writer schema, then what decoding needs of it."""
+        writer = _guarded(text, _parse)
+        name = writer.get("name") if isinstance(writer, dict) else None
+        if name != self._schema["name"]:
+            raise Malformed("wrong_record", f"the writer's record is {name}, topic {self.name} holds {self._schema['name']}")
+        walk = _walkable(writer)
+        same = to_parsing_canonical_form(writer) == to_parsing_canonical_form(self._schema)  # what docs and defaults say changes no datum
+        return (self._schema if same else writer), (None if same else self._schema), walk
+
+
+class Foreign:
+    """Decodes records that others define, each by its writer's schema alone, under the same guards; logical types are read as such
+    (timestamp-millis as datetime), as they are in a file. One is used by one thread at a time."""
+
+    def __init__(self, registry: Registry, *, bytes_max: int = BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._writers: _Writers[tuple[Any, Walker]] = _Writers(registry, _foreign)
+
+    def decode(self, data: bytes | None) -> Any:
+        """The datum of a message. Raises Malformed with a reason code; RegistryUnavailable: try again later."""
+        schema_id = _schema_id(data, self._bytes_max)
+        assert data is not None, "a message without a value has no schema id"
+        writer, walk = self._writers.of(schema_id)
+        walk(data, 5)
+        source = io.BytesIO(data)
+        source.seek(5)
+        try:
+            datum = fastavro.schemaless_reader(source, writer, None)
+        except UnicodeDecodeError as error:
+            raise Malformed("bad_utf8", f"a string is not UTF-8: {error}") from None
+        except Exception as error:  # a logical type whose value Python cannot hold, say
+            raise Malformed("bad_type", f"a value under schema {schema_id} cannot be read: {type(error).__name__}: {error}"[:200]) from None
+        if source.tell() != len(data):
+            raise Malformed("trailing_bytes", f"{len(data) - source.tell()} bytes after the datum")
+        return datum
+
+
+class _Writers(Generic[T]):
+    """What `prepare` makes of each writer's schema, by its id; one that is refused is asked for again after 10 seconds."""
+
+    def __init__(self, registry: Registry, prepare: Callable[[str], T]) -> None:
+        self._registry, self._prepare = registry, prepare
+        self.known: dict[int, T] = {}
+        self._unknown: dict[int, tuple[float, str, str]] = {}  # until when, reason, detail
+
+    def of(self, schema_id: int) -> T:
+        """Raises Malformed, RegistryUnavailable."""
+        known = self.known.get(schema_id)
+        if known is not None:
+            return known
         now = time.monotonic()
         until, reason, detail = self._unknown.get(schema_id, (0.0, "", ""))
         if now < until:
@@ -128,7 +178,7 @@ class Codec:
                 text = self._registry.schema(schema_id)
             except UnknownSchema as error:
                 raise Malformed("unknown_schema", f"the registry has no schema {schema_id}: {error}") from None
-            known = self._writers[schema_id] = self._prepare(text)
+            known = self.known[schema_id] = self._prepare(text)
         except Malformed as error:
             if len(self._unknown) >= _UNKNOWN_MAX:
                 self._unknown.clear()
@@ -136,30 +186,35 @@ class Codec:
             raise
         return known
 
-    def _prepare(self, text: str) -> tuple[Any, Any, Walker]:
-        """Guards of a writer schema, then what decoding needs of it."""
-        if len(text) > SCHEMA_BYTES_MAX:
-            raise Malformed("bad_schema", f"the writer schema has {len(text)} bytes; the limit is {SCHEMA_BYTES_MAX}")
-        try:
-            raw = json.loads(text)
-            if _nesting(raw) > _NESTING_MAX:
-                raise Malformed("bad_schema", f"the writer schema nests deeper than {_NESTING_MAX} levels of JSON")
-            writer = _parse(raw)
-        except Malformed:
-            raise
-        except Exception as error:
-            raise Malformed("bad_schema", f"the writer schema is no Avro: {type(error).__name__}: {error}"[:300]) from None
-        name = writer.get("name") if isinstance(writer, dict) else None
-        if name != self._schema["name"]:
-            raise Malformed("wrong_record", f"the writer's record is {name}, topic {self.name} holds {self._schema['name']}")
-        try:
-            walk = walker(writer)
-        except Malformed:
-            raise
-        except Exception as error:  # a size that is no number, say: fastavro's parser lets much pass
-            raise Malformed("bad_schema", f"the writer schema cannot be walked: {type(error).__name__}: {error}"[:300]) from None
-        same = to_parsing_canonical_form(writer) == to_parsing_canonical_form(self._schema)  # what docs and defaults say changes no datum
-        return (self._schema if same else writer), (None if same else self._schema), walk
+
+def _foreign(text: str) -> tuple[Any, Walker]:
+    writer = _guarded(text, fastavro.parse_schema)
+    return writer, _walkable(writer)
+
+
+def _guarded(text: str, parse: Callable[[Any], Any]) -> Any:
+    """The schema of a writer as `parse` gives it. Raises Malformed("bad_schema")."""
+    if len(text) > SCHEMA_BYTES_MAX:
+        raise Malformed("bad_schema", f"the writer schema has {len(text)} bytes; the limit is {SCHEMA_BYTES_MAX}")
+    try:
+        raw = json.loads(text)
+        if _nesting(raw) > _NESTING_MAX:
+            raise Malformed("bad_schema", f"the writer schema nests deeper than {_NESTING_MAX} levels of JSON")
+        return parse(raw)
+    except Malformed:
+        raise
+    except Exception as error:
+        raise Malformed("bad_schema", f"the writer schema is no Avro: {type(error).__name__}: {error}"[:300]) from None
+
+
+def _walkable(writer: Any) -> Walker:
+    """The walker of a parsed schema. Raises Malformed("bad_schema")."""
+    try:
+        return walker(writer)
+    except Malformed:
+        raise
+    except Exception as error:  # a size that is no number, say: fastavro's parser lets much pass
+        raise Malformed("bad_schema", f"the writer schema cannot be walked: {type(error).__name__}: {error}"[:300]) from None
 
 
 def _schema_id(data: bytes | None, bytes_max: int) -> int:

@@ -8,20 +8,25 @@ from urllib.parse import quote
 
 import httpx
 
+from headrace.schemas.access import Registry
 from headrace.schemas.errors import RegistryUnavailable, SchemaRefused, UnknownSchema
 from headrace.schemas.registry_store import Version
 
 MIME = "application/vnd.schemaregistry.v1+json"
 _PAUSE_S = 0.2
+_REFUSED = "the registry at {} does not let us in (status {}): look at registry.username and registry.password_file"
 
 
 class RegistryClient:
-    """Calls a registry at `url`. Safe between threads. Tries for `retry_s` seconds when nobody answers or it fails (5xx)."""
+    """Calls a registry: its URL, or how it is reached. Safe between threads. Tries for `retry_s` seconds when nobody answers or it
+    fails (5xx)."""
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0, retry_s: float = 2.0) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, where: Registry | str, *, timeout_s: float = 5.0, retry_s: float = 2.0) -> None:
+        registry = where if isinstance(where, Registry) else Registry(where)
+        self.url = registry.url.rstrip("/")
         self._retry_s = retry_s
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers={"Accept": MIME, "Content-Type": MIME}, trust_env=False)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, headers={"Accept": MIME, "Content-Type": MIME}, trust_env=False,
+                                  **registry.httpx())
 
     def register(self, subject: str, text: str) -> int:
         """The id of the schema `text`, registered under `subject`. Raises SchemaRefused (incompatible or invalid), RegistryUnavailable."""
@@ -36,10 +41,14 @@ class RegistryClient:
         answer = self._call("GET", f"/subjects/{quote(subject, safe='')}/versions/latest")
         return Version(answer["subject"], answer["version"], answer["id"], answer["schema"])
 
+    def subjects(self) -> list[str]:
+        """Every subject. Raises RegistryUnavailable."""
+        return list(self._call("GET", "/subjects"))
+
     def close(self) -> None:
         self._http.close()
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         until = time.monotonic() + self._retry_s
         while True:
             try:
@@ -53,7 +62,9 @@ class RegistryClient:
                 raise RegistryUnavailable(f"{self.url}{path}: {fault}; is the registry running? (`headrace status`)")
             time.sleep(_PAUSE_S)
 
-    def _answer(self, answer: httpx.Response) -> dict[str, Any]:
+    def _answer(self, answer: httpx.Response) -> Any:
+        if answer.status_code in (401, 403):
+            raise RegistryUnavailable(_REFUSED.format(self.url, answer.status_code))
         try:
             body = answer.json()
         except ValueError:

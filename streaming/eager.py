@@ -18,12 +18,12 @@ from __future__ import annotations
 from headrace.streaming import samples
 from headrace.streaming.samples import CARRIED, CAUSE, listed
 
-TTL_MIN_MS = 3_600_000
 
-
-def state_ttl_ms(window_ms: int) -> int:
-    """How long steps 2 and 4 remember a key that nothing came for: far longer than a window, however slowly a backlog is worked off."""
-    return max(TTL_MIN_MS, 20 * window_ms)
+def state_ttl_ms(window_ms: int, outage_ms: int) -> int:
+    """How long by the clock steps 2 and 4 remember a key that nothing came for: two windows, for a backlog that is worked off half as fast
+    as it came in, and as long an outage as is to cost no label. Who acts later finds no exposure (a dead letter); a cause that comes again
+    is a second sample, which the shards' rings drop. Each second of it keeps a second of exposures, some 1 KB each, on the heap."""
+    return 2 * window_ms + outage_ms
 
 
 def views(window_ms: int, target: str) -> list[str]:

@@ -9,12 +9,15 @@ from pathlib import Path
 from pyflink.common import Configuration
 from pyflink.table import EnvironmentSettings, TableEnvironment
 
+NEVER_MS = (1 << 63) - 1  # what Flink takes for no interval; the cluster's own configuration has one
+
 
 @dataclass(frozen=True)
 class Settings:
     """How a job runs. A stage is called with at most `batch_rows` at once, and Flink hands it at most `bundle_rows` before it waits.
 
-    `target`: REST address host:port of a session cluster; "" leaves the target to whoever launches (flink run)."""
+    `target`: REST address host:port of a session cluster; "" leaves the target to whoever launches (flink run). `checkpoint_ms`: 0 for a
+    job without checkpoints."""
 
     name: str
     python: str
@@ -46,7 +49,7 @@ def options(settings: Settings) -> dict[str, str]:
         "parallelism.default": str(settings.parallelism),
         "table.local-time-zone": "UTC",
         "pipeline.auto-watermark-interval": "20 ms",
-        "execution.checkpointing.interval": f"{settings.checkpoint_ms} ms",
+        "execution.checkpointing.interval": f"{settings.checkpoint_ms or NEVER_MS} ms",
         "execution.checkpointing.mode": "AT_LEAST_ONCE",
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "execution.checkpointing.max-concurrent-checkpoints": "1",

@@ -18,7 +18,9 @@ from pyflink.table.udf import FunctionContext
 from headrace.features.client import FeatureClient
 from headrace.features.frozen import Frozen
 from headrace.features.layout import IMPRESSION, RETRY
+from headrace.rpc import access
 from headrace.rpc.causes import Causes
+from headrace.schemas.access import RPC_TOKEN, Cluster, Registry, secret
 from headrace.schemas.codec import Codec
 from headrace.schemas.errors import Malformed
 from headrace.schemas.kernels import EVENT, HEARTBEAT, USER_ID
@@ -26,29 +28,39 @@ from headrace.schemas.registry import RegistryClient
 from headrace.streaming.enrich import Enriched, Scores, write
 from headrace.streaming.event_keys import EventKeys
 from headrace.streaming.kafka import DeadLetters
+from headrace.streaming.positions import Message, Standing, appended
 from headrace.streaming.scanned import Reader, Scanned
 from headrace.streaming.scoring import Scorer, Scoring
 from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.BYTES()
 AHEAD_MS = 1000
+CLOCKS_MS = 1000  # by which the brokers' clocks may differ
 
 
 @dataclass(frozen=True)
 class Addresses:
     """What a Python worker connects to."""
 
-    bootstrap: str
-    registry: str
+    kafka: Cluster | str
+    registry: Registry | str
     features: str
     parameters: Sequence[str] = ()
+    secrets: str = ""  # file with the token of our own processes, "" where they ask for none
+    rpc_ca: str = ""  # PEM of the authority that signed their certificates, "" where they use no TLS
+
+    def join(self) -> None:
+        """Have this worker's calls show the token and go over TLS; before the first client is made."""
+        token = secret(self.secrets, RPC_TOKEN) if self.secrets else ""
+        access.use(access.Access(token, self.rpc_ca))
 
 
 class Featurize(Stage):
     """(key, value, partition, offset, timestamp) of interactions -> value of enriched, under the same key; null: nothing to write."""
 
-    def __init__(self, addresses: Addresses, source: int, event_bytes_max: int, scoring: Scoring | None = None, marks: str = "") -> None:
-        super().__init__(marks)
+    def __init__(self, addresses: Addresses, source: int, event_bytes_max: int, scoring: Scoring | None = None, marks: str = "",
+                 standing: Standing | None = None) -> None:
+        super().__init__(marks, standing)
         self.addresses = addresses
         self.source = source
         self.event_bytes_max = event_bytes_max
@@ -56,11 +68,13 @@ class Featurize(Stage):
 
     def open(self, function_context: FunctionContext) -> None:
         self.guard(f"features-{self.source}")
+        self.addresses.join()
         registry = RegistryClient(self.addresses.registry)
         self.features = FeatureClient(self.addresses.features)
         self.prepare(Codec("interactions", registry), Codec("enriched", registry))
+        self.stand(self.addresses.kafka)
         self.scorer = Scorer(self.scoring) if self.scoring else None
-        self.dead_letters = DeadLetters(self.addresses.bootstrap, Codec("dead-letters", registry))
+        self.dead_letters = DeadLetters(self.addresses.kafka, Codec("dead-letters", registry))
         self.clamped = function_context.get_metric_group().counter("event_time_clamped")
         self.retries = function_context.get_metric_group().counter("retries")
 
@@ -75,12 +89,41 @@ class Featurize(Stage):
 
     def eval(self, key: pd.Series, value: pd.Series, partition: pd.Series, offset: pd.Series, append_ms: pd.Series) -> pd.Series:
         call = _Call(key.tolist(), value.tolist(), partition.to_numpy(np.int32), offset.to_numpy(np.int64), append_ms.to_numpy(np.int64))
+        self.catch_up(call.partition, call.offset)
+        self._answer(call)
+        self.passed(call.partition, call.offset)
+        return pd.Series(call.values, dtype=object)
+
+    def again(self, messages: list[Message]) -> list[tuple[bytes | None, bytes]]:
+        """Of what is not in `enriched` yet: an event that is written again comes behind the watermark, and is told as late."""
+        written = self._written(min(one.append_ms for one in messages))
+        messages = [one for one in messages if (one.partition, one.offset) not in written]
+        if not messages:
+            return []
+        partition, offset, key, value, append_ms = zip(*messages, strict=True)
+        call = _Call(list(key), list(value), np.array(partition, np.int32), np.array(offset, np.int64), np.array(append_ms, np.int64))
+        self._answer(call)
+        return [(one, made) for one, made in zip(key, call.values, strict=True) if made is not None]
+
+    def _written(self, since_ms: int) -> set[tuple[int, int]]:
+        """(partition, offset) of the events that `enriched` got since then, which are those of then and later."""
+        found = set()
+        for value in appended(self.addresses.kafka, "enriched", since_ms - CLOCKS_MS):
+            try:
+                record = self.enriched.decode(value)
+            except Malformed:
+                continue  # of another writer
+            if record["source"] == self.source:
+                found.add((record["partition"], record["offset"]))
+        return found
+
+    def _answer(self, call: _Call) -> None:
+        """Fill in the answers of a call; its dead letters are with the broker when this returns."""
         self.quarantine.run(call.partition.astype(np.int64), call.offset, lambda rows: self._work(call, rows),
                             lambda row, detail: self._refuse(call, row, Malformed("poison", detail)))
         if call.refused:
             self._post(call)
             self.dead_letters.flush()
-        return pd.Series(call.values, dtype=object)
 
     def _work(self, call: _Call, chosen: np.ndarray) -> None:
         """Fill in the answer of the `chosen` rows. Those that are wrong have their dead letters on the way when this returns."""
@@ -168,6 +211,6 @@ def _shown(key: bytes | None) -> str:
 
 
 def featurize(addresses: Addresses, source: int, event_bytes_max: int, ship: bool = False, scoring: Scoring | None = None,
-              marks: str = ""):
+              marks: str = "", standing: Standing | None = None):
     """The vectorised, non-deterministic UDF `featurize`."""
-    return vectorised(Featurize(addresses, source, event_bytes_max, scoring, marks), RESULT, ship)
+    return vectorised(Featurize(addresses, source, event_bytes_max, scoring, marks, standing), RESULT, ship)

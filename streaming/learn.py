@@ -8,6 +8,7 @@ dead-letters under the event that it is of, and the rest of its push is learnt.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,16 @@ from headrace.models.train import NotFinite, Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
 from headrace.rpc.freshness import of_rows
+from headrace.schemas.codec import Codec
+from headrace.schemas.registry import RegistryClient
+from headrace.schemas.topics import touched_topic
 from headrace.streaming.featurize import Addresses
+from headrace.streaming.positions import Message, Standing
 from headrace.streaming.sample_batch import Columns, taken, wrong
 from headrace.streaming.stage import WORLD, Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("user", DataTypes.BOOLEAN()), DataTypes.FIELD("item", DataTypes.BOOLEAN())])
+_READ = ("source", "partition", "offset", "label", "weight", "feature_set", "feature_keys", "feature_values", "numbers")
 _USER, _ITEM = SLOTS.index("user_id"), SLOTS.index("item_id")
 
 
@@ -49,22 +55,47 @@ class Learn(Stage):
 
     world = (*WORLD, NotFinite)
 
-    def __init__(self, addresses: Addresses, lesson: Lesson, marks: str = "") -> None:
-        super().__init__(marks)
+    def __init__(self, addresses: Addresses, lesson: Lesson, marks: str = "", standing: Standing | None = None) -> None:
+        super().__init__(marks, standing)
         self.addresses = addresses
         self.lesson = lesson
 
     def open(self, function_context: FunctionContext) -> None:
         lesson = self.lesson
         self.guard(f"train-{lesson.model}")
+        self.addresses.join()
+        self.stand(self.addresses.kafka)
+        registry = RegistryClient(self.addresses.registry)
+        self.samples, self.touched = Codec("samples", registry), Codec(touched_topic(lesson.model).name, registry)
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](fields_of(SLOTS, SIDE)), client.pull, client.push, l2=lesson.l2,
                                window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate, share=lesson.share,
                                pull_tables=client.pull_tables)
 
-    def eval(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series, feature_set: pd.Series,
-             feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, caused_ms: pd.Series,
-             model: pd.Series | None = None, score: pd.Series | None = None) -> pd.DataFrame:
+    def eval(self, at_partition: pd.Series, at_offset: pd.Series, *sample: pd.Series) -> pd.DataFrame:
+        """Where the sample lies in its topic, then what `_learn` takes."""
+        where, at = at_partition.to_numpy(np.int64), at_offset.to_numpy(np.int64)
+        self.catch_up(where, at)
+        made = self._learn(*sample)
+        self.passed(where, at)
+        return made
+
+    def again(self, messages: list[Message]) -> list[tuple[bytes | None, bytes]]:
+        records = [record for record in self.decoded(self.samples, messages) if record["target"] == self.lesson.target]
+        if not records:
+            return []
+        columns = [pd.Series([record[name] for record in records]) for name in _READ]
+        scores = [pd.Series([record[name] for record in records]) for name in ("model", "score")]
+        columns = [*columns, pd.Series([_caused(record) for record in records]), *scores]
+        made = self._learn(*columns)
+        return [(record[f"{space}_id"].encode(), self.touched.encode({
+            "source": record["source"], "partition": record["partition"], "offset": record["offset"], "space": space,
+            "id": record[f"{space}_id"], "model": self.lesson.model, "ts_ms": record["ts_ms"], "caused_ms": _caused(record)}))
+            for row, record in enumerate(records) for space in ("user", "item") if made[space][row]]
+
+    def _learn(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series,
+               feature_set: pd.Series, feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, caused_ms: pd.Series,
+               model: pd.Series | None = None, score: pd.Series | None = None) -> pd.DataFrame:
         causes = Causes(source.to_numpy(np.int32), partition.to_numpy(np.int32), offset.to_numpy(np.int64))
         columns = Columns(label.to_numpy(np.float32), weight.to_numpy(np.float32), feature_set.tolist(), feature_keys.tolist(),
                           feature_values.tolist(), numbers.tolist())
@@ -105,6 +136,12 @@ class Learn(Stage):
             self.dead_letters.flush()
 
 
+def _caused(record: dict[str, Any]) -> int:
+    """As the job's statement has it: when the target's action was, else the exposure."""
+    at: int | None = record["action_ts_ms"]
+    return int(record["ts_ms"]) if at is None else at
+
+
 def _first(causes: Causes) -> tuple[np.ndarray, np.ndarray]:
     """(row numbers of distinct causes, in order; int64[n], equal for rows of one cause): upstream may repeat a cause within a batch, and a
     push names each once."""
@@ -120,6 +157,6 @@ def _first_of(keys: np.ndarray) -> np.ndarray:
     return marks
 
 
-def learn(addresses: Addresses, lesson: Lesson, ship: bool = False, marks: str = ""):
+def learn(addresses: Addresses, lesson: Lesson, ship: bool = False, marks: str = "", standing: Standing | None = None):
     """The vectorised, non-deterministic UDF `learn`."""
-    return vectorised(Learn(addresses, lesson, marks), RESULT, ship)
+    return vectorised(Learn(addresses, lesson, marks, standing), RESULT, ship)

@@ -22,8 +22,10 @@ from headrace.ps.client import ParameterClient
 from headrace.schemas.codec import Codec
 from headrace.schemas.hashing import event_key, feature_key
 from headrace.schemas.registry import RegistryClient
+from headrace.schemas.topics import touched_topic
 from headrace.streaming.featurize import Addresses
 from headrace.streaming.kafka import DeadLetters
+from headrace.streaming.positions import Message, Standing
 from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("vector", DataTypes.BYTES()), DataTypes.FIELD("sequence", DataTypes.BIGINT()),
@@ -36,20 +38,44 @@ class Vectorize(Stage):
     """(space, id, ts_ms) -> ROW(vector float32 bytes, sequence, ts_ms); null vector for an id that comes again later in the batch, and for
     one that is refused."""
 
-    def __init__(self, addresses: Addresses, model: str, marks: str = "") -> None:
-        super().__init__(marks)
+    def __init__(self, addresses: Addresses, model: str, marks: str = "", standing: Standing | None = None) -> None:
+        super().__init__(marks, standing)
         self.addresses = addresses
         self.model = model
 
     def open(self, function_context: FunctionContext) -> None:
         self.guard(f"vectors-{self.model}")
-        self.dead_letters = DeadLetters(self.addresses.bootstrap, Codec("dead-letters", RegistryClient(self.addresses.registry)))
+        self.addresses.join()
+        registry = RegistryClient(self.addresses.registry)
+        self.stand(self.addresses.kafka)
+        self.touched, self.written = Codec(touched_topic(self.model).name, registry), Codec("vectors", registry)
+        self.dead_letters = DeadLetters(self.addresses.kafka, Codec("dead-letters", registry))
         self.features = FeatureClient(self.addresses.features)
         self.parameters = ParameterClient(self.addresses.parameters)
         self.newest = 0
 
-    def eval(self, space: pd.Series, ids: pd.Series, touched_ms: pd.Series) -> pd.DataFrame:
-        spaces, names, touched = space.tolist(), ids.tolist(), touched_ms.to_numpy(np.int64)
+    def eval(self, at_partition: pd.Series, at_offset: pd.Series, space: pd.Series, ids: pd.Series, touched_ms: pd.Series) -> pd.DataFrame:
+        where, at = at_partition.to_numpy(np.int64), at_offset.to_numpy(np.int64)
+        self.catch_up(where, at)
+        vectors, sequences = self._make(space.tolist(), ids.tolist(), touched_ms.to_numpy(np.int64))
+        self.passed(where, at)
+        made_ms = np.full(len(vectors), int(time.time() * 1000), np.int64)
+        return pd.DataFrame({"vector": pd.Series(vectors, dtype=object), "sequence": sequences, "ts_ms": made_ms})
+
+    def again(self, messages: list[Message]) -> list[tuple[bytes | None, bytes]]:
+        records = self.decoded(self.touched, messages)
+        if not records:
+            return []
+        vectors, sequences = self._make([one["space"] for one in records], [one["id"] for one in records],
+                                        np.array([one["ts_ms"] for one in records], np.int64))
+        now = int(time.time() * 1000)
+        return [(f"{one['space']}:{one['id']}".encode(), self.written.encode({
+            "space": one["space"], "id": one["id"], "vector": vector, "deleted": False, "model": self.model, "sequence": sequence,
+            "ts_ms": now, "source": one["source"], "partition": one["partition"], "offset": one["offset"], "caused_ms": one["caused_ms"]}))
+            for one, vector, sequence in zip(records, vectors, sequences.tolist(), strict=True) if vector is not None]
+
+    def _make(self, spaces: list[str], names: list[str], touched: np.ndarray) -> tuple[list[bytes | None], np.ndarray]:
+        """A vector of each id at its last row here, and the sequence of its parameters int64[n]."""
         vectors: list[bytes | None] = [None] * len(names)
         sequences = np.zeros(len(names), np.int64)
         last = np.array(sorted({(where, one): row for row, (where, one) in enumerate(zip(spaces, names, strict=True))}.values()), np.int64)
@@ -72,8 +98,7 @@ class Vectorize(Stage):
                                    f"{spaces[row]} {names[row][:256]!r} of {touched[row]}: {detail}", names[row].encode())
         if refused:
             self.dead_letters.flush()
-        made_ms = np.full(len(names), int(time.time() * 1000), np.int64)
-        return pd.DataFrame({"vector": pd.Series(vectors, dtype=object), "sequence": sequences, "ts_ms": made_ms})
+        return vectors, sequences
 
     def _vectors(self, space: str, ids: list[str], as_of_ms: np.ndarray) -> tuple[np.ndarray, int]:
         """float32[n,d] of `ids` and the parameters' sequence, read before the rows so that a vector is never called newer than it is."""
@@ -90,6 +115,6 @@ class Vectorize(Stage):
         return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), _FIELDS.of(slots)), self.newest
 
 
-def vectorize(addresses: Addresses, model: str, ship: bool = False, marks: str = ""):
+def vectorize(addresses: Addresses, model: str, ship: bool = False, marks: str = "", standing: Standing | None = None):
     """The vectorised, non-deterministic UDF `vectorize`."""
-    return vectorised(Vectorize(addresses, model, marks), RESULT, ship)
+    return vectorised(Vectorize(addresses, model, marks, standing), RESULT, ship)

@@ -44,6 +44,12 @@ def test_another_window_is_another_job(job_of):
     assert job_of("samples", config).digest != job_of("samples").digest
 
 
+def test_eager_remembers_two_windows_and_an_outage(job_of):
+    config = Config()
+    config.samples.strategy, config.samples.window_ms, config.samples.outage_ms = "eager", 7_000, 30_000
+    assert job_of("samples", config).options["table.exec.state.ttl"] == "44000 ms"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_addresses_are_no_part_of_a_job(job_of, name):
     config = Config()

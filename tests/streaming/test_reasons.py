@@ -16,10 +16,11 @@ from headrace.engine.clock import Clock
 from headrace.engine.events import Events
 from headrace.features.layout import FEATURE_SET, F, K
 from headrace.schemas.codec import Codec
-from headrace.schemas.reasons import DOOR, FEATURES, REASONS, SAMPLES, TRAIN, VECTORS
+from headrace.schemas.reasons import DOOR, FEATURES, INGEST, REASONS, SAMPLES, TRAIN, VECTORS
 from headrace.streaming.samples import inserts
 from tests.headrace.test_dead_letters import Broker
 from tests.schemas.test_codec import Texts, message
+from tests.streaming import test_ingest as ingests
 from tests.streaming.test_stages import NOW, Letters, encoded, event, learner, run, sample_columns, stage  # noqa: F401
 
 TOP = Path(__file__).parents[2]
@@ -80,9 +81,11 @@ DOORS = {
 HUGE = np.full(F, 3e38, np.float32).tobytes()
 # reason -> what makes the samples of offsets 4, 5, 6 bad at 5
 SAMPLE_COLUMNS = {
-    "foreign_sample": lambda columns: columns[5].__setitem__(1, "other@2"), "bad_sample": lambda columns: columns[3].__setitem__(1, np.nan),
-    "non_finite_gradient": lambda columns: (columns[4].__setitem__(1, 1e10), columns[7].__setitem__(1, HUGE)),
+    "foreign_sample": lambda columns: columns[7].__setitem__(1, "other@2"), "bad_sample": lambda columns: columns[5].__setitem__(1, np.nan),
+    "non_finite_gradient": lambda columns: (columns[6].__setitem__(1, 1e10), columns[9].__setitem__(1, HUGE)),
 }
+# reason -> bytes of a topic that is ingested; those that others say too are in test_unwrap.py and test_ingest_rows.py
+THEIRS = {"not_json": b"{", "bad_envelope": b'{"op": "x"}'}
 SQL = ("late", "no_exposure")
 ELSEWHERE = ("poison", "poison_sample", "poison_touch", "resent")
 
@@ -94,7 +97,7 @@ def only(stage):  # noqa: F811
 
 
 def test_every_code_has_its_test():
-    known = [*MESSAGES, *EVENTS, *WRITERS, *DOORS, *SAMPLE_COLUMNS, *SQL, *ELSEWHERE]
+    known = [*MESSAGES, *EVENTS, *WRITERS, *DOORS, *SAMPLE_COLUMNS, *THEIRS, *SQL, *ELSEWHERE]
     assert sorted(known) == sorted(REASONS) and len(REASONS) >= 25
 
 
@@ -139,6 +142,14 @@ def test_samples(learner, reason):  # noqa: F811
     assert only(made) == reason and made.dead_letters.sent[0][2] == 5 and TRAIN in REASONS[reason].seen
 
 
+@pytest.mark.parametrize("reason", THEIRS)
+def test_ingested_topics(reason):
+    made = ingests.stage(log := ingests.Log(), ingests.CHANGES)
+    ingests.run(made, [THEIRS[reason]])
+    (_, letter), = ingests.sent(log, "dead-letters")
+    assert letter["reason"] == reason and letter["detail"] and REASONS[reason].seen == (INGEST,)
+
+
 @pytest.mark.parametrize("reason", SQL)
 def test_what_the_samples_job_says_itself(reason):
     """Its SQL says no other; tests/end_to_end/test_dead_letters.py has it say both."""
@@ -148,7 +159,7 @@ def test_what_the_samples_job_says_itself(reason):
 
 def test_poison_of_each_stage(stage, learner):  # noqa: F811
     """What leads to them is in test_quarantine.py and test_stages.py; here is that the table knows who says them."""
-    assert [REASONS[code].seen for code in ("poison", "poison_sample", "poison_touch")] == [(FEATURES,), (TRAIN,), (VECTORS,)]
+    assert [REASONS[code].seen for code in ("poison", "poison_sample", "poison_touch")] == [(FEATURES, INGEST), (TRAIN,), (VECTORS,)]
 
     def failing(*_):
         raise KeyError("no")

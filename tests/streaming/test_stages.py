@@ -84,6 +84,11 @@ def encoded(stage, *events):
     return [stage.interactions.encode(one) for one in events]
 
 
+def lies(n):
+    """Where n records of a stage's topic lie."""
+    return pd.Series([0] * n, dtype="int32"), pd.Series(range(n), dtype="int64")
+
+
 def test_impressions_are_frozen_before_their_own_click(stage):
     first, click, second = run(stage, encoded(stage, event(), event("click"), event(ts_ms=NOW + 1)), append_ms=NOW + 10)
     assert (first[1]["source"], first[1]["partition"], first[1]["offset"]) == (7, 3, 0) and first[0] == b"u"
@@ -182,7 +187,7 @@ def sample_columns(offsets, users, feature_set=FEATURE_SET):
     keys = np.tile(np.arange(F, dtype=np.uint64), (n, 1))
     keys[:, SLOTS.index("user_id")] = users
     causes = [pd.Series([7] * n, dtype="int32"), pd.Series([0] * n, dtype="int32"), pd.Series(offsets, dtype="int64")]
-    return [*causes, pd.Series([1.0, 0.0] * n)[:n],
+    return [*lies(n), *causes, pd.Series([1.0, 0.0] * n)[:n],
             pd.Series([1.0] * n), pd.Series([feature_set] * n), pd.Series([row.tobytes() for row in keys]),
             pd.Series([np.ones(F, np.float32).tobytes()] * n), pd.Series([np.full(K, 0.5, np.float32).tobytes()] * n),
             pd.Series([NOW - offset % 5 for offset in offsets], dtype="int64")]
@@ -207,13 +212,13 @@ def test_samples_that_cannot_be_learnt_are_dead_letters_and_the_rest_is_learnt(l
     stage, shards = learner
     letters = with_letters(stage)
     columns = sample_columns(range(8), [1, 1, 2, 2, 3, 3, 4, 1])
-    columns[3][1] = np.nan
-    columns[4][2] = np.inf
-    columns[5][0] = "other@2"
-    columns[6][3] = b"short"
-    columns[7][4] = np.full(F, np.inf, np.float32).tobytes()
-    columns[8][5] = np.full(K, np.nan, np.float32).tobytes()
-    columns[7][6], columns[4][6] = np.full(F, 3e38, np.float32).tobytes(), 1e10
+    columns[5][1] = np.nan
+    columns[6][2] = np.inf
+    columns[7][0] = "other@2"
+    columns[8][3] = b"short"
+    columns[9][4] = np.full(F, np.inf, np.float32).tobytes()
+    columns[10][5] = np.full(K, np.nan, np.float32).tobytes()
+    columns[9][6], columns[6][6] = np.full(F, 3e38, np.float32).tobytes(), 1e10
     with np.errstate(all="ignore"):
         frame = stage.eval(*columns)
     told = {offset: (topic, partition, reason) for topic, partition, offset, reason, _, _ in letters.sent}
@@ -316,7 +321,7 @@ def test_an_id_twice_in_a_batch_gives_one_vector(tmp_path):
 
     stage, shards = Vectorize(ADDRESSES, "fm"), Shards()
     stage.features, stage.parameters, stage.newest = Service(), shards, 0
-    frame = stage.eval(pd.Series(["user", "item", "user"]), pd.Series(["1", "1", "1"]), pd.Series([NOW] * 3, dtype="int64"))
+    frame = stage.eval(*lies(3), pd.Series(["user", "item", "user"]), pd.Series(["1", "1", "1"]), pd.Series([NOW] * 3, dtype="int64"))
     assert [vector is not None for vector in frame["vector"]] == [False, True, True]
     assert np.frombuffer(frame["vector"][2], np.float32).tolist() == [0.0] * 8 + [1.0] and (SIDE == 1).any()
     assert frame["sequence"].tolist() == [0, 5, 5]
@@ -332,7 +337,7 @@ def test_a_touch_that_fails_alone_is_poison_and_the_other_vectors_are_made():
         return np.ones((len(ids), 9), np.float32), 4
 
     stage._vectors = vectors
-    frame = stage.eval(pd.Series(["user", "item", "user"]), pd.Series(["1", "2", "3"]), pd.Series([NOW] * 3, dtype="int64"))
+    frame = stage.eval(*lies(3), pd.Series(["user", "item", "user"]), pd.Series(["1", "2", "3"]), pd.Series([NOW] * 3, dtype="int64"))
     assert [vector is not None for vector in frame["vector"]] == [True, False, True] and frame["sequence"].tolist() == [4, 0, 4]
     (topic, partition, offset, reason, detail, _), = letters.sent
     assert (topic, partition, offset, reason) == ("touched.fm", -1, -1, "poison_touch") and "item '2'" in detail and "no row" in detail
