@@ -14,8 +14,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from headrace.engine.access import Access, InFlight, Near
 from headrace.engine.clock import ClockFixed
+from headrace.engine.console.desk import Desk
+from headrace.engine.console.routes import mount, scopes
 from headrace.engine.events import Events
+from headrace.engine.keys import Keys
 from headrace.engine.limits import BodyLimit, Measured
 from headrace.engine.recommend import RECALL_MAX, Engine
 from headrace.rpc.errors import Refused, RpcError, Unavailable
@@ -24,11 +28,12 @@ from headrace.schemas.interaction import CONTEXT_MAX, TS_MS_MAX, TS_MS_MIN
 log = logging.getLogger(__name__)
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
-UserQuery = Annotated[str, Query(min_length=1, max_length=256, description="User id.")]
+UserQuery = Annotated[str, Query(min_length=1, max_length=256, description="Id.")]
 KQuery = Annotated[int, Query(ge=1, le=RECALL_MAX, description="How many.")]
 Scene = Annotated[str, Query(max_length=64, description="Place in the product.")]
 ContextQuery = Annotated[Sequence[str], Query(max_length=CONTEXT_MAX, description="Context features, each field=value.")]
 TsMs = Annotated[int, Field(ge=TS_MS_MIN, le=TS_MS_MAX)]
+TsMsQuery = Annotated[int | None, Query(ge=TS_MS_MIN, le=TS_MS_MAX, description="Event time, which makes the answer repeatable.")]
 EVENTS_MAX = 1000
 
 
@@ -70,14 +75,23 @@ class BadInput(Exception):
         self.field = field
 
 
-def app(engine: Engine, events: Events, registry: CollectorRegistry, body_bytes_max: int = 1 << 20) -> FastAPI:
-    """The application over `engine` and `events`; figures of requests go to `registry`, which /metrics shows."""
+def app(engine: Engine, events: Events, registry: CollectorRegistry, body_bytes_max: int = 1 << 20, requests_max: int = 256,
+        keys: Keys | None = None, desk: Desk | None = None) -> FastAPI:
+    """The application over `engine` and `events`; figures of requests go to `registry`, for /metrics. With `keys` callers need one; with
+    `desk` there are pages at the root."""
     api = FastAPI(title="headrace engine", description="Events in, recommendations out.", docs_url=None, redoc_url=None)
     _recommendations(api, engine)
     _ingest(api, engine, events)
     _operations(api, engine, registry)
+    if desk is not None:
+        mount(api, desk)
     _errors(api)
+    api.add_middleware(InFlight, requests_max=requests_max)  # within the next: a body that is still on its way takes no place
     api.add_middleware(BodyLimit, bytes_max=body_bytes_max)
+    if keys is not None:
+        api.add_middleware(Access, keys=keys, pages=scopes() if desk is not None else {})  # before a body is read
+    else:
+        api.add_middleware(Near)
     api.add_middleware(Measured, registry=registry)
     return api
 
@@ -99,6 +113,12 @@ def _recommendations(api: FastAPI, engine: Engine) -> None:
     def similar(item: UserQuery, k: KQuery = 10) -> dict[str, Any]:
         """The k items nearest to an item's vector."""
         return engine.similar(_text("item", item), k)
+
+    @api.get("/features")
+    def features(user: UserQuery, item: UserQuery, context: ContextQuery = (), ts_ms: TsMsQuery = None) -> dict[str, Any]:
+        """What the ranker sees of a user and an item; nothing is written."""
+        fields = _fields([tuple(field.partition("=")[::2]) for field in context])
+        return engine.features(_text("user", user), _text("item", item), fields, ts_ms)
 
     @api.post("/recall")
     def recall_many(query: RecallQuery) -> dict[str, Any]:
@@ -190,7 +210,9 @@ def _errors(api: FastAPI) -> None:
 
     @api.exception_handler(HTTPException)
     def http(_: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail), "/openapi.json lists the routes")
+        unread = error.status_code == 400  # FastAPI's own, of a body that Python's parser gives up on: not UTF-8, or nested too deeply
+        return answer(error.status_code, str(error.detail), "send the body as JSON in UTF-8, nested less than 1,000 deep" if unread
+                      else "/openapi.json lists the routes", **({"field": "body"} if unread else {}))
 
     @api.exception_handler(Exception)
     def defect(_: Request, error: Exception) -> JSONResponse:

@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace.engine.ranking import Ranked
 from headrace.engine.upstream import Upstream
+from headrace.features.client import Assembled
 from headrace.features.layout import SLOTS
 from headrace.models.catalog import Model
 from headrace.rpc.freshness import Newest
@@ -25,6 +26,13 @@ def contributions(ranked: Ranked, at: Sequence[int], model: Model, upstream: Ups
     return [[{"slot": SLOTS[f], "key": str(keys[i, f]), "name": names[int(keys[i, f])], "value": float(values[i, f]),
               "linear": float(linear[i, f]), "pairs": float(pairs[i, f])}
              for f in range(keys.shape[1]) if values[i, f] != 0] for i in range(len(chosen))]
+
+
+def seen(assembled: Assembled, at: int, upstream: Upstream) -> list[dict[str, Any]]:
+    """Every slot with a value of row `at`: slot, key, name, value."""
+    keys, values = assembled.keys[at], assembled.values[at]
+    names = upstream.features.resolve(keys)
+    return [{"slot": SLOTS[f], "key": str(keys[f]), "name": names[f], "value": float(values[f])} for f in np.flatnonzero(values).tolist()]
 
 
 def told(newest: Newest | None) -> dict[str, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -14,11 +15,20 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class BodyLimit:
-    """Reads a body before the application sees it, and answers 413 as soon as it is longer than `bytes_max`, said or not."""
+async def turn_away(send: Send, status: int, error: str, following: str, *headers: tuple[bytes, bytes], **more: str) -> None:
+    """Answer with JSON {error, next} before the application sees a request."""
+    body = json.dumps({"error": error, "next": following, **more}).encode()
+    await send({"type": "http.response.start", "status": status, "headers": [
+        (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]})
+    await send({"type": "http.response.body", "body": body})
 
-    def __init__(self, app: Any, bytes_max: int = 1 << 20) -> None:
-        self._app, self._bytes_max = app, bytes_max
+
+class BodyLimit:
+    """Reads a body before the application sees it, and answers 413 as soon as it is longer than `bytes_max`, said or not, and 408 when it
+    is not whole within `body_s` seconds."""
+
+    def __init__(self, app: Any, bytes_max: int = 1 << 20, body_s: float = 20.0) -> None:
+        self._app, self._bytes_max, self._body_s = app, bytes_max, body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -28,9 +38,13 @@ class BodyLimit:
         if said.isdigit() and int(said) > self._bytes_max:
             await self._refuse(send)
             return
-        body, more = bytearray(), True
+        body, more, ends = bytearray(), True, time.monotonic() + self._body_s
         while more:
-            message = await receive()
+            try:
+                message = await asyncio.wait_for(receive(), ends - time.monotonic())
+            except asyncio.TimeoutError:
+                await self._refuse(send, 408, f"the body was not whole within {self._body_s:g} s")
+                return
             if message["type"] == "http.disconnect":
                 return
             body += message.get("body", b"")
@@ -49,12 +63,9 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, send: Send) -> None:
-        error = f"the body is longer than {self._bytes_max} bytes"
-        body = json.dumps({"error": error, "field": "body", "next": "send smaller batches"}).encode()
-        await send({"type": "http.response.start", "status": 413, "headers": [
-            (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]})
-        await send({"type": "http.response.body", "body": body})
+    async def _refuse(self, send: Send, status: int = 413, error: str = "") -> None:
+        await turn_away(send, status, error or f"the body is longer than {self._bytes_max} bytes", "send smaller batches",
+                        (b"connection", b"close"), field="body")
 
 
 class Measured:

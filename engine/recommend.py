@@ -10,7 +10,7 @@ import numpy as np
 
 from headrace.ann.client import Nearest
 from headrace.engine.clock import Clock
-from headrace.engine.explain import contributions, state, told
+from headrace.engine.explain import contributions, seen, state, told
 from headrace.engine.exposures import Keyed, impressions
 from headrace.engine.ranking import Ranker
 from headrace.engine.upstream import Upstream
@@ -102,6 +102,14 @@ class Engine:
         ranked = self._ranker.score(user, items, context, at_ms)
         rows = [{"item_id": item, "score": float(p)} for item, p in zip(items, ranked.probabilities, strict=True)]
         return {"user": user, "ts_ms": at_ms, "items": rows, **state(ranked, self._upstream.model)}
+
+    def features(self, user: str, item: str, context: Mapping[str, str], ts_ms: int | None) -> dict[str, Any]:
+        """What the ranker sees of the two; no trace is left. `ts_ms` fixes the time that features are read at."""
+        at_ms = self.clock.peek() if ts_ms is None else ts_ms
+        keys = np.array([feature_key("item_id", item)], np.uint64)
+        assembled = self._upstream.assemble(feature_key("user_id", user), keys, context, at_ms)
+        return {"user": user, "item": item, "ts_ms": at_ms, "slots": seen(assembled, 0, self._upstream),
+                "features_sequence": assembled.sequence}
 
     def missing(self) -> str:
         """"" when everything below answers, else what does not."""

@@ -45,8 +45,8 @@ class RingKey(NamedTuple):
 class Ring:
     """Applied offsets of one RingKey: a window of `length` bits that ends at the page of the highest offset marked.
 
-    `first_page`: pages before it were dropped. It is kept with the pages, because a ring that is opened with a longer length knows no more
-    of them than before.
+    `first_page`: pages before it were dropped, with `dropped` bits set. Both are kept with the pages: a ring that is opened with a longer
+    length knows no more of them than before, and what was ever applied can still be counted.
     """
 
     def __init__(self, length: int) -> None:
@@ -54,7 +54,7 @@ class Ring:
         self.length = length
         self.pages: dict[int, np.ndarray] = {}
         self.head_page = -1
-        self.first_page = 0
+        self.first_page = self.dropped = 0
 
     @property
     def floor(self) -> int:
@@ -88,7 +88,7 @@ class Ring:
             self.head_page = max(touched)
             self.first_page = self.floor // PAGE_BITS
             for page in [page for page in self.pages if page < self.first_page]:
-                del self.pages[page]
+                self.dropped += _bits(self.pages.pop(page))
         return touched
 
     @property
@@ -100,8 +100,8 @@ class Ring:
         return self.head_page * PAGE_BITS + word * 64 + int(self.pages[self.head_page][word]).bit_length() - 1
 
     def count(self) -> int:
-        """Bits set within the ring (all that was ever applied, as long as the ring has not moved)."""
-        return int(sum(int(np.unpackbits(page.view(np.uint8)).sum()) for page in self.pages.values()))
+        """All that was ever applied: bits set within the ring, and those that it has moved past."""
+        return self.dropped + sum(_bits(page) for page in self.pages.values())
 
 
 class Rings:
@@ -157,15 +157,17 @@ class Rings:
         """Pages of the ring before it were dropped."""
         return self._rings[key].first_page
 
-    def restore_first(self, key: RingKey, page: int) -> None:
+    def restore_first(self, key: RingKey, page: int, dropped: int = 0) -> None:
         """Put back what `firsts` gave."""
-        self._rings.setdefault(key, Ring(self.length)).first_page = page
+        ring = self._rings.setdefault(key, Ring(self.length))
+        ring.first_page, ring.dropped = page, dropped
 
-    def firsts(self) -> Iterator[tuple[RingKey, int]]:
-        """The first page kept of every ring that has dropped pages, in a fixed order; they are written with the pages."""
+    def firsts(self) -> Iterator[tuple[RingKey, int, int]]:
+        """Of every ring that has dropped pages the first page kept and the bits dropped, in a fixed order, to be written with the pages."""
         for key in sorted(self._rings):
-            if self._rings[key].first_page:
-                yield key, self._rings[key].first_page
+            ring = self._rings[key]
+            if ring.first_page:
+                yield key, ring.first_page, ring.dropped
 
     def items(self) -> Iterator[tuple[RingKey, int, bytes]]:
         """Every page of every ring in a fixed order: what a snapshot holds."""
@@ -179,8 +181,12 @@ class Rings:
         return -1 if ring is None else ring.highest
 
     def count(self, scope: str, effect: str | None = None) -> int:
-        """Causes applied under `scope` (and `effect`)."""
+        """Causes ever applied under `scope` (and `effect`)."""
         return sum(ring.count() for key, ring in self._rings.items() if key.scope == scope and effect in (None, key.effect))
+
+
+def _bits(page: np.ndarray) -> int:
+    return int(np.unpackbits(page.view(np.uint8)).sum())
 
 
 def _groups(scope: str, effect: str, causes: Causes) -> Iterator[tuple[RingKey, np.ndarray]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import flight
 
-from headrace.rpc.errors import BY_CODE, Internal, Unavailable
+from headrace.rpc import access
+from headrace.rpc.errors import BY_CODE, Forbidden, Internal, Unavailable
 from headrace.rpc.memory import keep_freed
 from headrace.rpc.message import SCHEMA, Arrays, Header, decode, encode
 
@@ -31,6 +33,7 @@ class Client:
         keep_freed()
         self.address = address
         self._timeout_s = timeout_s
+        self._access = access.used()
         self._lock = threading.Lock()
         self._flight: flight.FlightClient | None = None
         self._streams: dict[str, tuple[Any, Any, float]] = {}
@@ -74,6 +77,8 @@ class Client:
         """End a call that failed: the streams are no good any more. Raises Unavailable for what says that nobody answers."""
         self._forget()
         self._lock.release()
+        if isinstance(error, flight.FlightUnauthenticatedError):
+            raise Forbidden(f"{self.address} ({verb}) does not take our token: look at rpc.token_file here and there") from None
         if isinstance(error, (flight.FlightError, pa.ArrowException, StopIteration, OSError)):
             raise Unavailable(f"{self.address} ({verb}): {str(error).splitlines()[0][:200] or type(error).__name__}") from None
 
@@ -101,12 +106,19 @@ class Client:
         if held is not None:
             _close(held[0])
         if self._flight is None:
-            self._flight = flight.FlightClient(f"grpc://{self.address}", generic_options=_OPTIONS)
+            self._flight = self._connected()
+        shown = [(b"authorization", f"Bearer {self._access.token}".encode())] if self._access.token else []
         writer, reader = self._flight.do_exchange(flight.FlightDescriptor.for_command(verb.encode()),
-                                                  flight.FlightCallOptions(timeout=2 * self._timeout_s))
+                                                  flight.FlightCallOptions(timeout=2 * self._timeout_s, headers=shown))
         writer.begin(SCHEMA)
         self._streams[verb] = (writer, reader, now)
         return writer, reader
+
+    def _connected(self) -> flight.FlightClient:
+        if not self._access.tls:
+            return flight.FlightClient(f"grpc://{self.address}", generic_options=_OPTIONS)
+        roots = {"tls_root_certs": Path(self._access.ca).read_bytes()} if self._access.ca else {}
+        return flight.FlightClient(f"grpc+tls://{self.address}", generic_options=_OPTIONS, **roots)
 
     def _forget(self) -> None:
         for writer, _, _ in self._streams.values():

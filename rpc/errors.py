@@ -39,10 +39,17 @@ class Unavailable(RpcError):
     code = "unavailable"
 
 
+class Forbidden(RpcError):
+    """The server asks for a token, and this one is not its: rpc.token_file must be the same for all processes of a deployment."""
+
+    code = "forbidden"
+
+
 class Internal(RpcError):
     """A defect of the server: its log has the traceback under the number given."""
 
     code = "internal"
 
 
-BY_CODE: dict[str, type[RpcError]] = {kind.code: kind for kind in (BadMessage, UnknownVerb, Refused, TooOld, Unavailable, Internal)}
+BY_CODE: dict[str, type[RpcError]] = {kind.code: kind for kind in (BadMessage, UnknownVerb, Refused, TooOld, Unavailable, Forbidden,
+                                                                Internal)}

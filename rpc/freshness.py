@@ -77,6 +77,11 @@ class Hop:
                 self._ages.append(max(0.0, age_ms))
                 self._count += 1
 
+    @property
+    def count(self) -> int:
+        """Times that a newer cause arrived."""
+        return self._count
+
     def quantiles_ms(self) -> dict[float, float]:
         """{0.5: ms, 0.99: ms}; empty before the first."""
         with self._lock:

@@ -74,4 +74,23 @@ def test_operations(world):
     metrics = world.http.get("/metrics").text
     assert 'headrace_engine_request_seconds_count{route="/recommend",status="200"} 1.0' in metrics
     assert set(world.http.get("/openapi.json").json()["paths"]) == {
-        "/recommend", "/recall", "/similar", "/score", "/events", "/clock", "/healthz", "/ready"}
+        "/recommend", "/recall", "/similar", "/score", "/features", "/events", "/clock", "/healthz", "/ready"}
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("body", [
+    DEEP, '{"a":' * 100_000 + "1" + "}" * 100_000, f'{{"user_id": "u", "item_id": "i", "action": "click", "context": {DEEP}}}',
+    '{"user_id": "u", "item_id": "i", "action": "click", "value": 1e999}', "1e999", '"\\ud800"', '{"\\ud800": 1}', "[1e999, null, 3]",
+    '{"user_id": "\\ud800", "item_id": "i", "action": "click"}', '{"user_id": {"$ne": 1}, "item_id": "i", "action": "click"}',
+    "\x00", "NaN", '{"user_id": "u", "item_id": "i", "action": "click", "ts_ms": 1e999}', "9" * 5000, "\ufeff{}",
+], ids=lambda body: f"{body[:24]!r} {len(body)}")
+@pytest.mark.parametrize("path", ["/events", "/score", "/recall", "/clock"])
+def test_what_breaks_parsers_is_a_json_error(world, path, body):
+    answer = world.http.post(path, content=body.encode("utf-8", "surrogatepass"), headers={"content-type": "application/json"})
+    told = answer.json()
+    assert answer.status_code in (400, 422) or (path == "/events" and answer.status_code == 207), answer.text[:300]
+    assert answer.status_code != 400 or "body" in told["next"]
+    assert "Traceback" not in answer.text and ("error" in told or told["refused"] == len(told["verdicts"]))
+    assert not world.sent

@@ -1,5 +1,8 @@
 """An engine over real rpc servers on free ports, whose verbs answer from memory."""
 
+import asyncio
+
+import httpx
 import numpy as np
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
@@ -29,7 +32,7 @@ class World:
     """Users u1 (has read i0 and i1, has a vector) and u2 (known, no vector); items i0 to i29, all but i29 with a vector, i5 popular."""
 
     def __init__(self, folder):
-        self.wall_ms = WALL_MS
+        self.wall_ms, self.sequence = WALL_MS, 17
         self.impressions, self.sent, self.undelivered = [], [], {}
         self.rows = {feature_key("item_id", item): np.array([n / 10, 0.1 * n, 1.0], np.float32) for n, item in enumerate(ITEMS)}
         self.rows[feature_key("user_id", "u1")] = np.array([0.5, 0.5, -0.2], np.float32)
@@ -98,7 +101,21 @@ class World:
         assert (header["model"], header["table"]) == ("fm", "weights")
         held = {1: np.array([-0.5, 0, 0], np.float32), **self.rows}
         values = [held.get(key, np.zeros(3, np.float32)) for key in arrays["keys"].tolist()]
-        return {"sequence": 17, "age_ms": 12, "newest": [7, 1, 30, 1000]}, {"values": np.stack(values)}
+        return {"sequence": self.sequence, "age_ms": 12, "newest": [7, 1, 30, 1000]}, {"values": np.stack(values)}
 
     def _stats(self, header, arrays):
         return {}, {}
+
+
+class InProcess(httpx.BaseTransport):
+    """Requests handed to the application, without a socket."""
+
+    def __init__(self, app):
+        self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False))
+
+    def handle_request(self, request):
+        async def asked():
+            answer = await self._http.request(request.method, request.url, content=request.read(), headers=request.headers)
+            return httpx.Response(answer.status_code, content=answer.content, headers=answer.headers)
+
+        return asyncio.run(asked())

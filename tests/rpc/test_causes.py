@@ -50,16 +50,27 @@ def test_restored_pages_answer_as_before():
     assert again.count("fm@1") == rings.count("fm@1", "click") == 3
 
 
+def test_what_the_ring_has_moved_past_is_still_counted():
+    rings, sent = Rings(2 * PAGE_BITS), 0
+    for first in range(0, 9 * PAGE_BITS, 1000):
+        offsets = np.arange(first, first + 1000, 3)
+        rings.mark("s", "e", Causes(np.full(len(offsets), 1, np.int32), np.zeros(len(offsets), np.int32), offsets))
+        sent += len(offsets)
+        assert rings.count("s") == sent
+    assert sum(np.unpackbits(np.frombuffer(data, np.uint8)).sum() for _, _, data in rings.items()) < sent / 3
+
+
 def test_a_ring_opened_longer_does_not_take_dropped_pages_for_new():
     rings, key = Rings(PAGE_BITS), RingKey("fm@1", 7, 0, "click")
     rings.mark("fm@1", "click", causes((7, 0, 5), (7, 1, 5)))
     rings.mark("fm@1", "click", causes((7, 0, 2 * PAGE_BITS)))
-    assert list(rings.firsts()) == [(key, 2)]
+    assert list(rings.firsts()) == [(key, 2, 1)]
     longer = Rings(4 * PAGE_BITS)
     for kept, page, data in rings.items():
         longer.restore(kept, page, data)
-    for kept, page in rings.firsts():
-        longer.restore_first(kept, page)
+    for kept, page, dropped in rings.firsts():
+        longer.restore_first(kept, page, dropped)
+    assert longer.count("fm@1") == rings.count("fm@1") == 3
     asked = causes((7, 0, 5), (7, 0, 2 * PAGE_BITS), (7, 0, 2 * PAGE_BITS + 1), (7, 1, 5))
     assert longer.check("fm@1", "click", asked).tolist() == [OLD, APPLIED, NEW, APPLIED]
     longer.mark("fm@1", "click", causes((7, 0, 5 * PAGE_BITS)))

@@ -163,10 +163,3 @@ def test_a_server_that_died_and_came_back_is_found_again():
     client.close()
     again.shutdown()
     owner.stop()
-
-
-def test_other_hosts_than_loopback_are_refused():
-    with pytest.raises(ValueError, match="tokens and TLS are not built yet"):
-        Server("0.0.0.0", 0, {}, Owner())
-
-
