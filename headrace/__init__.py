@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headrace.api import Client, EngineError
+    from headrace.api import AsyncClient, Client, EngineError
 
-__all__ = ["Client", "EngineError"]
+__all__ = ["AsyncClient", "Client", "EngineError"]
 __version__ = "0.1.0"
 
 

@@ -57,7 +57,7 @@ def from_samples(config: Config, model: Model, since_ms: int | None = None, move
     from headrace import kafka
     from headrace.serve import Codecs
 
-    bootstrap = config.kafka.bootstrap
+    bootstrap = config.kafka.cluster
     stop = {partition: high for partition, (_, high) in kafka.watermarks(bootstrap, "samples").items()}
     start = kafka.since(bootstrap, "samples", since_ms) if since_ms is not None else {}
     report = Report(model.name)

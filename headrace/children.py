@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from headrace import broker, flink, java
+from headrace import access, broker, flink, java
 from headrace.config import PREFIX, Config
 from headrace.ports import any_free
 from headrace.processes import Child
@@ -31,8 +31,12 @@ def chosen(only: str) -> tuple[str, ...]:
 def children(config: Config, parts: tuple[str, ...], settings: Path) -> list[Child]:
     """In the order in which they are stopped from behind: who writes to Kafka goes before it. External parts are left out.
 
-    `settings`: the file with `config` that the roles read. Raises what broker.prepare and flink.prepare raise.
+    `settings`: the file with `config` that the roles read. Raises what broker.prepare and flink.prepare raise, and ConfigError for an
+    engine that may not serve where it is asked to.
     """
+    if "engine" in parts:
+        access.check(config.engine)  # here too: its process would die, and be started again, many times
+    access.check_services(config)
     made: list[Child] = []
     if "kafka" in parts and not config.kafka.external:
         made.append(Child("kafka", broker.prepare(config), java.environment(), lambda: broker.ready(config), 0, config.kafka.bootstrap))
@@ -75,7 +79,7 @@ def _local(port: int) -> str:
 def _ready(health: str) -> str:
     """"" when HEALTH/ready says yes, else what is missing."""
     try:
-        answer = httpx.get(f"{health}/ready", timeout=1.0)
+        answer = httpx.get(f"{health}/ready", timeout=1.0, verify=False)  # our own child, whose certificate may name another host
     except httpx.HTTPError:
         return f"nobody answers at {health}"
     return "" if answer.status_code == 200 else answer.text[:200]

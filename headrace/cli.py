@@ -21,8 +21,10 @@ COMMANDS = {
     "dead-letters": ("headrace.commands.dead_letters:app", "List, show and send again what was refused."),
     "trace": ("headrace.commands.trace:command", "One sample's way through every process, with times."),
     "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
+    "ingest": ("headrace.commands.ingest:command", "Read a topic that others write: JSON, Avro, Debezium."),
     "offline": ("headrace.commands.offline:command", "Learn a log in this process, without Kafka and Flink."),
     "backfill": ("headrace.commands.backfill:app", "Learn what parameter shards lack, from samples or a file."),
+    "ps": ("headrace.commands.ps:app", "The parameter server: what it holds, another number of shards, copies."),
     "emit": ("headrace.commands.emit:command", "Send a few interactions."),
     "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),
     "simulate": ("headrace.commands.simulate:command", "A seeded world of users: a log with its truth, or live requests."),
@@ -31,11 +33,18 @@ COMMANDS = {
     "verify": ("headrace.commands.verify:app", "Prove that nothing is lost or doubled, whatever dies."),
     "doctor": ("headrace.commands.doctor:command", "Say what is here, what is not, and what to do."),
     "jars": ("headrace.commands.jars:app", "Fetch the stack's jars, or lock them anew."),
+    "connect": ("headrace.commands.connect:app", "Try an existing Kafka, registry and Flink; write secrets for Flink's hosts."),
     "config": ("headrace.commands.config:app", "Show the configuration."),
+    "keys": ("headrace.commands.keys:app", "API keys of the engine."),
     "version": ("headrace.commands.version:command", "Print the version."),
 }
 # Errors of what was asked for, against errors of the world (1).
-ASKED = {"UnknownReason", "BadPlace", "BadAge", "ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress", "TopicMismatch"}
+ASKED = {"KeysError", "UnknownReason", "BadPlace", "BadAge", "ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress",
+         "TopicMismatch", "ReshardError", "BackupError", "IngestError", "SourceError", "MappingError"}
+
+
+class CommandAbsent(Exception):
+    """A command whose packages are not installed; the message says what to install."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,6 +56,11 @@ def main(arguments: list[str] | None = None) -> None:
         _app(next((argument for argument in arguments if not argument.startswith("-")), ""))(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "headrace").split(".")[0] == "headrace":
+            raise
+        typer.echo(f"error: {_needs(' '.join(arguments[:2]), error)}", err=True)
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise
@@ -84,16 +98,11 @@ def _load(name: str, where: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        return _absent(f"`headrace {name}` is not built yet" if error.name == module else
-                       f"`headrace {name}` needs the package {error.name}: run `make setup`, or pip install 'headrace[local]'")
+        raise CommandAbsent(f"`headrace {name}` is not built yet" if error.name == module else _needs(name, error)) from None
 
 
-def _absent(text: str) -> Callable[[], None]:
-    def command() -> None:
-        typer.echo(f"error: {text}", err=True)
-        raise typer.Exit(1)
-
-    return command
+def _needs(called: str, error: ModuleNotFoundError) -> str:
+    return f"`headrace {called}` needs the package {error.name}: run `make setup`, or pip install 'headrace[local]'"
 
 
 def _named(name: str) -> Callable[[], None]:

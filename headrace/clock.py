@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 import httpx
+
+from headrace.api import bearer
 
 AHEAD_MS = 5000  # the stack's clock runs on while a replay prepares
 
@@ -30,9 +33,10 @@ class State:
 class StackClock:
     """GET and POST {engine}/clock."""
 
-    def __init__(self, url: str, client: httpx.Client | None = None) -> None:
+    def __init__(self, url: str, client: httpx.Client | None = None, key: str | None = None, verify: ssl.SSLContext | bool = True) -> None:
         self._url = url.rstrip("/") + "/clock"
-        self._client = client or httpx.Client(timeout=10.0, trust_env=False)  # no proxy to a loopback address
+        # No proxy to a loopback address.
+        self._client = client or httpx.Client(timeout=10.0, trust_env=False, headers=bearer(key), verify=verify)
 
     def state(self) -> State:
         """Raises EngineUnavailable."""
@@ -67,11 +71,11 @@ def agree(state: State, mode: Literal["log", "now"], first_ts_ms: int, last_ts_m
     if state.mode is not None and state.mode != mode:
         way = "--clock now" if state.mode == "now" else "--clock log"
         raise ClockRefused(f"this stack runs on the clock {state.mode!r}, and a stack has one clock a run: replay with {way}, "
-                           "or start a stack with a new data dir (`headrace up --data DIR`)")
+                           "or start a stack with a new data dir (`headrace up --data DIR`, and --data DIR with every command after it)")
     if mode == "log" and state.ts_ms is not None and state.mode == "log" and first_ts_ms < state.ts_ms + AHEAD_MS:
         raise ClockRefused(f"the stack's event time is {text_of(state.ts_ms)} and {file} runs from {text_of(first_ts_ms)} to "
                            f"{text_of(last_ts_ms)}: what lies before the stack's time would be late. Replay it into a stack with a "
-                           "new data dir (`headrace up --data DIR`), or with --clock now into a stack that runs on now")
+                           "new data dir (`headrace up --data DIR`, and --data DIR with every command after it)")
 
 
 def text_of(ts_ms: int) -> str:

@@ -12,67 +12,43 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+
+from headrace.connections import PREFIX, ConfigError, Kafka, Registry, Rpc, Section
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # CPython 3.10
     import tomli as tomllib
 
-PREFIX = "HEADRACE_"
 
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message says which key of which file, and what to write instead."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
-
-
-class Stack(_Section):
+class Stack(Section):
     """The local stack."""
 
     data_dir: Path = Field(Path(".headrace"), description="Logs, Kafka's data, shards and snapshots of the local stack.")
     restarts_max: int = Field(20, description="Restarts of one role within ten minutes before the supervisor gives up on it.")
 
 
-class Kafka(_Section):
-    """Kafka; `external` true: an existing cluster at `bootstrap`, the stack starts none."""
-
-    bootstrap: str = "127.0.0.1:19092"
-    controller_port: int = 19093
-    external: bool = False
-    partitions: int = Field(4, ge=1, description="Partitions of topics that headrace creates.")
-    heap_mb: int = 512
-
-
-class Registry(_Section):
-    """Schema registry; `external` true: an existing Confluent-compatible one at `url`."""
-
-    url: str = "http://127.0.0.1:19081"
-    external: bool = False
-
-
-class Flink(_Section):
+class Flink(Section):
     """Flink; `external` true: an existing session cluster at `url`."""
 
     url: str = "http://127.0.0.1:19088"
     external: bool = False
     parallelism: int = 1
     slots: int = 8
-    taskmanager_mb: int = 1600
+    taskmanager_mb: int = 2048
     jobmanager_mb: int = 768
     state_backend: Literal["hashmap", "rocksdb"] = Field("hashmap", description="hashmap: on the heap, fast; rocksdb: larger windows.")
     bundle_time_ms: int = Field(20, description="python.fn-execution.bundle.time: the latency of a Python stage.")
     batch_rows: int = Field(1024, description="python.fn-execution.arrow.batch.size.")
     train_batch_rows: int = Field(256, description="Rows of one push; smaller learns fresher, larger faster.")
     checkpoint_ms: int = 5000
+    secrets_dir: str = Field("", description="Folder on every host of an external cluster with what `headrace connect secrets` writes.")
     marks_dir: str = Field("", description="Folder on the workers' hosts for marks of what they touch, which outlive a dead worker; empty: "
                                            "DATA_DIR/marks, of an external cluster its temporary folder.")
 
 
-class Features(_Section):
+class Features(Section):
     """The feature service (one shard for now)."""
 
     address: str = "127.0.0.1:19120"
@@ -81,32 +57,36 @@ class Features(_Section):
     half_life_s: float = Field(86400.0 * 7, description="Half-life of decayed counts.")
 
 
-class Ps(_Section):
+class Ps(Section):
     """Training shards of the parameter server, one process an address."""
 
-    addresses: list[str] = ["127.0.0.1:19100", "127.0.0.1:19101"]
-    http_ports: list[int] = [19150, 19151]
+    addresses: list[str] = Field(["127.0.0.1:19100", "127.0.0.1:19101"])
+    http_ports: list[int] = Field([19150, 19151])
     ring_length: int = Field(1 << 22, description="Offsets a source partition that the applied ring remembers; a multiple of 4096.")
     rows_max: int = Field(20_000_000, description="Rows a table that address space is reserved for; memory is used as rows come.")
     publish_ms: int = Field(50, description="How often changed rows go to weights.MODEL.")
     snapshot_s: float = Field(60.0, description="How often a snapshot is taken and the log cut.")
+    durability: Literal["os", "fsync"] = Field("os", description="A push is answered when the operating system has it in the log (a kill"
+                                               " loses nothing), or when the disk has it (nor does a power failure).")
+    log_bytes_max: int = Field(4 << 30, ge=0, description="Of a shard's log: beyond it a snapshot is made at once, and pushes wait; 0:"
+                                                          " no bound.")
 
 
-class Replica(_Section):
+class Replica(Section):
     """A serving replica: folds weights.MODEL, weights only."""
 
     address: str = "127.0.0.1:19110"
     http_port: int = 19160
 
 
-class Ann(_Section):
+class Ann(Section):
     """Vectors by nearness."""
 
     address: str = "127.0.0.1:19130"
     http_port: int = 19180
 
 
-class Engine(_Section):
+class Engine(Section):
     """The HTTP front: events, recall, recommendations."""
 
     url: str = "http://127.0.0.1:19080"
@@ -116,9 +96,16 @@ class Engine(_Section):
         1000, ge=0, description="How far behind the clock now heartbeats lie under the strategy eager: an event may reach Kafka so much"
         " later than it is dated and is not late. Only negatives wait for it; under wait, where every sample would, it is 0.")
     event_bytes_max: int = Field(65536, description="Largest event accepted.")
+    requests_max: int = Field(256, ge=1, description="Requests answered at once; others get 503 and Retry-After.")
+    keys_file: Path | None = Field(None, description="Hashes of API keys (headrace keys): each caller then needs one. Addresses other than"
+                                   " loopback ask for it, and for TLS.")
+    tls_cert: Path | None = Field(None, description="PEM of the certificate and its chain; engine.url is then https.")
+    tls_key: Path | None = Field(None, description="PEM of its private key.")
+    tls_ca: Path | None = Field(None, description="PEM of the authority that our own commands trust; by default the system's.")
+    key_file: Path | None = Field(None, description="The API key that our own commands send (replay, demo, verify).")
 
 
-class Watch(_Section):
+class Watch(Section):
     """River as a peer on a share of the live stream, and its detectors of drift on ours; needs headrace[watch]."""
 
     enabled: bool = Field(False, description="Part of the local stack; the demo has it where River is installed.")
@@ -127,7 +114,7 @@ class Watch(_Section):
     rate_max: float = Field(1000.0, ge=1, description="Exposures a second at most.")
 
 
-class Samples(_Section):
+class Samples(Section):
     """How exposures and actions become samples."""
 
     strategy: Literal["wait", "eager"] = Field(
@@ -135,30 +122,46 @@ class Samples(_Section):
         " arrives, a negative at the close, for live traffic.")
     window_ms: int = Field(1000, ge=1, description="Attribution window: an action labels an exposure at most this much earlier.")
     out_of_orderness_ms: int = Field(200, ge=0, description="How far behind the newest event of its partition an event may lie.")
+    outage_ms: int = Field(60_000, ge=0, description="eager: an outage of so long costs no label; each second of it keeps a second of"
+                           " exposures, some 1 KB each, on the TaskManager's heap.")
     target: str = Field("click", description="Action that is learnt.")
 
 
-class Model(_Section):
+class Model(Section):
     """The model that is trained and served."""
 
     name: Literal["fm", "lr"] = "fm"
     version: int = 1
     factors: int = 8
-    optimizer: Literal["adagrad", "sgd", "ftrl"] = "adagrad"
+    optimizer: Literal["adagrad", "ftrl", "sgd", "momentum", "adam"] = "adagrad"
     learning_rate: float = 0.05
     l2: float = Field(0.005, description="L2 on the factors of the features present in a sample.")
     window_offsets: int = Field(16384, ge=256, description="Offsets of interactions a window of the progressive metrics spans.")
     init_scale: float = Field(0.01, description="Standard deviation of a new row's factors.")
+    clip_value: float = Field(0.0, ge=0, description="Bound of each coordinate of a gradient; 0 is none.")
+    clip_norm: float = Field(0.0, ge=0, description="Bound of the norm of a row's gradient; 0 is none.")
+    weight_bound: float = Field(0.0, ge=0, description="Bound of each weight; 0 is none.")
+    admission: Literal["none", "exact", "bloom"] = Field("none", description="Who gets a row: all, or who is counted admit_after times.")
+    admit_after: int = Field(2, ge=1, le=255, description="Pushes of a feature until it gets a row, under an admission.")
+    ttl_s: int = Field(0, ge=0, description="Event time after its last push at which a row goes; 0 is never.")
+    bytes_max: int = Field(0, ge=0, description="Memory of its rows on a shard, at which the least recently pushed go; 0: ps.rows_max rows,"
+                           " and then pushes are refused.")
+
+    @property
+    def room(self) -> dict[str, Any]:
+        """What ps/spec.py bounds."""
+        return self.model_dump(include={"clip_value", "clip_norm", "weight_bound", "admission", "admit_after", "ttl_s", "bytes_max"})
 
 
 MODELS: tuple[str, ...] = get_args(Model.model_fields["name"].annotation)
 
 
-class Config(_Section):
+class Config(Section):
     stack: Stack = Stack()
     kafka: Kafka = Kafka()
     registry: Registry = Registry()
     flink: Flink = Flink()
+    rpc: Rpc = Rpc()
     features: Features = Features()
     ps: Ps = Ps()
     replica: Replica = Replica()
@@ -206,16 +209,18 @@ def show(config: Config) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def _keys(section: _Section) -> list[str]:
+def _keys(section: Section) -> list[str]:
     lines: list[str] = []
     for key, value in section:
         note = type(section).model_fields[key].description
         lines += [f"# {note}"] if note else []
-        lines.append(f"{key} = {_literal(value)}")
+        lines.append(f"# {key} = (not set)" if value is None else f"{key} = {_literal(value)}")
     return lines
 
 
 def _literal(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(name)} = {json.dumps(one)}" for name, one in value.items()) + "}"
     return json.dumps(str(value) if isinstance(value, Path) else value)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from headrace import kafka
 from headrace.config import Config
 from headrace.kafka import Producer, Record
-from headrace.schemas.codec import Codec
+from headrace.schemas.codec import Codec, schema_name
 from headrace.schemas.errors import Malformed
 from headrace.schemas.reasons import REASONS
 from headrace.schemas.registry import RegistryClient
@@ -58,17 +58,27 @@ class Count:
 
 @dataclass
 class Resent:
-    """What a resend did: sent, sent by an earlier one, gone from their topic, without a place, and by reason what is not to be resent."""
+    """What a resend did: sent, sent by an earlier one, gone from their topic, without a place, of a topic that others write, and by reason
+    what is not to be resent."""
 
     sent: int = 0
     before: int = 0
     gone: int = 0
     nowhere: int = 0
+    foreign: int = 0
     refused: Counter[str] = field(default_factory=Counter)
 
 
 def place_of(letter: Letter) -> Place:
     return letter["topic"], letter["partition"], letter["offset"]
+
+
+def schema_of(topic: str) -> str | None:
+    """The schema of a topic of ours, None for one that others write."""
+    try:
+        return schema_name(topic)
+    except KeyError:
+        return None
 
 
 def _which(letter: Letter) -> tuple[Any, ...]:
@@ -112,6 +122,8 @@ def resend(log: Log, reasons: Sequence[str] | None = None, *, topic: str | None 
             result.refused[reason] += 1
         elif place[2] < 0:
             result.nowhere += 1
+        elif schema_of(place[0]) is None:
+            result.foreign += 1  # nothing is ever written into a topic that is only read here
         elif place in marked:
             result.before += 1
         else:
@@ -140,8 +152,8 @@ class Live:
     """A running stack's Kafka and registry."""
 
     def __init__(self, config: Config) -> None:
-        self._bootstrap = config.kafka.bootstrap
-        self._registry = RegistryClient(config.registry.url)
+        self._bootstrap = config.kafka.cluster
+        self._registry = RegistryClient(config.registry.access)
         self._letters = Codec(TOPIC, self._registry)
         self._codecs = {"interactions": Codec("interactions", self._registry)}
         self._made: Producer | None = None

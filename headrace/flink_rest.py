@@ -30,10 +30,19 @@ class FlinkRest:
         """Overview of all jobs that the cluster remembers: jid, name, state, start-time."""
         return self._call("GET", "/jobs/overview")["jobs"]
 
+    def overview(self) -> dict[str, Any]:
+        """The cluster's version, TaskManagers and slots."""
+        return self._call("GET", "/overview")
+
     def running(self) -> dict[str, dict[str, Any]]:
         """The newest job of each name that has not ended."""
         alive = sorted((job for job in self.jobs() if job["state"] not in TERMINAL), key=lambda job: job["start-time"])
         return {job["name"]: job for job in alive}
+
+    def states(self) -> dict[str, str]:
+        """The state of each name's newest job: of one that has not ended, where there is one."""
+        jobs = sorted(self.jobs(), key=lambda job: (job["state"] not in TERMINAL, job["start-time"]))
+        return {job["name"]: job["state"] for job in jobs}
 
     def ready(self, job: str) -> bool:
         """Every task of the job runs."""

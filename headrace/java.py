@@ -35,6 +35,8 @@ def executable() -> Path:
 def environment(**extra: str) -> dict[str, str]:
     """A child's environment: this one's, with JAVA_HOME and its bin folder first on PATH, without another Java's options, and `extra`."""
     env = inherited()
+    for name in [one for one in env if one.startswith("HEADRACE_") and one.endswith(("_PASSWORD", "_TOKEN"))]:
+        env.pop(name)  # a JVM, and what it starts, reads passwords from files
     for name in ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "KAFKA_OPTS", "FLINK_HOME", "FLINK_CONF_DIR"):
         env.pop(name, None)
     env["JAVA_HOME"] = str(home())

@@ -9,13 +9,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka import Producer as ConfluentProducer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
+from headrace.kafka_types import KafkaUnavailable, Record, TopicMismatch, Undelivered, WantedTopic, client_log, quiet_log
+from headrace.schemas.access import Cluster
 from headrace.schemas.hashing import source_number
+from headrace.tls_probe import complaint
 
 log = logging.getLogger(__name__)
 
@@ -24,80 +27,63 @@ SILENT_S = 10.0
 FAR = 1000  # offsets from which on a new place is looked up instead of reading on
 _SET = AlterConfigOpType.SET
 Start = Literal["earliest", "end"] | Mapping[int, int]
+Where = Cluster | str  # a cluster, or the address of one that asks nobody who he is
 
 
-class KafkaUnavailable(Exception):
-    """No broker answers: `headrace status` shows whether the local one runs; with an external one look at kafka.bootstrap."""
-
-
-class Undelivered(Exception):
-    """The broker did not take records in time, or refused them: nothing may count them as sent; look at the broker's log."""
-
-
-class TopicMismatch(Exception):
-    """A topic exists with another number of partitions. Causes name partitions, so it is left: make it anew or change the setting."""
-
-
-class Record(NamedTuple):
-    """One record as Kafka keeps it."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-
-
-class WantedTopic(Protocol):
-    """What ensure_topics needs of schemas.topics.Topic."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def partitions(self) -> int | None: ...
-    def config(self) -> dict[str, str]: ...
-
-
-class _Sparse(logging.Filter):
-    """Lets one message through in ten seconds: a client without a broker says so twenty times a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._next = 0.0
-
-    def filter(self, _: logging.LogRecord) -> bool:
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + 10
-        return True
-
-
-client_log = logging.getLogger(f"{__name__}.client")
-client_log.addFilter(_Sparse())
-
-
-def _settings(bootstrap: str, **more: Any) -> dict[str, Any]:
+def _settings(where: Where, **more: Any) -> dict[str, Any]:
     # librdkafka writes connection errors to stderr by itself: they go to a logger, and what matters is raised as a sentence.
-    return {"bootstrap.servers": bootstrap, "logger": client_log, "log_level": 3, "socket.timeout.ms": 10000, "broker.address.family": "v4",
-            "reconnect.backoff.max.ms": 1000, **more}
+    reached = (where if isinstance(where, Cluster) else Cluster(where)).librdkafka()
+    return {"logger": client_log, "log_level": 3, "socket.timeout.ms": 10000, "broker.address.family": "v4",
+            "reconnect.backoff.max.ms": 1000, **more, **reached}
 
 
-def _admin(bootstrap: str) -> AdminClient:
-    return AdminClient(_settings(bootstrap))
+def _admin(where: Where, **more: Any) -> AdminClient:
+    return AdminClient(_settings(where, **more))
 
 
-def _unavailable(bootstrap: str, error: Exception) -> KafkaUnavailable:
-    return KafkaUnavailable(f"no Kafka broker answers at {bootstrap} ({error}); is the stack up? `headrace status` says")
+def _unavailable(where: Where, error: Exception | str) -> KafkaUnavailable:
+    return KafkaUnavailable(f"no Kafka broker answers at {where} ({error}); is the stack up? `headrace status` says, and of a cluster"
+                            " elsewhere `headrace connect check`")
 
 
-def reach(bootstrap: str, timeout_s: float = REACH_S) -> None:
-    """Return when a broker answers. Raises KafkaUnavailable after `timeout_s`."""
+def reach(where: Where, timeout_s: float = REACH_S) -> None:
+    """Return when a broker answers. Raises KafkaUnavailable after `timeout_s`, at once for what will not mend itself: a password, a
+    certificate, a name that nobody knows."""
+    heard: list[KafkaError] = []
     try:
-        _admin(bootstrap).list_topics(timeout=timeout_s)
+        admin = _admin(where, error_cb=heard.append, logger=quiet_log)  # what it would log is raised
     except KafkaException as error:
-        raise _unavailable(bootstrap, _words(error)) from None
+        raise KafkaUnavailable(f"Kafka at {where} cannot be reached with these settings: {_words(error)}") from None
+    ends = time.monotonic() + timeout_s
+    while True:
+        try:
+            admin.list_topics(timeout=max(0.1, min(1.0, ends - time.monotonic())))
+            return
+        except KafkaException as error:
+            admin.poll(0)
+            lasting = next((one for one in heard if one.code() in _LASTING), None)
+            if lasting is not None:
+                raise KafkaUnavailable(f"Kafka at {where}: {_said(where, lasting)}") from None
+            if time.monotonic() >= ends:
+                last = next((one.str() for one in reversed(heard) if one.code() != KafkaError._ALL_BROKERS_DOWN), _words(error))
+                raise _unavailable(where, last) from None
+
+
+_LASTING = {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE}
+
+
+def _said(where: Where, error: KafkaError) -> str:
+    """A sentence for an error of _LASTING: what, and which setting to look at."""
+    text = error.str().split(": ", 1)[-1]
+    if error.code() == KafkaError._RESOLVE:
+        return f"nobody knows this host ({text}): look at kafka.bootstrap"
+    if error.code() == KafkaError._SSL:
+        told = complaint(where) if isinstance(where, Cluster) else ""
+        if "expired" in told:
+            return f"its {told}: the cluster needs a new one"
+        return f"TLS fails ({told or text}): look at kafka.security and kafka.tls_ca"
+    user = where.username if isinstance(where, Cluster) else ""
+    return f"it does not let {user!r} in ({text}): look at kafka.username, kafka.mechanism and kafka.password_file"
 
 
 def _words(error: KafkaException) -> Exception:
@@ -108,14 +94,14 @@ def _words(error: KafkaException) -> Exception:
 class Producer:
     """Sends with acks=all, idempotence and lz4, partitioned as the Java client does (murmur2). Safe for several threads."""
 
-    def __init__(self, bootstrap: str, **extra: Any) -> None:
+    def __init__(self, where: Where, **extra: Any) -> None:
         """`extra`: librdkafka settings with _ for dots, linger_ms=0 for instance."""
         more = {name.replace("_", "."): value for name, value in extra.items()}
-        self._producer = ConfluentProducer(_settings(bootstrap, **{
+        self._producer = ConfluentProducer(_settings(where, **{
             "acks": "all", "enable.idempotence": True, "compression.type": "lz4", "partitioner": "murmur2_random", "linger.ms": 5,
             "delivery.timeout.ms": 30000, **more}))
         self._failed: list[str] = []
-        self._bootstrap = bootstrap
+        self._where = where
 
     def send(self, topic: str, key: bytes | str | None, value: bytes | None, on_delivery: Callable[[Any, Any], None] | None = None,
              deadline_s: float = 30.0, headers: dict[str, bytes] | None = None) -> None:
@@ -136,7 +122,7 @@ class Producer:
                 break
             except BufferError:
                 if time.monotonic() > ends:
-                    raise Undelivered(f"the queue for {self._bootstrap} stayed full for {deadline_s:.0f} s: {self._failed[:1]}") from None
+                    raise Undelivered(f"the queue for {self._where} stayed full for {deadline_s:.0f} s: {self._failed[:1]}") from None
                 self._producer.poll(0.05)
         self._producer.poll(0)
 
@@ -149,16 +135,16 @@ class Producer:
         left = self._producer.flush(deadline_s)
         failed, self._failed = self._failed, []
         if left or failed:
-            raise Undelivered(f"{self._bootstrap}: {left} records waiting after {deadline_s:.0f} s, {len(failed)} failed {failed[:1]}")
+            raise Undelivered(f"{self._where}: {left} records waiting after {deadline_s:.0f} s, {len(failed)} failed {failed[:1]}")
 
 
-def ensure_topics(bootstrap: str, topics: Iterable[WantedTopic], timeout_s: float = 30.0) -> list[str]:
+def ensure_topics(where: Where, topics: Iterable[WantedTopic], timeout_s: float = 30.0) -> list[str]:
     """Create the topics that do not exist, bring the settings of the others to what is wanted, return the names of those created.
 
     Raises KafkaUnavailable, and TopicMismatch when a topic has another number of partitions.
     """
-    reach(bootstrap)
-    admin = _admin(bootstrap)
+    reach(where)
+    admin = _admin(where)
     wanted = list(topics)
     present = admin.list_topics(timeout=REACH_S).topics
     new = [topic for topic in wanted if topic.name not in present]
@@ -166,7 +152,7 @@ def ensure_topics(bootstrap: str, topics: Iterable[WantedTopic], timeout_s: floa
         found = len(present[topic.name].partitions) if topic.name in present else topic.partitions
         if topic.partitions and found != topic.partitions:
             raise TopicMismatch(f"topic {topic.name} has {found} partitions and {topic.partitions} are configured (kafka.partitions)")
-    creating = admin.create_topics([NewTopic(t.name, t.partitions or 1, 1, config=t.config()) for t in new]) if new else {}
+    creating = admin.create_topics([NewTopic(t.name, t.partitions or 1, -1, config=t.config()) for t in new]) if new else {}
     for name, made in creating.items():
         try:
             made.result(timeout_s)
@@ -177,8 +163,12 @@ def ensure_topics(bootstrap: str, topics: Iterable[WantedTopic], timeout_s: floa
     if old:
         entries = [ConfigResource(ConfigResource.Type.TOPIC, t.name, incremental_configs=[
             ConfigEntry(k, v, incremental_operation=_SET) for k, v in t.config().items()]) for t in old]
-        for altered in admin.incremental_alter_configs(entries).values():
-            altered.result(timeout_s)
+        for resource, altered in admin.incremental_alter_configs(entries).items():
+            try:
+                altered.result(timeout_s)
+            except KafkaException as error:
+                raise KafkaUnavailable(f"the settings of topic {resource.name} could not be brought to what they should be: "
+                                       f"{_words(error)}") from None
     _await_leaders(admin, {topic.name for topic in wanted}, timeout_s)
     return [topic.name for topic in new]
 
@@ -195,47 +185,55 @@ def _await_leaders(admin: AdminClient, names: set[str], timeout_s: float) -> Non
         time.sleep(0.05)
 
 
-def topic_source(bootstrap: str, topic: str) -> int:
+def partitions(where: Where) -> dict[str, int]:
+    """topic -> how many partitions it has, of all that may be seen. Raises KafkaUnavailable."""
+    try:
+        return {name: len(topic.partitions) for name, topic in _admin(where).list_topics(timeout=REACH_S).topics.items()}
+    except KafkaException as error:
+        raise _unavailable(where, _words(error)) from None
+
+
+def topic_source(where: Where, topic: str) -> int:
     """The source number of `topic` in causes: a hash of its uuid, so a topic made anew is another source."""
-    reach(bootstrap)
-    admin = _admin(bootstrap)  # kept alive until the answer is there
+    reach(where)
+    admin = _admin(where)  # kept alive until the answer is there
     found = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)[topic]
     try:
         return source_number(str(found.result(REACH_S).topic_id))
     except KafkaException as error:
-        raise KafkaUnavailable(f"topic {topic} at {bootstrap}: {_words(error)}") from None
+        raise KafkaUnavailable(f"topic {topic} at {where}: {_words(error)}") from None
 
 
-def watermarks(bootstrap: str, topic: str) -> dict[int, tuple[int, int]]:
+def watermarks(where: Where, topic: str) -> dict[int, tuple[int, int]]:
     """partition -> (first offset kept, offset that the next record gets). Raises KafkaUnavailable."""
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(where)
     try:
-        return _watermarks(consumer, bootstrap, topic)
+        return _watermarks(consumer, where, topic)
     finally:
         consumer.close()
 
 
-def since(bootstrap: str, topic: str, ts_ms: int) -> dict[int, int]:
+def since(where: Where, topic: str, ts_ms: int) -> dict[int, int]:
     """partition -> offset of the first record that the broker took at `ts_ms` or later, else of the next. Raises KafkaUnavailable."""
-    return since_each(bootstrap, topic, (ts_ms,))[0]
+    return since_each(where, topic, (ts_ms,))[0]
 
 
-def since_each(bootstrap: str, topic: str, times_ms: Iterable[int]) -> list[dict[int, int]]:
+def since_each(where: Where, topic: str, times_ms: Iterable[int]) -> list[dict[int, int]]:
     """`since` of several times over one connection."""
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(where)
     try:
-        marks, made = _watermarks(consumer, bootstrap, topic), []
+        marks, made = _watermarks(consumer, where, topic), []
         for ts_ms in times_ms:
             found = consumer.offsets_for_times([TopicPartition(topic, p, ts_ms) for p in marks], timeout=REACH_S)
             made.append({one.partition: one.offset if one.offset >= 0 else marks[one.partition][1] for one in found})
         return made
     except KafkaException as error:
-        raise _unavailable(bootstrap, _words(error)) from None
+        raise _unavailable(where, _words(error)) from None
     finally:
         consumer.close()
 
 
-def span(bootstrap: str, topic: str, start: Mapping[int, int], stop: Mapping[int, int]) -> Iterator[Record]:
+def span(where: Where, topic: str, start: Mapping[int, int], stop: Mapping[int, int]) -> Iterator[Record]:
     """Records from `start` to before `stop`, each partition in its order. Raises KafkaUnavailable after 10 s of silence.
 
     The last offset may be a hole (a transaction marker): two seconds of silence after a record are taken as the end.
@@ -244,7 +242,7 @@ def span(bootstrap: str, topic: str, start: Mapping[int, int], stop: Mapping[int
     if not open_partitions:
         return
     end, heard, came = threading.Event(), time.monotonic(), False
-    for batch in read_batches(bootstrap, topic, end, {p: start.get(p, 0) for p in stop}, records_max=2000, wait_s=0.05):
+    for batch in read_batches(where, topic, end, {p: start.get(p, 0) for p in stop}, records_max=2000, wait_s=0.05):
         for record in batch:
             if record.offset >= stop.get(record.partition, 0) - 1:
                 open_partitions.discard(record.partition)
@@ -256,18 +254,18 @@ def span(bootstrap: str, topic: str, start: Mapping[int, int], stop: Mapping[int
         if not open_partitions or (came and silent_s > 2.0):
             return
         if silent_s > SILENT_S:
-            raise KafkaUnavailable(f"{bootstrap} gave no record of {topic} for {SILENT_S:.0f} s; `headrace status` shows whether it runs")
+            raise KafkaUnavailable(f"{where} gave no record of {topic} for {SILENT_S:.0f} s; `headrace status` shows whether it runs")
 
 
-def fetch(bootstrap: str, topic: str, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Record]:
+def fetch(where: Where, topic: str, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Record]:
     """The records at (partition, offset) that the topic still holds. Raises KafkaUnavailable."""
     places: dict[int, list[int]] = {}
     for partition, offset in sorted(set(wanted)):
         places.setdefault(partition, []).append(offset)
     found: dict[tuple[int, int], Record] = {}
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(where)
     try:
-        marks = _watermarks(consumer, bootstrap, topic) if places else {}
+        marks = _watermarks(consumer, where, topic) if places else {}
         for partition, offsets in places.items():
             first, next_one = marks.get(partition, (0, 0))
             _fetch(consumer, topic, partition, [one for one in offsets if first <= one < next_one], found)
@@ -294,21 +292,21 @@ def _fetch(consumer: Consumer, topic: str, partition: int, offsets: list[int], f
             raise KafkaUnavailable(f"partition {partition} of {topic} gave nothing from offset {offsets[0]} on for {SILENT_S:.0f} s")
 
 
-def read(bootstrap: str, topic: str, stop: threading.Event, start: Start = "earliest") -> Iterator[Record]:
+def read(where: Where, topic: str, stop: threading.Event, start: Start = "earliest") -> Iterator[Record]:
     """Records of all partitions, each in its order, until `stop` is set. Raises KafkaUnavailable when no broker answers at the start.
 
     `start`: "earliest", "end" (what comes after this call) or {partition: offset}, a partition not named there from its beginning.
     """
-    for batch in read_batches(bootstrap, topic, stop, start, wait_s=0.1):
+    for batch in read_batches(where, topic, stop, start, wait_s=0.1):
         yield from batch
 
 
-def read_batches(bootstrap: str, topic: str, stop: threading.Event, start: Start = "earliest", *, records_max: int = 512,
+def read_batches(where: Where, topic: str, stop: threading.Event, start: Start = "earliest", *, records_max: int = 512,
                  wait_s: float = 0.005) -> Iterator[list[Record]]:
     """As `read`, in lists of up to `records_max` or what came within `wait_s`; an empty list when nothing came."""
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(where)
     try:
-        marks = _watermarks(consumer, bootstrap, topic)
+        marks = _watermarks(consumer, where, topic)
         consumer.assign([TopicPartition(topic, p, _first(start, p, high)) for p, (_, high) in sorted(marks.items())])
         while not stop.is_set():
             batch = []
@@ -317,7 +315,7 @@ def read_batches(bootstrap: str, topic: str, stop: threading.Event, start: Start
                 if error is None:
                     batch.append(_record(message))
                 elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise KafkaUnavailable(f"topic {topic} is gone from {bootstrap}")
+                    raise KafkaUnavailable(f"topic {topic} is gone from {where}")
                 elif error.code() != KafkaError._PARTITION_EOF:
                     log.warning("reading %s: %s", topic, error)  # librdkafka goes on trying
             yield batch
@@ -325,14 +323,14 @@ def read_batches(bootstrap: str, topic: str, stop: threading.Event, start: Start
         consumer.close()
 
 
-def read_between(bootstrap: str, topic: str, start: Mapping[int, int], stop: Mapping[int, int], stuck_s: float = 30.0) -> Iterator[Record]:
+def read_between(where: Where, topic: str, start: Mapping[int, int], stop: Mapping[int, int], stuck_s: float = 30.0) -> Iterator[Record]:
     """Records of the partitions of `stop`, from `start` (a partition not named there from its beginning) to before `stop`.
 
     Ends by position, since an offset may hold no record. Raises KafkaUnavailable when nothing comes for `stuck_s`.
     """
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(where)
     try:
-        marks = _watermarks(consumer, bootstrap, topic)
+        marks = _watermarks(consumer, where, topic)
         at = {p: max(start.get(p, 0), marks[p][0]) for p in stop}
         consumer.assign([TopicPartition(topic, p, offset) for p, offset in at.items()])
         moved = time.monotonic()
@@ -346,7 +344,7 @@ def read_between(bootstrap: str, topic: str, start: Mapping[int, int], stop: Map
             moved = time.monotonic() if any(at[p] != offset for p, offset in now.items()) else moved
             at |= now
             if time.monotonic() > moved + stuck_s:
-                raise KafkaUnavailable(f"{topic} at {bootstrap} was read to {at} of {dict(stop)}, and nothing comes for {stuck_s:.0f} s")
+                raise KafkaUnavailable(f"{topic} at {where} was read to {at} of {dict(stop)}, and nothing comes for {stuck_s:.0f} s")
     finally:
         consumer.close()
 
@@ -355,19 +353,19 @@ def _record(message: Any) -> Record:
     return Record(message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value())
 
 
-def _consumer(bootstrap: str) -> Consumer:
-    return Consumer(_settings(bootstrap, **{"group.id": "headrace-unused", "enable.auto.commit": False, "auto.offset.reset": "earliest",
+def _consumer(where: Where) -> Consumer:
+    return Consumer(_settings(where, **{"group.id": "headrace-unused", "enable.auto.commit": False, "auto.offset.reset": "earliest",
                                             "fetch.wait.max.ms": 100, "isolation.level": "read_committed"}))
 
 
-def _watermarks(consumer: Consumer, bootstrap: str, topic: str) -> dict[int, tuple[int, int]]:
+def _watermarks(consumer: Consumer, where: Where, topic: str) -> dict[int, tuple[int, int]]:
     try:
         found = consumer.list_topics(topic, timeout=REACH_S).topics[topic]
         if found.error is not None:
-            raise KafkaUnavailable(f"topic {topic} at {bootstrap}: {found.error.str()}; `headrace up` creates the topics")
+            raise KafkaUnavailable(f"topic {topic} at {where}: {found.error.str()}; `headrace up` creates the topics")
         return {p: _offsets_of(consumer, TopicPartition(topic, p)) for p in sorted(found.partitions)}
     except KafkaException as error:
-        raise _unavailable(bootstrap, _words(error)) from None
+        raise _unavailable(where, _words(error)) from None
 
 
 def _offsets_of(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace.config import Config
-from headrace.kafka import span, watermarks
+from headrace.kafka import Where, span, watermarks
 from headrace.ps.client import ParameterClient
 from headrace.rpc.client import Client
 from headrace.schemas.codec import Codec
@@ -23,12 +23,12 @@ def live_taps(config: Config) -> Iterator[Taps]:
     shards = [Client(address) for address in config.ps.addresses]
     features = Client(config.features.address)
     parameters = ParameterClient(config.ps.addresses)
-    registry = RegistryClient(config.registry.url)
+    registry = RegistryClient(config.registry.access)
     codecs: dict[str, Codec] = {}
 
     def read(topic: str, start: Offsets, stop: Offsets) -> Iterator[dict[str, Any]]:
         codec = codecs.setdefault(topic, Codec(topic, registry))
-        for value in between(config.kafka.bootstrap, topic, start, stop):
+        for value in between(config.kafka.cluster, topic, start, stop):
             yield codec.decode(value)
 
     def counts(keys: np.ndarray) -> np.ndarray:
@@ -40,7 +40,7 @@ def live_taps(config: Config) -> Iterator[Taps]:
     try:
         yield Taps(
             model=config.model.name, window_offsets=config.model.window_offsets,
-            highs=lambda topic: {p: high for p, (_, high) in watermarks(config.kafka.bootstrap, topic).items()},
+            highs=lambda topic: {p: high for p, (_, high) in watermarks(config.kafka.cluster, topic).items()},
             read=read, stats=lambda: [shard.call_until(10.0, "stats")[0] for shard in shards], retries=retries, counts=counts,
         )
     finally:
@@ -49,6 +49,6 @@ def live_taps(config: Config) -> Iterator[Taps]:
         parameters.close()
 
 
-def between(bootstrap: str, topic: str, start: Offsets, stop: Offsets) -> Iterator[bytes]:
+def between(where: Where, topic: str, start: Offsets, stop: Offsets) -> Iterator[bytes]:
     """Values of records from `start` to before `stop`. Raises KafkaUnavailable after 10 s of silence."""
-    return (record.value for record in span(bootstrap, topic, start, stop) if record.value is not None)
+    return (record.value for record in span(where, topic, start, stop) if record.value is not None)

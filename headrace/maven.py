@@ -41,22 +41,27 @@ def lock(groups: list[Wanted], file: Path) -> list[Jar]:
     return jars
 
 
-def download(bar: Bar | None) -> Callable[[Jar, Path], Path]:
-    """A `download` for jars.fetch; `bar(file, bytes)` is a context manager that gives a callable to count bytes with."""
+def download(bar: Bar | None, mirror: str = "") -> Callable[[Jar, Path], Path]:
+    """A `download` for jars.fetch; `bar(file, bytes)` is a context manager that gives a callable to count bytes with.
+
+    `mirror`: URL of a Maven repository that is asked instead of the public one. Proxies are those of the environment.
+    """
 
     def one(jar: Jar, staging: Path) -> Path:
         organisation, artifact, version = jar.coordinate.split(":")
-        context = _context(staging, bar)
+        context = _context(staging, bar, mirror)
         with _readable(jar.coordinate):
             return Path(context.project(organisation, artifact).at_version(version).artifact().resolve())
 
     return one
 
 
-def _context(staging: Path, bar: Bar | None) -> Any:
+def _context(staging: Path, bar: Bar | None, mirror: str = "") -> Any:
     from jgo.maven import MavenContext, PythonResolver
 
-    return MavenContext(repo_cache=staging, resolver=PythonResolver(progress_callback=bar), timeout=60)
+    # The public repository is always among jgo's own, under this name: a mirror takes its place.
+    remote = {"central": mirror.rstrip("/")} if mirror else None
+    return MavenContext(repo_cache=staging, resolver=PythonResolver(progress_callback=bar), remote_repos=remote, timeout=60)
 
 
 @contextmanager
@@ -64,4 +69,5 @@ def _readable(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:  # requests' errors are OSErrors
-        raise JarsError(f"could not download {what}: {error}; check the network, then `headrace jars fetch`") from error
+        raise JarsError(f"could not download {what}: {error}; check the network, or set HEADRACE_MAVEN_MIRROR, then"
+                        " `headrace jars fetch`") from error

@@ -105,7 +105,8 @@ class Parameters:
     def __init__(self, model: Model, params: Mapping[str, float] | None = None) -> None:
         """`params`: parameters of the optimizer beside the learning rate (ps/optimizers.py)."""
         self._name = model.name
-        spec = model_spec(model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale)
+        spec = model_spec(model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale,
+                      model.room)
         spec["tables"][0]["params"].update(params or {})
         self._shard = Shard([ModelSpec.from_json(spec)], 0, 1, ROWS_MAX, RING)
         self._shard.log = _Unlogged()  # type: ignore[assignment]
@@ -134,8 +135,8 @@ class Serving:
         self._replica = Replica(shard.specs.values(), 1, ROWS_MAX, lambda: 0)
         for (model, name), held in self._replica.held.items():
             table = shard.table(model, name)
-            rows = np.arange(len(table))
-            held.table.put(table.keys_at(rows), table.weights_at(rows))
+            for keys, weights in table.pages():
+                held.table.put(keys, weights)
         self._sequence = shard.sequence
 
     def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -117,8 +118,8 @@ def addresses(config: Config) -> dict[str, dict[str, Any]]:
     return found
 
 
-def plan(config: Config, claims: Claims | None = None) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """(the addresses that must change, as a configuration overlay; a sentence for each).
+def plan(config: Config, claims: Claims | None = None, parts: Sequence[str] = ()) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """(the addresses that must change, as a configuration overlay; a sentence for each), of `parts` alone: others may run elsewhere.
 
     A default port that is taken becomes the next free one. One that was configured is not moved: raises PortTaken. With `claims` the ports
     are kept from other stacks; without, nobody is kept from them when this returns.
@@ -126,14 +127,14 @@ def plan(config: Config, claims: Claims | None = None) -> tuple[dict[str, dict[s
     if claims is None:
         claims = Claims()
         try:
-            return plan(config, claims)
+            return plan(config, claims, parts)
         finally:
             claims.release()
     overlay: dict[str, dict[str, Any]] = {}
     said: list[str] = []
     for section, key in LISTENED:
         body, default = getattr(config, section), getattr(getattr(Config(), section), key)
-        if getattr(body, "external", False):
+        if getattr(body, "external", False) or (parts and section not in parts):
             continue
         value = getattr(body, key)
         many = value if isinstance(value, list) else [value]

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from headrace.rows import Rows
 from headrace.schemas.hashing import heartbeat_keys
+from headrace.schemas.mapped import Record, contexts, exposures, record
 
 Clock = Literal["log", "now"]
-Record = dict[str, Any]
 Send = Callable[[bytes, Record], Any]
 LOG_TS = "_log_ts_ms"  # context keys that start with _ are no features
 BATCH_ROWS = 2048
@@ -88,18 +88,15 @@ def interactions(rows: Rows, batch: slice) -> Iterator[tuple[bytes, Record, Reco
     A row is a request of its own: sent faster than it happened, an item that a user met twice lies within one window, or one millisecond.
     """
     part = slice(batch.start, batch.stop)
-    users, items = rows.user[part].to_pylist(), rows.item[part].to_pylist()
-    prefix = rows.digest + "-"
-    numbers = zip(rows.row[part].tolist(), rows.ts_ms[part].tolist(), rows.label[part].tolist(), strict=True)
-    for (row, ts_ms, label), user, item, context in zip(numbers, users, items, _contexts(rows, part), strict=True):
-        key = user.encode()
-        impression = _record(f"{prefix}{row}-i", f"{prefix}{row}", user, item, "impression", ts_ms, context)
-        yield key, impression, {**impression, "event_id": f"{prefix}{row}-a", "action": rows.action} if label else None
+    names = [f"{rows.digest}-{row}" for row in rows.row[part].tolist()]
+    made = contexts({key: column[part] for key, column in rows.features.items()}, len(names))
+    return exposures(names, rows.ts_ms[part].tolist(), rows.label[part].tolist(), rows.user[part].to_pylist(), rows.item[part].to_pylist(),
+                     made, rows.action)
 
 
 def heartbeat(ts_ms: int) -> Record:
     """The record that moves event time to `ts_ms` and is nothing else."""
-    return _record("heartbeat", None, "", "", "heartbeat", ts_ms, {})
+    return record("heartbeat", None, "", "", "heartbeat", ts_ms, {})
 
 
 def close(sent: Sent, send: Send, partitions: int, window_ms: int, out_of_orderness_ms: int, *, clock: Clock = "log",
@@ -116,23 +113,6 @@ def close(sent: Sent, send: Send, partitions: int, window_ms: int, out_of_ordern
         if ts_ms >= over and (clock == "now" or beats >= HEARTBEATS_LOG):
             return ts_ms
         sleep(0.1)
-
-
-def _record(event_id: str, request_id: str | None, user: str, item: str, action: str, ts_ms: int, context: dict[str, str]) -> Record:
-    return {"event_id": event_id, "request_id": request_id, "scene": "", "user_id": user, "item_id": item, "action": action, "value": 1.0,
-            "position": None, "ts_ms": ts_ms, "context": context, "exposure": None}
-
-
-def _contexts(rows: Rows, part: slice) -> Iterator[dict[str, str]]:
-    """One dict a row; a null value leaves its key out."""
-    if not rows.features:
-        return ({} for _ in range(part.stop - part.start))
-    names = tuple(rows.features)
-    columns = [column[part] for column in rows.features.values()]
-    values = zip(*(column.to_pylist() for column in columns), strict=True)
-    if any(column.null_count for column in columns):
-        return ({name: value for name, value in zip(names, row, strict=True) if value is not None} for row in values)
-    return (dict(zip(names, row, strict=True)) for row in values)
 
 
 def _send_batch(rows: Rows, batch: slice, send: Send, clock: Clock, wall_ms: Callable[[], int]) -> int:

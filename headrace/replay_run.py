@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.access import given
 from headrace.clock import StackClock, agree
 from headrace.config import Config
 from headrace.drain import Progress, drain
@@ -42,8 +43,8 @@ def run(config: Config, rows: Rows, file: str, *, clock: Clock = "log", pace: Pa
     `also` adds to what was sent what others sent meanwhile (a demo's clicks). Raises KafkaUnavailable, Undelivered, ClockRefused,
     EngineUnavailable, Stuck, RegistryUnavailable, Unavailable.
     """
-    reach(config.kafka.bootstrap, 5.0)
-    stack_clock = StackClock(config.engine.url)
+    reach(config.kafka.cluster, 5.0)
+    stack_clock = StackClock(**given(config.engine))
     try:
         agree(stack_clock.state(), clock, int(rows.ts_ms[0]), int(rows.ts_ms[-1]), file)
         stack_clock.set(clock, max(int(rows.ts_ms[0]) - CLAIM_MS, TS_MS_MIN) if clock == "log" else now_ms())
@@ -90,9 +91,9 @@ def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, st
     The engine's heartbeats carry its clock, which runs on by itself: one that overtakes an event makes it late. So under `log` the clock
     stays a day behind until the end (a second behind when paced), and under `now` they are held: ours come in order with our events.
     """
-    producer = Producer(config.kafka.bootstrap, linger_ms=5 if clock == "log" else 0)
-    codec = Codec(TOPIC, RegistryClient(config.registry.url))
-    partitions = len(watermarks(config.kafka.bootstrap, TOPIC))
+    producer = Producer(config.kafka.cluster, linger_ms=5 if clock == "log" else 0)
+    codec = Codec(TOPIC, RegistryClient(config.registry.access))
+    partitions = len(watermarks(config.kafka.cluster, TOPIC))
     reached = [0]
 
     def send(key: bytes, record: dict[str, Any]) -> None:

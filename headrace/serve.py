@@ -77,7 +77,8 @@ def specs(models: list[Model]) -> list[Any]:
     from headrace.ps.spec import ModelSpec
 
     return [ModelSpec.from_json(model_spec(
-        model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale)) for model in models]
+        model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale,
+        model.room)) for model in models]
 
 
 class Publisher:
@@ -88,7 +89,7 @@ class Publisher:
 
         # A pass of many small records leaves as few requests: a flush waits for no linger, and without one each record is a request,
         # here, at the broker and at each reader.
-        self._producer = Producer(config.kafka.bootstrap, linger_ms=5)
+        self._producer = Producer(config.kafka.cluster, linger_ms=5)
         self._codecs = Codecs(config)
 
     def __call__(self, topic: str, key: bytes, record: dict[str, Any]) -> None:
@@ -125,7 +126,7 @@ def _decoded(config: Config, topic: str, stop: threading.Event, start: Any) -> I
     from headrace.schemas.errors import Malformed
 
     codec = Codecs(config).of(topic)
-    for batch in read_batches(config.kafka.bootstrap, topic, stop, start, records_max=RECORDS_MAX, wait_s=WAIT_S):
+    for batch in read_batches(config.kafka.cluster, topic, stop, start, records_max=RECORDS_MAX, wait_s=WAIT_S):
         records = []
         for record in batch:
             try:
@@ -144,7 +145,7 @@ class Codecs:
     def __init__(self, config: Config) -> None:
         from headrace.schemas.registry import RegistryClient
 
-        self._registry = RegistryClient(config.registry.url)
+        self._registry = RegistryClient(config.registry.access)
         self._made: dict[str, Any] = {}
 
     def of(self, topic: str) -> Any:

@@ -10,15 +10,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from headrace import kafka, ports, state
+from headrace import kafka, ports, state, warmed
 from headrace.children import PARTS, children
 from headrace.config import Config, show
 from headrace.processes import Process, is_alive, start_time
+from headrace.schemas.codec import schema_text
+from headrace.schemas.registry import RegistryClient
 from headrace.schemas.topics import settings as topic_settings
 from headrace.supervisor import Supervisor
 
@@ -28,7 +31,7 @@ Say = Callable[[str], None]
 
 
 class ExternalUnavailable(Exception):
-    """An external Flink or registry of the configuration does not answer: look at it, or let the stack start its own."""
+    """An external Flink of the configuration does not answer: look at it, or let the stack start its own."""
 
 
 def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading.Event | None = None) -> None:
@@ -42,7 +45,7 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
     claims = ports.Claims()
     with state.hold(data):
         state.read(data)  # removes what a killed supervisor left
-        overlay, sentences = ports.plan(config, claims)
+        overlay, sentences = ports.plan(config, claims, parts)
         for sentence in sentences:
             say(sentence)
         config = _settled(config, data, overlay)
@@ -56,8 +59,14 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
         try:
             board.post([])
             supervisor.guard(state.file_of(data))
+            if set(parts) - {"kafka", "registry"}:
+                warmed.ensure(say)
             _check_external(config, parts)
-            between = {0: lambda: topics(config, say)} if "kafka" in parts else {}
+            between = {}
+            if "kafka" in parts and config.kafka.external:
+                topics(config, say)  # with a registry that is external too there is no wave 0 to wait for
+            elif "kafka" in parts:
+                between = {0: lambda: topics(config, say)}
             supervisor.start(children(config, parts, settings), between, stop, READY_S)
             if not stop.is_set():
                 board.become("ready")
@@ -77,7 +86,7 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
 def topics(config: Config, say: Say) -> None:
     """Create the topics of the configured models."""
     models: list[str] = [model.name for model in config.trained]
-    created = kafka.ensure_topics(config.kafka.bootstrap, topic_settings(models, config.kafka.partitions))
+    created = kafka.ensure_topics(config.kafka.cluster, topic_settings(models, config.kafka.partitions))
     say(f"topics: {len(created)} created" if created else "topics: all there")
 
 
@@ -140,23 +149,28 @@ class _Board:
 
 
 def _settled(config: Config, data: Path, overlay: dict[str, dict[str, Any]]) -> Config:
-    """`config` with an absolute data folder and the addresses that are free."""
+    """`config` with the addresses that are free and absolute paths: its processes run in other folders."""
     body = config.model_dump()
     for section, values in overlay.items():
         body[section].update(values)
+    for values in body.values():
+        values |= {key: value.resolve() for key, value in values.items() if isinstance(value, Path)}
     body["stack"]["data_dir"] = data
     return Config(**body)
 
 
 def _check_external(config: Config, parts: tuple[str, ...]) -> None:
     if "kafka" in parts and config.kafka.external:
-        kafka.reach(config.kafka.bootstrap)
-    for name, url, path in (("registry", config.registry.url, "/subjects"), ("flink", config.flink.url, "/overview")):
-        if name in parts and getattr(config, name).external:
-            try:
-                httpx.get(url + path, timeout=5).raise_for_status()
-            except httpx.HTTPError as error:
-                raise ExternalUnavailable(f"{name}.url is {url}, which does not answer ({error}): is it up?") from None
+        kafka.reach(config.kafka.cluster)
+    if "registry" in parts and config.registry.external:
+        with closing(RegistryClient(config.registry.access)) as client:
+            for topic in topic_settings([model.name for model in config.trained], config.kafka.partitions):
+                client.register(f"{topic.name}-value", schema_text(topic.schema))  # for producers who take the newest
+    if "flink" in parts and config.flink.external:
+        try:
+            httpx.get(config.flink.url + "/overview", timeout=5).raise_for_status()
+        except httpx.HTTPError as error:
+            raise ExternalUnavailable(f"flink.url is {config.flink.url}, which does not answer ({error}): is it up?") from None
 
 
 def _catch(stop: threading.Event) -> dict[int, Any]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from headrace import java, kafka
+from headrace import java, kafka, secrets
 from headrace.config import Config
 from headrace.flink_rest import FlinkRefused, FlinkRest, FlinkUnavailable, python_cause, root_cause
 
@@ -30,7 +30,9 @@ def submit(config: Config, names: list[str], savepoints: dict[str, str] | None =
     wanted = [name for name in names if name not in running]
     ids = {name: running[name]["jid"] for name in names if name in running}
     if wanted:
-        kafka.reach(config.kafka.bootstrap, BROKER_S)
+        kafka.reach(config.kafka.cluster, BROKER_S)
+        if secrets.needed(config):
+            secrets.write(config, secrets.local(config))  # a password may have changed since the cluster was started
         ids |= _client(config, wanted, savepoints or {})
         _remember(config, "submitted", ids)
     until = time.monotonic() + deadline_s
@@ -89,6 +91,11 @@ def resume(config: Config, names: list[str]) -> dict[str, str]:
         if name not in known:
             raise SubmissionFailed(f"{name} has no savepoint in {_file(config)}: `headrace jobs stop {name}` makes one; or submit it")
     return submit(config, names, {name: known[name] for name in names})
+
+
+def stopped(config: Config) -> list[str]:
+    """Jobs with a savepoint that `resume` starts from."""
+    return list(_remembered(config)["savepoints"])
 
 
 def environment(config: Config) -> dict[str, str]:

@@ -28,7 +28,7 @@ class LiveTopics:
     """Kafka and the shards of `config`'s stack (trace_hops.Topics)."""
 
     def __init__(self, config: Config) -> None:
-        self._bootstrap = config.kafka.bootstrap
+        self._bootstrap = config.kafka.cluster
         self._codecs = Codecs(config)
         self._shards = [Client(address) for address in config.ps.addresses]
         self.source = kafka.topic_source(self._bootstrap, TOPIC)

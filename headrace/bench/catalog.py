@@ -10,6 +10,7 @@ class Entry:
     """A bench: a module of headrace.bench with `measure(quick) -> list[Row]`, what it measures, and what must be installed for it.
 
     `stack`: it starts a stack of its own.
+    `peer`: a program that it measures beside, which pip does not bring.
     `data`: it measures on real data, and its `measure(quick, data)` takes the folder of --data, None without.
     """
 
@@ -18,6 +19,7 @@ class Entry:
     needs: str = "headrace[serve]"
     data: bool = False
     stack: bool = False
+    peer: str = ""
 
 
 CATALOG: dict[str, Entry] = {
@@ -26,7 +28,12 @@ CATALOG: dict[str, Entry] = {
     "pipeline": Entry("pipeline", "interactions/s through the jobs, each beside the same job with a function that does nothing",
                       "headrace[local]", stack=True),
     "ps.table": Entry("ps_table", "lookups and updates of a shard's table, of the random cache lines that a core reads"),
+    "ps.rpc": Entry("ps_rpc", "pulls and pushes through one client and one shard process, of Redis's MGET and MSET over a unix socket",
+                    peer="redis-server"),
+    "ps.recovery": Entry("ps_recovery", "a killed shard of 10 M rows until it answers, and pushes beside snapshots, expiry and growth"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
+    "ingest": Entry("ingest", "records/s of a topic of JSON into interactions, and ms that a record takes", "headrace[local]", stack=True),
+    "ingest.rows": Entry("ingest_rows", "records of a JSON topic made into interactions by a mapping, of parsing and encoding alone"),
     "poison": Entry("poison", "featurize with 1 % poison against none, dead letters to a real broker", "headrace[local]"),
     "rpc": Entry("rpc_loopback", "calls over the Flight shell on loopback"),
     "train.quality": Entry("train_quality", "AUC and log-loss of one pass over real logs, of Vowpal Wabbit on the same samples",

@@ -24,13 +24,16 @@ import httpx
 import numpy as np
 
 from headrace import submission
+from headrace.access import given
 from headrace.bench.result import Row
 from headrace.clock import StackClock
 from headrace.config import Config
+from headrace.goals import GOALS_MS
 from headrace.kafka import Producer, watermarks
 from headrace.own_stack import own_stack
 from headrace.replay import Record
 from headrace.rpc.client import Client
+from headrace.rpc.errors import Refused
 from headrace.schemas.codec import Codec
 from headrace.schemas.hashing import feature_key
 from headrace.schemas.registry import RegistryClient
@@ -45,9 +48,9 @@ PROBING_S = 240.0  # a stack that cannot keep up with any rate must not hold the
 STEPS = (0.25, 0.375, 0.5, 0.75, 1.0)  # of the asked rate
 STEP_S, BEHIND_S = 20.0, 1.0  # a rate is kept up with when after so long less than so much of it is on its way
 DRAINED_S = 120.0
-POLL_S = 0.004
-HOPS = ("gradient", "serving_row", "vector", "recommendation")
-GOALS_MS = {"gradient": 300, "serving_row": 500, "vector": 500, "recommendation": 500}
+# Between two questions at a hop: asking costs the stack under test, a recommendation most (each explains itself).
+POLL_S = {"gradient": 0.01, "serving_row": 0.01, "vector": 0.01, "recommendation": 0.02}
+HOPS = tuple(POLL_S)
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +80,8 @@ class Load:
     """Sends `rate` interactions a second, two impressions and a click of one of them at a time, until stopped. The rate may be changed."""
 
     def __init__(self, config: Config, rate: float) -> None:
-        self._producer = Producer(config.kafka.bootstrap, linger_ms=2)
-        self._codec = Codec("interactions", RegistryClient(config.registry.url))
+        self._producer = Producer(config.kafka.cluster, linger_ms=2)
+        self._codec = Codec("interactions", RegistryClient(config.registry.access))
         self.rate, self.sent = rate, 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -120,18 +123,19 @@ class Load:
 
 def _measured(config: Config, asked: int, count: int, warm_s: float, steps: tuple[float, ...]) -> list[Row]:
     load = Load(config, asked * steps[0])
-    with closing(StackClock(config.engine.url)) as clock:
+    with closing(StackClock(**given(config.engine))) as clock:
         clock.set("now", time.time_ns() // 1_000_000)
     load.start()
     try:
-        time.sleep(warm_s)
-        _highest(config, load, [asked * step for step in steps[1:]])
-        began, sent = time.monotonic(), load.sent
-        ends, probes = time.monotonic() + PROBING_S, list[Probe]()
-        while len(probes) < count and time.monotonic() < ends:
-            probes.append(_probe(config, load, len(probes)))
-        rate = (load.sent - sent) / (time.monotonic() - began)
-        lag, letters = _lag(config), _high(config, "dead-letters")
+        with closing(Hops(config)) as hops:
+            time.sleep(warm_s)
+            _highest(config, load, hops, [asked * step for step in steps[1:]])
+            began, sent = time.monotonic(), load.sent
+            ends, probes = time.monotonic() + PROBING_S, list[Probe]()
+            while len(probes) < count and time.monotonic() < ends:
+                probes.append(_probe(hops, load, len(probes)))
+            rate = (load.sent - sent) / (time.monotonic() - began)
+            lag, letters = _lag(config), _high(config, "dead-letters")
     finally:
         load.stop()
     rows = []
@@ -148,34 +152,73 @@ def _measured(config: Config, asked: int, count: int, warm_s: float, steps: tupl
     return rows
 
 
-def _highest(config: Config, load: Load, rates: list[float]) -> None:
+def _highest(config: Config, load: Load, hops: Hops, rates: list[float]) -> None:
     """Raise the load to each of `rates` in turn while the stack keeps up; back to the one before, once nothing waits, when it does not."""
     for rate in rates:
         before, load.rate = load.rate, rate
         time.sleep(STEP_S)
-        if _lag(config) <= BEHIND_S * rate and "gradient" in _probe(config, load, 0, BEHIND_S).reached:
+        if _lag(config) <= BEHIND_S * rate and "gradient" in _probe(hops, load, 0, BEHIND_S).reached:
             continue
         log.info("%.0f interactions/s are too many: %d wait", rate, _lag(config))
         load.rate = 0.0
         ends = time.monotonic() + DRAINED_S
-        while "gradient" not in _probe(config, load, 0, BEHIND_S).reached and time.monotonic() < ends:
+        while "gradient" not in _probe(hops, load, 0, BEHIND_S).reached and time.monotonic() < ends:
             time.sleep(1.0)
         load.rate = before
         time.sleep(BEHIND_S)
         return
 
 
-def _probe(config: Config, load: Load, number: int, wait_s: float = PROBE_S) -> Probe:
+class Hops:
+    """By hop, a question whose answer changes with a click: nothing else touches the probe's user. One connection a server."""
+
+    def __init__(self, config: Config) -> None:
+        self._model, self._engine = config.model.name, config.engine.url
+        self._shards = [Client(address) for address in config.ps.addresses]
+        self._replica, self._ann = Client(config.replica.address), Client(config.ann.address)
+        self._http = httpx.Client(timeout=10.0, trust_env=False)
+
+    def of(self, user: str) -> dict[str, Callable[[], Any]]:
+        key = np.array([feature_key("user_id", user)], np.uint64)
+        owner = next(client for client in self._shards if self._owns(client, key))
+        return {"gradient": lambda: self._weights(owner, key), "serving_row": lambda: self._weights(self._replica, key),
+                "vector": lambda: self._vector(user), "recommendation": lambda: self._recommendation(user)}
+
+    def close(self) -> None:
+        for client in (*self._shards, self._replica, self._ann):
+            client.close()
+        self._http.close()
+
+    def _weights(self, client: Client, key: np.ndarray) -> bytes:
+        return client.call("pull", {"model": self._model, "table": "weights"}, {"keys": key})[1]["values"].tobytes()
+
+    def _owns(self, client: Client, key: np.ndarray) -> bool:
+        try:
+            self._weights(client, key)
+        except Refused:
+            return False
+        return True
+
+    def _vector(self, user: str) -> bool:
+        return bool(self._ann.call("nearest", {"space": "item", "of": "user", "id": user, "k": 1})[0]["found"])
+
+    def _recommendation(self, user: str) -> float | None:
+        answer = self._http.get(f"{self._engine}/recommend", params={"user": user, "n": 1, "explain": 1, "preview": 1}).json()
+        slots = answer["items"][0]["explain"]["slots"] if answer.get("items") else []
+        return next((slot["linear"] for slot in slots if slot["slot"] == "user_id"), None)
+
+
+def _probe(hops: Hops, load: Load, number: int, wait_s: float = PROBE_S) -> Probe:
     """An impression, some time for it to be enriched and vectors to settle, a click, and the hops as they change within `wait_s`."""
     probe = Probe(f"probe-{number}-{uuid.uuid4().hex[:6]}", f"i{number % ITEMS}")
-    watches = _watches(config, probe)
+    questions = hops.of(probe.user)
     request = f"request-{probe.user}"
     load.send(probe.user, probe.item, "impression", request)
     time.sleep(PROBE_EVERY_S)
-    before = {hop: ask() for hop, ask in watches.items()}
+    before = {hop: ask() for hop, ask in questions.items()}
     probe.sent = time.monotonic()
     load.send(probe.user, probe.item, "click", request)
-    threads = [threading.Thread(target=_watch, args=(probe, hop, ask, before[hop], wait_s)) for hop, ask in watches.items()]
+    threads = [threading.Thread(target=_watch, args=(probe, hop, ask, before[hop], wait_s)) for hop, ask in questions.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -189,35 +232,7 @@ def _watch(probe: Probe, hop: str, ask: Callable[[], Any], before: Any, wait_s: 
         if ask() != before:
             probe.reached[hop] = time.monotonic() - probe.sent
             return
-        time.sleep(POLL_S)
-
-
-def _watches(config: Config, probe: Probe) -> dict[str, Callable[[], Any]]:
-    """By hop, a question whose answer changes with the click: nothing else touches the probe's user."""
-    key = np.array([feature_key("user_id", probe.user)], np.uint64)
-    shards, replica, ann = [Client(address) for address in config.ps.addresses], Client(config.replica.address), Client(config.ann.address)
-    http = httpx.Client(timeout=10.0, trust_env=False)
-
-    def weights(client: Client) -> bytes:
-        return client.call("pull", {"model": config.model.name, "table": "weights"}, {"keys": key})[1]["values"].tobytes()
-
-    def gradient() -> bytes:
-        for client in shards:
-            try:
-                return weights(client)
-            except Exception:  # the other shard's key
-                continue
-        raise LookupError("no shard owns the probe's key")
-
-    def vector() -> bool:
-        return bool(ann.call("nearest", {"space": "item", "of": "user", "id": probe.user, "k": 1})[0]["found"])
-
-    def recommendation() -> float | None:
-        answer = http.get(f"{config.engine.url}/recommend", params={"user": probe.user, "n": 1, "explain": 1, "preview": 1}).json()
-        slots = answer["items"][0]["explain"]["slots"] if answer.get("items") else []
-        return next((slot["linear"] for slot in slots if slot["slot"] == "user_id"), None)
-
-    return {"gradient": gradient, "serving_row": lambda: weights(replica), "vector": vector, "recommendation": recommendation}
+        time.sleep(POLL_S[hop])
 
 
 def _lag(config: Config) -> int:
@@ -226,4 +241,4 @@ def _lag(config: Config) -> int:
 
 
 def _high(config: Config, topic: str) -> int:
-    return sum(high for _, high in watermarks(config.kafka.bootstrap, topic).values())
+    return sum(high for _, high in watermarks(config.kafka.cluster, topic).values())

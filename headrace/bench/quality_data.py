@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace import kuairand, mapping, movielens, rows
+from headrace import kuairand, movielens, rows
 from headrace.config import Features
 from headrace.features.layout import SLOTS
 from headrace.models.batch import Batch
 from headrace.offline import Part, joined, samples
+from headrace.schemas import mapping
 
 FOLDER = Path(".headrace/data")  # where `headrace data get` writes
 _IDS = ("user_id", "item_id", "context.")

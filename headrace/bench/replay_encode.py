@@ -30,8 +30,8 @@ def measure(quick: bool) -> list[Row]:
         for record in ready:
             codec.encode(record)
 
-    return [Row("replay.encode", len(ready) / _best_s(whole), "interactions/s", "fastavro encode of ready records",
-                len(ready) / _best_s(alone), f"{len(rows)} rows with 5 fields, one process")]
+    return [Row("replay.encode", len(ready) / best_s(whole), "interactions/s", "fastavro encode of ready records",
+                len(ready) / best_s(alone), f"{len(rows)} rows with 5 fields, one process")]
 
 
 def invented(count: int, seed: int = 1) -> Rows:
@@ -47,7 +47,7 @@ def invented(count: int, seed: int = 1) -> Rows:
                 texts("u", 943), texts("i", 1682), features)
 
 
-def _best_s(work: Callable[[], Any]) -> float:
+def best_s(work: Callable[[], Any]) -> float:
     best = float("inf")
     for _ in range(3):
         started = time.perf_counter()

@@ -5,11 +5,8 @@ The servers are processes of their own: two threads of one process would measure
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,9 +16,11 @@ from pyarrow import flight
 
 from headrace.bench.result import Row
 from headrace.bench.rpc_server import DIM, KEYS
+from headrace.bench.serving import serving
 from headrace.rpc.client import Client
 
 WARM = 50
+SERVER = "headrace.bench.rpc_server"
 
 
 def measure(quick: bool) -> list[Row]:
@@ -40,7 +39,7 @@ def measure(quick: bool) -> list[Row]:
 def _shell(calls: int) -> dict[int, np.ndarray]:
     keys = {n: np.arange(n, dtype=np.uint64) for n in (1, KEYS)}
     header = {"model": "fm", "table": "weights"}
-    with _serving("shell") as address:
+    with serving(SERVER, "shell") as address:
         client = Client(address)
         try:
             return {n: _times(partial(client.call, "pull", header, {"keys": keys[n]}), calls) for n in (1, KEYS)}
@@ -50,7 +49,7 @@ def _shell(calls: int) -> dict[int, np.ndarray]:
 
 def _bare(calls: int) -> dict[int, np.ndarray]:
     keys = {n: pa.record_batch([pa.array(np.arange(n, dtype=np.uint64))], ["keys"]) for n in (1, KEYS)}
-    with _serving("bare") as address, flight.FlightClient(f"grpc://{address}") as client:
+    with serving(SERVER, "bare") as address, flight.FlightClient(f"grpc://{address}") as client:
         writer, reader = client.do_exchange(flight.FlightDescriptor.for_command(b"pull"))
         writer.begin(keys[1].schema)
 
@@ -62,19 +61,6 @@ def _bare(calls: int) -> dict[int, np.ndarray]:
             return {n: _times(partial(call, n), calls) for n in (1, KEYS)}
         finally:
             writer.close()
-
-
-@contextmanager
-def _serving(kind: str) -> Iterator[str]:
-    """Address of a server of `kind` in a process of its own, which ends with the block."""
-    command = [sys.executable, "-m", "headrace.bench.rpc_server", kind]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdin is not None
-        try:
-            yield f"127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.stdin.close()
-            process.wait(30)
 
 
 def _times(call: Callable[[], Any], calls: int) -> np.ndarray:

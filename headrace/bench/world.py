@@ -67,10 +67,13 @@ class Course:
         at = (self.day >= first) & (self.day < last)
         return 1 - float(self.shown[at].sum() / self.best[at].sum())
 
-    def recovery_h(self, plan: Plan) -> tuple[float, bool]:
-        """Hours from the shock until the share lost within the last WINDOW_H of them is at most BACK times what it was before; and whether
-        that came to pass: if not, the hours there were."""
-        before = self.lost(plan.shock_day - plan.end, plan.shock_day)
+    def before(self, plan: Plan) -> float:
+        """Share lost in the last days before the shock."""
+        return self.lost(plan.shock_day - plan.end, plan.shock_day)
+
+    def recovery_h(self, plan: Plan, before: float) -> tuple[float, bool]:
+        """Hours from the shock until the share lost within the last WINDOW_H of them is at most BACK times `before`; and whether that came
+        to pass: if not, the hours there were."""
         hours = int((plan.days - plan.shock_day) * 24)
         for hour in range(WINDOW_H, hours + 1):
             until = plan.shock_day + hour / 24
@@ -80,7 +83,8 @@ class Course:
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows regret.POLICY.week1, .end, .shock (share lost), recovery.POLICY (simulated hours) and clicks.POLICY.end."""
+    """Rows regret.POLICY.week1, .end, .shock (share lost), recovery.POLICY and recovery.POLICY.common (simulated hours, to the policy's
+    own level before the shock; to the daily copy's, a level that means the same to both) and clicks.POLICY.end."""
     plan = QUICK if quick else FULL
     model = config.load(stack=False).model
     return rows(plan, courses(plan, model), model)
@@ -140,15 +144,20 @@ def rows(plan: Plan, of: dict[str, list[Course]], model: Model) -> list[Row]:
 
 
 def _recoveries(plan: Plan, of: dict[str, list[Course]]) -> list[Row]:
-    hours = {name: [one.recovery_h(plan) for one in of[name]] for name in ("online", "daily")}
+    own = {name: [one.recovery_h(plan, one.before(plan)) for one in of[name]] for name in ("online", "daily")}
+    common = {name: [one.recovery_h(plan, daily.before(plan)) for one, daily in zip(of[name], of["daily"], strict=True)] for name in own}
+    return _recovery("", "before", own) + _recovery(".common", "the daily copy's before", common)
+
+
+def _recovery(suffix: str, level: str, hours: dict[str, list[tuple[float, bool]]]) -> list[Row]:
     found = []
     for name, peer in (("online", "daily"), ("daily", "online")):
         mine, theirs = (np.array([hour for hour, _ in hours[which]]) for which in (name, peer))
         never = sum(not came for _, came in hours[name])
-        note = (f"simulated, until the last {WINDOW_H} h are within {BACK - 1:.0%} of before: {interval(mine)}, median"
+        note = (f"simulated, until the last {WINDOW_H} h are within {BACK - 1:.0%} of {level}: {interval(mine)}, median"
                 f" {np.median(mine):.0f}; less that of {peer}: {interval(mine - theirs)}"
                 + (f"; not within the {max(mine):.0f} h there were in {never} of {len(mine)}, counted as these" if never else ""))
-        found.append(Row(f"recovery.{name}", float(mine.mean()), "h", peer, float(theirs.mean()), note))
+        found.append(Row(f"recovery.{name}{suffix}", float(mine.mean()), "h", peer, float(theirs.mean()), note))
     return found
 
 

@@ -51,9 +51,9 @@ def file(
     data: options.Data = None,
 ) -> None:
     """Learn the rows of FILE: a source of its own, with rings of its own. Its features are made from the file alone, the stack's stay."""
-    from headrace import mapping as mappings
     from headrace import rows as rows_of
     from headrace.backfill import from_rows
+    from headrace.schemas import mapping as mappings
 
     settings = options.configured(config, data)
     wanted, rows = _model(settings, model), rows_of.load(file, mappings.load(mapping))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headrace.dead_letters import Letter, Live, Place
 
 app = typer.Typer(no_args_is_help=True, help="List, show and send again what was refused (docs/dead-letters.md).")
+FOREIGN_BYTES = 2000
 AGE = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 Reason = Annotated[str | None, typer.Option("--reason", help="Only this reason code.")]
 Topic = Annotated[str | None, typer.Option("--topic", help="Only of this topic.")]
@@ -101,7 +102,8 @@ def resend(
     typer.echo(f"{'would be sent' if dry_run else 'sent'} again: {done.sent:,}")
     if done.sent:
         typer.echo("each keeps its event_id and event time: it is folded into features, and learnt only if its window is still open")
-    for count, what in ((done.before, "sent again before"), (done.gone, "no longer in their topic"), (done.nowhere, "of an unknown place")):
+    for count, what in ((done.before, "sent again before"), (done.gone, "no longer in their topic"), (done.nowhere, "of an unknown place"),
+                        (done.foreign, "of a topic that others write: send them there yourself, mended")):
         if count:
             typer.echo(f"left out, {what}: {count:,}")
     for code, count in done.refused.most_common():
@@ -166,15 +168,26 @@ def _original(log: Live, place: Place, letter: Letter) -> list[str]:
 
 
 def _fields(log: Live, record: Any) -> list[str]:
+    from headrace.dead_letters import schema_of
     from headrace.schemas.errors import Malformed
     from headrace.schemas.peek import peek, shown
 
+    if schema_of(record.topic) is None:
+        return _foreign(record.value)
     try:
         fields, fault = peek(log.writer_schema(record), record.value)
     except (Malformed, KeyError) as error:
         return [f"          cannot be read: {error}", *_dump((record.value or b"")[:256])]
     lines = [f"  {name:<20} {shown(value)}" for name, value in fields.items()]
     return [*lines, *([f"  here it ends: {fault}", *_dump(record.value[:256])] if fault else [])]
+
+
+def _foreign(value: bytes | None) -> list[str]:
+    """A record of a topic that others write: as text, or as bytes when it begins as no text does."""
+    if not value or value[0] < 9:
+        return _dump((value or b"")[:256])
+    text = value[:FOREIGN_BYTES].decode(errors="replace")
+    return ["  " + "".join(one if one.isprintable() else "." for one in line) for line in text.splitlines()]
 
 
 def _dump(data: bytes) -> list[str]:

@@ -16,6 +16,8 @@ def command(
     """Send JSON lines from standard input to POST /events; exit code 1 when any line was refused, 2 when the engine does not answer."""
     import httpx
 
+    from headrace.access import given
+    from headrace.api import bearer
     from headrace.config import ConfigError, load
     from headrace.emit import EmitFailed, emit, poster
 
@@ -23,9 +25,10 @@ def command(
         typer.echo(f"line {line}: refused: {reason}", err=True)
 
     try:
-        url = engine or load(config).engine.url
-        with httpx.Client(timeout=30.0, trust_env=False) as client:
-            verdicts = emit(sys.stdin, poster(url, client), say)
+        settings = load(config).engine
+        own = given(settings)
+        with httpx.Client(timeout=30.0, trust_env=False, headers=bearer(own["key"]), verify=own["verify"]) as client:
+            verdicts = emit(sys.stdin, poster(engine or settings.url, client), say)
     except (ConfigError, EmitFailed) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,8 +13,9 @@ app = typer.Typer(no_args_is_help=True, help="Fetch the stack's jars, or lock th
 
 
 @app.command()
-def fetch() -> None:
-    """Download the jars that are missing, and check the bytes of all of them."""
+def fetch(mirror: Annotated[str, typer.Option(envvar="HEADRACE_MAVEN_MIRROR", help="URL of a Maven repository to ask instead of the public"
+                                                                                   " one.")] = "") -> None:
+    """Download the jars that are missing, and check the bytes of all of them. Proxies are those of the environment."""
     from headrace import jars, java, maven
 
     where = jars.folder(java.inherited())
@@ -22,8 +25,28 @@ def fetch() -> None:
     if absent:
         typer.echo(f"{len(absent)} jars, {total / 1e6:.0f} MB, into {where}")
         with _bars() as bar:
-            jars.fetch(where, wanted, maven.download(bar))
+            jars.fetch(where, wanted, maven.download(bar, mirror))
     typer.echo(f"jars: {len(wanted)} in {where}, bytes as locked")
+
+
+@app.command()
+def bundle(file: Annotated[Path, typer.Argument(help="The tar to write.")]) -> None:
+    """Write all jars into one file, for `headrace jars install` where no Maven repository is reached."""
+    from headrace import jar_bundle, jars, java
+
+    wanted = jars.locked()
+    size = jar_bundle.bundle(jars.folder(java.inherited()), wanted, file)
+    typer.echo(f"{file}: {len(wanted)} jars, {size / 1e6:.0f} MB")
+
+
+@app.command()
+def install(file: Annotated[Path, typer.Argument(help="A tar that `headrace jars bundle` wrote.")]) -> None:
+    """Take the jars that are missing out of FILE, and check the bytes of all of them. Nothing is downloaded."""
+    from headrace import jar_bundle, jars, java
+
+    where, wanted = jars.folder(java.inherited()), jars.locked()
+    found = jar_bundle.install(file, where, wanted)
+    typer.echo(f"{len(found)} jars from {file}; {len(wanted)} in {where}, bytes as locked")
 
 
 @app.command()

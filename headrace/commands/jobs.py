@@ -8,51 +8,54 @@ from typing import Annotated
 
 import typer
 
-from headrace.config import Config, load
+from headrace import ingests
+from headrace.commands.options import Data, File, configured
+from headrace.config import Config
 from headrace.job_names import job_names
 
-app = typer.Typer(no_args_is_help=True, help="Submit, list, stop and resume the Flink jobs: features, samples, train, vectors, and"
-                       " train-NAME of each [models.NAME].")
+app = typer.Typer(no_args_is_help=True, help="Submit, list, stop and resume the Flink jobs: features, samples, train, vectors,"
+                       " train-NAME of each [models.NAME], ingest-NAME of each `headrace ingest`.")
 Names = Annotated[list[str] | None, typer.Argument(help="Jobs; all when none is named.")]
 
 
-def _chosen(names: list[str] | None, config: Config) -> list[str]:
-    known = job_names(config)
+def _chosen(names: list[str] | None, config: Config, others: list[str] | None = None) -> list[str]:
+    """`others`: of the ingests, those that are meant when none is named; by default all."""
+    taken = ingests.job_names(config)
     for name in names or []:
-        if name not in known:
+        if name not in (known := [*job_names(config), *taken]):
             raise typer.BadParameter(f"{name!r} is no job; the jobs are {', '.join(known)}")
-    return list(names or known)
+    return list(names or [*job_names(config), *(taken if others is None else others)])
 
 
 @app.command()
-def submit(names: Names = None) -> None:
-    """Submit jobs from one client; a job that runs already is left alone."""
+def submit(names: Names = None, file: File = None, data: Data = None) -> None:
+    """Submit jobs from one client; a job that runs already is left alone. Ingests only by name."""
     from headrace.submission import submit as send
 
-    config = load()
-    for name, job in send(config, _chosen(names, config)).items():
+    config = configured(file, data)
+    for name, job in send(config, _chosen(names, config, [])).items():
         typer.echo(f"{name}: {job}")
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def list_(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False, file: File = None, data: Data = None) -> None:
     """Every job that the cluster remembers: name, state, id, since when."""
     from headrace.flink_rest import FlinkRest
 
-    jobs = FlinkRest(load().flink.url).jobs()
+    jobs = FlinkRest(configured(file, data).flink.url).jobs()
     if as_json:
         typer.echo(json.dumps([{key: job[key] for key in ("name", "state", "jid", "start-time", "duration")} for job in jobs], indent=2))
         return
     for job in sorted(jobs, key=lambda job: job["start-time"]):
-        typer.echo(f"{job['name']:<12} {job['state']:<12} {job['jid']}  {job['duration'] / 1000:.0f} s")
+        typer.echo(f"{job['name']:<20} {job['state']:<12} {job['jid']}  {job['duration'] / 1000:.0f} s")
 
 
 @app.command()
-def logs(name: str) -> None:
+def logs(name: str, file: File = None, data: Data = None) -> None:
     """Why a job failed last: the Python cause here, the whole Java trace in a file."""
     from headrace.flink_rest import FlinkRest
 
-    config = load()
+    config = configured(file, data)
     rest = FlinkRest(config.flink.url)
     jobs = sorted((job for job in rest.jobs() if job["name"] == name), key=lambda job: job["start-time"])
     if not jobs:
@@ -70,11 +73,11 @@ def logs(name: str) -> None:
 
 
 @app.command()
-def stop(names: Names = None) -> None:
+def stop(names: Names = None, file: File = None, data: Data = None) -> None:
     """Stop jobs, each with a savepoint that `resume` starts from."""
     from headrace.submission import stop as end
 
-    config = load()
+    config = configured(file, data)
     ended = end(config, _chosen(names, config))
     for name, savepoint in ended.items():
         typer.echo(f"{name}: {savepoint}")
@@ -84,22 +87,25 @@ def stop(names: Names = None) -> None:
 
 
 @app.command()
-def resume(names: Names = None) -> None:
+def resume(names: Names = None, file: File = None, data: Data = None) -> None:
     """Submit jobs from the savepoint of their last `stop`."""
     from headrace.submission import resume as again
+    from headrace.submission import stopped
 
-    config = load()
-    for name, job in again(config, _chosen(names, config)).items():
+    config = configured(file, data)
+    ended = [name for name in ingests.job_names(config) if name in stopped(config)]
+    for name, job in again(config, _chosen(names, config, ended)).items():
         typer.echo(f"{name}: {job}")
 
 
 @app.command()
-def recover(insist: Annotated[bool, typer.Option("--insist", help="Try again until they run.")] = False) -> None:
+def recover(insist: Annotated[bool, typer.Option("--insist", help="Try again until they run.")] = False, file: File = None,
+            data: Data = None) -> None:
     """Submit again what a JobManager that died has forgotten, from the newest checkpoints; the local stack does this by itself."""
     from headrace.submission import insistently
     from headrace.submission import recover as again
 
-    config = load()
+    config = configured(file, data)
     found = insistently(lambda: again(config), typer.echo) if insist else again(config)
     for name, job in found.items():
         typer.echo(f"{name}: {job}")

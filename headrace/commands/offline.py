@@ -25,13 +25,13 @@ def command(
     data: options.Data = None,
 ) -> None:
     """Learn FILE row by row in time order, each scored before it is learnt, without Kafka and Flink; print what the model reaches."""
-    from headrace import mapping as mappings
     from headrace import rows as rows_of
     from headrace.commands.replay import table
     from headrace.config import ConfigError
     from headrace.models.catalog import MODELS
     from headrace.offline import run
     from headrace.readers import ReadError
+    from headrace.schemas import mapping as mappings
 
     console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
     try:

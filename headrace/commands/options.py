@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from headrace import java, state
+from headrace import java
 from headrace.config import PREFIX, Config, load
+from headrace.rpc import access
 
 File = Annotated[Path | None, typer.Option("--config", help="A headrace.toml; by default the one of this folder, when there is one.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder of the stack (stack.data_dir).")]
@@ -21,6 +22,10 @@ def configured(file: Path | None, data: Path | None, *, running: bool = True) ->
     if data is not None:
         environ[f"{PREFIX}STACK__DATA_DIR"] = str(data)
     config = load(file, environ=environ, stack=False)
-    if running and state.read(config.stack.data_dir) is not None:  # a dead stack's addresses are removed by the look
-        return load(file, environ=environ, stack=True)
+    access.use(config.rpc.access)
+    if running and (config.stack.data_dir / "stack.json").exists():
+        from headrace import state  # the base install has no psutil to look with, and no stack either
+
+        if state.read(config.stack.data_dir) is not None:  # a dead stack's addresses are removed by the look
+            return load(file, environ=environ, stack=True)
     return config

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from headrace.commands import options
+
+if TYPE_CHECKING:
+    from headrace.audit import Audit
+    from headrace.schemas.mapping import Mapping
 
 
 class ClockName(str, Enum):
@@ -24,7 +29,9 @@ class ClockName(str, Enum):
 
 def command(
     file: Annotated[Path, typer.Argument(help="Parquet, CSV, JSON lines (both gzip too) or an Avro container.")],
-    mapping: Annotated[Path, typer.Option("--mapping", help="MAPPING.toml: which column is what.")],
+    mapping: Annotated[Path | None, typer.Option("--mapping", help="MAPPING.toml: which column is what.")] = None,
+    guess: Annotated[bool, typer.Option("--guess", help="Print a mapping proposed for FILE, with reasons; send nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Say what would be accepted and what rejected, and why; send nothing.")] = False,
     speed: Annotated[str, typer.Option(help="max, or the file's own speed times a number: 1x, 10x.")] = "max",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows in time order.")] = None,
     clock: Annotated[ClockName, typer.Option(help="log: the file's times; now: stamped when sent.")] = ClockName.log,
@@ -34,21 +41,34 @@ def command(
     config: options.File = None,
     data: options.Data = None,
 ) -> None:
-    """Replay FILE: each row an impression, and a true label an action right after it; then wait until training has taken all of it."""
-    from headrace import mapping as mappings
+    """Replay FILE: each row an impression, and a true label an action right after it; then wait until training has taken all of it.
+
+    A file of your own: headrace replay FILE --guess > m.toml, then headrace replay FILE --mapping m.toml --check, then without --check.
+    """
     from headrace import rows as rows_of
     from headrace.clock import ClockRefused, EngineUnavailable
     from headrace.config import ConfigError
     from headrace.drain import Stuck
+    from headrace.guess import NoGuess
     from headrace.kafka import KafkaUnavailable, Undelivered
     from headrace.readers import ReadError
     from headrace.replay import Pace
     from headrace.replay_run import run
     from headrace.rpc.errors import RpcError
+    from headrace.schemas import mapping as mappings
     from headrace.schemas.errors import RegistryUnavailable
 
     console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
     try:
+        if guess:
+            print(_guessed(file), end="")
+            return
+        if mapping is None:
+            raise mappings.MappingError(f"{file}: say which column is what, --mapping MAPPING.toml;"
+                                        f" headrace replay {file} --guess > mapping.toml proposes one")
+        if check:
+            _checked(file, mappings.load(mapping), report, console)
+            return
         pace = Pace.of(speed)
         settings = options.configured(config, data)
         rows = rows_of.load(file, mappings.load(mapping))
@@ -58,13 +78,51 @@ def command(
             rows = rows.shuffled(shuffle_labels)
         with Bars(errors, len(rows)) as bars:
             figures = run(settings, rows, str(file), clock=clock.value, pace=pace, wait=not no_wait, watch=bars.watch())
-    except (ValueError, mappings.MappingError, ConfigError, ReadError, ClockRefused, EngineUnavailable, KafkaUnavailable, Undelivered,
-            RegistryUnavailable, RpcError, Stuck) as error:
+    except (ValueError, NoGuess, mappings.MappingError, ConfigError, ReadError, ClockRefused, EngineUnavailable, KafkaUnavailable,
+            Undelivered, RegistryUnavailable, RpcError, Stuck) as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
     if report is not None:
         report.write_text(json.dumps(figures, indent=2) + "\n")
     console.print(table(figures))
+
+
+def _guessed(file: Path) -> str:
+    from headrace.guess import guess
+
+    found, rows = guess(file)
+    return found.text(str(file), rows)
+
+
+def _checked(file: Path, mapping: Mapping, report: Path | None, console: Console) -> None:
+    """Exit code 1 when a row would be rejected."""
+    from dataclasses import asdict
+
+    from headrace.audit import audit
+
+    with console.status(f"{file}"):
+        found = audit(file, mapping)
+    if report is not None:
+        report.write_text(json.dumps(asdict(found), indent=2) + "\n")
+    audited(found, console, "rows")
+    if found.rejected:
+        console.print("a replay ends at the first row that it cannot read; mend the file, or map another column", highlight=False)
+        raise typer.Exit(1)
+
+
+def audited(found: Audit, console: Console, what: str) -> None:
+    """The audit of `what` (rows, records), for people."""
+    when = [f"{datetime.fromtimestamp(ms / 1000, timezone.utc):%Y-%m-%d %H:%M:%S}"
+            for ms in (found.first_ms, found.last_ms) if ms is not None]
+    share = f" ({found.positives / found.accepted:.1%})" if found.accepted else ""
+    console.print(f"{found.rows:,} {what}: {found.accepted:,} accepted, {found.rejected:,} rejected; {found.positives:,} positives{share},"
+                  f" {found.users:,} users, {found.items:,} items" + (f", {' to '.join(when)} UTC" if when else ""), highlight=False)
+    for reason in found.reasons:
+        console.print(f"{reason.count:,} x {reason.reason}", style="red", highlight=False, markup=False)
+        for said in reason.first:
+            console.print(f"  {said}", highlight=False, markup=False)
+    for odd in found.odd:
+        console.print(f"odd: {odd}", style="yellow", highlight=False, markup=False)
 
 
 class Bars:

@@ -33,6 +33,7 @@ def command(
     data: options.Data = None,
 ) -> None:
     """Simulate users with known click probabilities: write a log, its truth and materials, or ask the engine and report regret."""
+    from headrace.api import EngineError
     from headrace.config import ConfigError
     from headrace.replay import Pace
     from headrace.simulator.live import EngineLost, Limits
@@ -48,11 +49,14 @@ def command(
         pace = Pace.of(speed)
         chosen = load(scenario).sized(users, items, days)
         if engine is not None or live:
-            url = engine or options.configured(config, data).engine.url
-            figures = ask(World(chosen, seed), url, Limits(requests_max, seconds_max, pace.factor, page), errors)
+            from headrace.access import given
+
+            own = given(options.configured(config, data).engine)
+            asked = own if engine is None else {**own, "url": engine}
+            figures = ask(World(chosen, seed), asked, Limits(requests_max, seconds_max, pace.factor, page), errors)
         else:
             figures = write(World(chosen, seed), to)
-    except (ScenarioError, ConfigError, EngineLost, ValueError, OSError) as error:
+    except (ScenarioError, ConfigError, EngineError, EngineLost, ValueError, OSError) as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
     if report is not None:
@@ -69,13 +73,18 @@ def write(world: Any, folder: Path) -> dict[str, Any]:
     return files(world, folder)
 
 
-def ask(world: Any, url: str, limits: Any, errors: Console) -> dict[str, Any]:
-    """Run the world against the engine at `url`; the report. Raises EngineLost."""
+def ask(world: Any, engine: dict[str, Any], limits: Any, errors: Console) -> dict[str, Any]:
+    """Run the world against the engine that `engine` gives to Client; the report. Raises EngineLost, EngineError when it is not there."""
+    import msgspec
+
     from headrace.api import Client, EngineError
     from headrace.simulator.live import Live, Server
 
-    with Client(url) as client, errors.status("users ask the engine") as status:
-        server = Server(lambda user, n, context: client.recommend(user, n, context=context), client.emit, (EngineError,))
+    with Client(**engine, deadline_s=2.0) as client:
+        client.recall(world.users.name(0))  # is it there, and the key good
+    with Client(**engine) as client, errors.status("users ask the engine") as status:
+        server = Server(lambda user, n, context: msgspec.to_builtins(client.recommend(user, n, context=context)),
+                        lambda events: msgspec.to_builtins(client.emit(events)), (EngineError,))
 
         def moved(tally: Any) -> None:
             status.update(f"{tally.asked:,} requests answered, {tally.clicks:,} clicks, {tally.failures} failures")

@@ -37,10 +37,10 @@ def loop(
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")] = None,
 ) -> None:
     """Stream a log through a stack while its processes are ended at random moments, then count everything from outside."""
-    from headrace import mapping as mappings
     from headrace import movielens
     from headrace.config import ConfigError
     from headrace.rows import load
+    from headrace.schemas import mapping as mappings
     from headrace.verify.loop import run
 
     if (file is None) != (mapping is None):

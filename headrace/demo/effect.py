@@ -10,17 +10,41 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
+
+from headrace.api import Client
 
 
 class Front(Protocol):
-    """The engine's front, as headrace.api.Client calls it."""
+    """The engine's front, with answers as JSON."""
 
     def recommend(self, user: str, n: int = 10, *, explain: bool = False, preview: bool = False) -> dict[str, Any]: ...
 
     def score(self, user: str, items: list[str]) -> dict[str, Any]: ...
 
     def emit(self, events: list[dict[str, Any]]) -> dict[str, Any]: ...
+
+
+class Plain:
+    """A Front by the client, whose answers go into the demo's report as JSON."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def recommend(self, user: str, n: int = 10, *, explain: bool = False, preview: bool = False) -> dict[str, Any]:
+        return _plain(self._client.recommend(user, n, explain=explain, preview=preview))
+
+    def score(self, user: str, items: list[str]) -> dict[str, Any]:
+        return _plain(self._client.score(user, items))
+
+    def emit(self, events: list[dict[str, Any]]) -> dict[str, Any]:
+        return _plain(self._client.emit(events))
+
+
+def _plain(answer: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(answer)
+    return found
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ def start(config: Config, index: int, consume: Consume) -> Callable[[], None]:
     """
     assert index == 0, "there is one ann process"
     model = config.model
-    spec = model_spec(model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale)
+    spec = model_spec(model.name, model.version, model.factors, model.optimizer, model.learning_rate, model.init_scale,
+                      model.room)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     hop: Any = Hop("vector")

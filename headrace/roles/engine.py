@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -13,19 +15,23 @@ import numpy as np
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector
 
+from headrace.access import check
 from headrace.ann.client import AnnClient
-from headrace.config import Config
+from headrace.config import Config, ConfigError
 from headrace.engine.app import app
 from headrace.engine.clock import Clock
+from headrace.engine.console.desk import desk
 from headrace.engine.events import Events
 from headrace.engine.exposures import Keyed
 from headrace.engine.heartbeat import Heartbeats
+from headrace.engine.keys import Keys
 from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
 from headrace.features.client import FeatureClient
 from headrace.features.layout import SIDE, SLOTS
 from headrace.kafka import Producer, Undelivered
+from headrace.live.sources import sources
 from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS, Model
 from headrace.models.fields import fields_of
@@ -92,8 +98,13 @@ class Interactions:
 
 
 def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
-    """Serve at config.engine.url; what it returns stops it. The clock is kept in DATA_DIR/engine. Raises OSError when the port is taken."""
+    """Serve at config.engine.url; what it returns stops it. The clock is kept in DATA_DIR/engine.
+
+    Raises OSError when the port is taken, ConfigError for an address that others reach without keys and TLS, KeysError.
+    """
     assert index == 0, "there is one engine process"
+    check(config.engine)
+    keys = Keys(config.engine.keys_file) if config.engine.keys_file else None
     model = MODELS[config.model.name](fields_of(SLOTS, SIDE))
     _warm(model, MODELS[config.model.name].dim(config.model.factors))
     registry = CollectorRegistry()
@@ -101,8 +112,8 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     features = FeatureClient(config.features.address, deadline_s=RETRY_S, timeout_s=CALL_S)
     replica = Client(config.replica.address, CALL_S)
     vectors = AnnClient(config.ann.address, CALL_S, RETRY_S)
-    producer = Producer(config.kafka.bootstrap)
-    schemas = RegistryClient(config.registry.url)
+    producer = Producer(config.kafka.cluster)
+    schemas = RegistryClient(config.registry.access)
     sink = Interactions(producer, Codec(TOPIC, schemas), registry)
     clock = Clock(config.stack.data_dir / "engine" / "clock.json")
     upstream = Upstream(features, replica, model.name, RETRY_S)
@@ -113,17 +124,22 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     lag_ms = config.engine.heartbeat_lag_ms if config.samples.strategy == "eager" else 0
     heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]),
                             lag_ms)
-    end_serving = _serve(app(engine, events, registry), config.engine.url)
+    shown, end_looks = sources(config, hop)
+    page = desk(engine, events, shown)
+    application = app(engine, events, registry, requests_max=config.engine.requests_max, keys=keys, desk=page)
+    end_serving = _serve(application, config.engine.url, config.engine.tls_cert, config.engine.tls_key)
     heartbeats.start()
     log.info("engine at %s, model %s", config.engine.url, model.name)
 
     def stop() -> None:
         end_serving()
+        page.sampler.stop()
         heartbeats.stop()
         try:
             producer.flush(DELIVERY_S)
         except Undelivered as error:
             log.error("at the end: %s", error)
+        end_looks()
         for client in (features, replica, vectors, schemas):
             client.close()
 
@@ -138,10 +154,13 @@ def _warm(model: Model, dim: int) -> None:
     probability(model.predict(rows, unique_keys(keys)[1], values))
 
 
-def _serve(application: Any, url: str) -> Callable[[], None]:
+def _serve(application: Any, url: str, cert: Path | None = None, key: Path | None = None) -> Callable[[], None]:
     address = urlsplit(url)
+    tls = {"ssl_certfile": str(cert), "ssl_keyfile": str(key)} if cert and key else {}
+    if tls:
+        _try(tls)
     server = uvicorn.Server(uvicorn.Config(application, host=address.hostname or "127.0.0.1", port=address.port or 80,
-                                           log_level="warning", access_log=False, timeout_graceful_shutdown=5))
+                                           log_level="warning", access_log=False, timeout_graceful_shutdown=5, **tls))  # type: ignore[arg-type]
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined, method-assign]  # signals are the process's
     thread = threading.Thread(target=_run, args=(server,), name="engine-http", daemon=True)
     thread.start()
@@ -155,6 +174,15 @@ def _serve(application: Any, url: str) -> Callable[[], None]:
         thread.join(10)
 
     return end
+
+
+def _try(tls: dict[str, str]) -> None:
+    """Raises ConfigError when the certificate and its key cannot be used; uvicorn would say it with a traceback."""
+    cert, key = tls["ssl_certfile"], tls["ssl_keyfile"]
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"engine.tls_cert {cert} and engine.tls_key {key} cannot be used: {error}") from None
 
 
 def _run(server: uvicorn.Server) -> None:

@@ -20,6 +20,8 @@ from headrace.rpc.health import Health
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 
+SWEEP_S = 0.1
+
 
 def now_ms() -> int:
     """Wall clock, milliseconds since 1970 UTC."""
@@ -35,9 +37,13 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish,
     """
     warm_kernels(specs)
     ps = config.ps
-    store = Store(config.stack.data_dir / "ps" / str(index), specs, index, len(ps.addresses), ps.rows_max, ps.ring_length, now_ms)
+    store = Store(config.stack.data_dir / "ps" / str(index), specs, index, len(ps.addresses), ps.rows_max, ps.ring_length, now_ms,
+                  ps.log_bytes_max)
     owner = Owner(f"ps-{index}")
+    store.turn = owner.call
     owner.every(ps.publish_ms / 1000, Publisher(store.shard, publish, now_ms, flush).run_timed)
+    owner.every(SWEEP_S, store.shard.sweep)
+    owner.every(SWEEP_S, store.keep_log_short)
     owner.every(ps.snapshot_s, store.snapshot_aside)
     host, _, port = ps.addresses[index].rpartition(":")
     registry = CollectorRegistry()
@@ -45,7 +51,7 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish,
     ProcessCollector(registry=registry)
     hop = Hop("gradient")
     registry.register(_collector(hop))
-    server = Server(host, int(port), shard_verbs(store, hop), owner)
+    server = Server(host, int(port), shard_verbs(store, hop, ps.durability == "fsync"), owner)
     owner.start()
     health = Health(ps.http_ports[index], lambda: (store.shard.log.failed if store.shard.log else "log"), registry)
 

@@ -40,9 +40,9 @@ class Gauges:
     def __init__(self, config: Config, every_s: float, sent: Callable[[], int], positive: Callable[[str], bool],
                  told: Callable[[dict[str, Any]], Any] = lambda sample: None) -> None:
         self._config, self._every_s, self._sent, self._positive, self._told = config, every_s, sent, positive, told
-        registry = RegistryClient(config.registry.url)
+        registry = RegistryClient(config.registry.access)
         self._codecs = {name: Codec(name, registry) for name in (TOPIC, "touched")}
-        self._source = kafka.topic_source(config.kafka.bootstrap, TOPIC)
+        self._source = kafka.topic_source(config.kafka.cluster, TOPIC)
         self.samples: list[dict[str, Any]] = []
         self.failed: list[str] = []
         self.error: BaseException | None = None
@@ -91,7 +91,7 @@ class Gauges:
 
     def _latency(self) -> np.ndarray:
         """float64[n] ms of the causes that a second of touches names: beyond the window under `wait`, of positives alone under `eager`."""
-        bootstrap, topic = self._config.kafka.bootstrap, f"touched.{self._config.model.name}"
+        bootstrap, topic = self._config.kafka.cluster, f"touched.{self._config.model.name}"
         stop_ms = time.time_ns() // 1_000_000 - AGO_MS
         start, stop = kafka.since_each(bootstrap, topic, (stop_ms - SLICE_MS, stop_ms))
         learnt: dict[tuple[int, int], int] = {}

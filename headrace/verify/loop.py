@@ -146,11 +146,11 @@ def served(config: Config, model: str) -> counts.Check:
 
 def _interactions(config: Config) -> dict[tuple[int, int], dict[str, Any]]:
     """What producers sent, by (partition, offset), heartbeats aside."""
-    codec, found = Codec(TOPIC, RegistryClient(config.registry.url)), {}
-    highs = {p: high for p, (_, high) in watermarks(config.kafka.bootstrap, TOPIC).items()}
+    codec, found = Codec(TOPIC, RegistryClient(config.registry.access)), {}
+    highs = {p: high for p, (_, high) in watermarks(config.kafka.cluster, TOPIC).items()}
     open_partitions = {p for p, high in highs.items() if high}
     stop = threading.Event()
-    for batch in read_batches(config.kafka.bootstrap, TOPIC, stop, dict.fromkeys(highs, 0), records_max=2000, wait_s=0.05):
+    for batch in read_batches(config.kafka.cluster, TOPIC, stop, dict.fromkeys(highs, 0), records_max=2000, wait_s=0.05):
         for record in batch:
             if record.offset < highs[record.partition] and record.value is not None:
                 decoded = codec.decode(record.value)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from headrace import kafka, submission
+from headrace.access import given
 from headrace.clock import StackClock
 from headrace.config import Config
 from headrace.features.shard import FROZEN_OFFSETS
@@ -115,12 +116,12 @@ def _sending(config: Config, steady: Steady) -> Iterator[Send]:
 
     Raises Undelivered, EngineUnavailable.
     """
-    producer, codec, wanted = Producer(config.kafka.bootstrap), Codec(TOPIC, RegistryClient(config.registry.url)), config.samples
+    producer, codec, wanted = Producer(config.kafka.cluster), Codec(TOPIC, RegistryClient(config.registry.access)), config.samples
 
     def send(key: bytes, record: dict[str, Any]) -> None:
         producer.send(TOPIC, key, codec.encode(record))
 
-    with closing(StackClock(config.engine.url)) as clock:
+    with closing(StackClock(**given(config.engine))) as clock:
         clock.set("log", BEGIN_MS - CLAIM_MS)
         yield send
         reached = close(steady.sent, send, config.kafka.partitions, wanted.window_ms, wanted.out_of_orderness_ms)
@@ -130,7 +131,7 @@ def _sending(config: Config, steady: Steady) -> Iterator[Send]:
 
 def tallied(config: Config, steady: Steady, say: Callable[[str], None]) -> Tally:
     """Everything that lies in `enriched`, `samples` and `dead-letters`, counted as it is read."""
-    bootstrap, registry = config.kafka.bootstrap, RegistryClient(config.registry.url)
+    bootstrap, registry = config.kafka.cluster, RegistryClient(config.registry.access)
     tally = Tally(kafka.topic_source(bootstrap, TOPIC), steady.digest, steady.made.labels)
 
     def read(topic: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.access import given
 from headrace.clock import EngineUnavailable, StackClock
 from headrace.config import Config
 from headrace.kafka import Producer
@@ -40,9 +41,9 @@ class Stream:
 
     def run(self) -> Sent:
         """Everything is at the broker when this returns; what was sent. Raises Undelivered, EngineUnavailable."""
-        config, clock = self.config, StackClock(self.config.engine.url)
-        producer = Producer(config.kafka.bootstrap, linger_ms=5, delivery_timeout_ms=DELIVERY_MS)
-        codec, keys = Codec(TOPIC, RegistryClient(config.registry.url)), heartbeat_keys(config.kafka.partitions)
+        config, clock = self.config, StackClock(**given(self.config.engine))
+        producer = Producer(config.kafka.cluster, linger_ms=5, delivery_timeout_ms=DELIVERY_MS)
+        codec, keys = Codec(TOPIC, RegistryClient(config.registry.access)), heartbeat_keys(config.kafka.partitions)
 
         def send(key: bytes, record: Record) -> None:
             producer.send(TOPIC, key, codec.encode(record), deadline_s=DELIVERY_MS / 1000)

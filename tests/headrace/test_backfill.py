@@ -44,7 +44,7 @@ def test_another_feature_set_is_refused():
 
 
 def test_a_file_twice_is_learnt_once(tmp_path, monkeypatch):
-    from headrace import mapping as mappings
+    from headrace.schemas import mapping as mappings
 
     (tmp_path / "mapping.toml").write_text(MAPPING)
     lines = [f"u{n % 9},i{n % 7},{1_600_000_000 + (n * 37) % 100},{int(n % 3 == 0)}" for n in range(100)]

@@ -98,10 +98,11 @@ def test_shares_and_recoveries_are_those_made():
     one = made(0.2, 0.4, 3.0)
     assert one.lost(0, 2) == pytest.approx(0.2) and one.lost(2.5, 2.5 + 3 / 24) == pytest.approx(0.4)
     # The last 12 hours hold x hours at 0.4: at most 0.22 from x = 1.2 on, which is when the window has left 3 - 1.2 hours behind.
-    hours, came = one.recovery_h(PLAN)
+    hours, came = one.recovery_h(PLAN, one.before(PLAN))
     assert came and hours == pytest.approx(14, abs=1)
-    assert made(0.2, 0.2, 0).recovery_h(PLAN) == (12, True)
-    assert made(0.2, 0.4, 100).recovery_h(PLAN) == (36, False)
+    assert made(0.2, 0.2, 0).recovery_h(PLAN, 0.2) == (12, True)
+    assert made(0.2, 0.4, 100).recovery_h(PLAN, 0.2) == (36, False)
+    assert made(0.2, 0.4, 100).recovery_h(PLAN, 0.4) == (12, True)
 
 
 def test_rows_say_who_is_better():
@@ -112,6 +113,10 @@ def test_rows_say_who_is_better():
     assert found["regret.daily.end"].ratio < 1 and found["regret.popularity.end"].of == "online"
     assert found["recovery.online"].ratio > 1 > found["recovery.daily"].ratio
     assert "not within the 36 h there were in 1 of 2" in found["recovery.daily"].note and "not within" not in found["recovery.online"].note
+    # The worse level, the daily copy's 0.25 and 0.24, for both: what was better before is as good again sooner.
+    assert found["recovery.daily.common"].value == found["recovery.daily"].value
+    assert found["recovery.online.common"].value < found["recovery.online"].value
+    assert "the daily copy's before" in found["recovery.online.common"].note
     assert "less that of online: 0.0350 [" in found["regret.daily.end"].note
     assert found["clicks.online.end"].value == pytest.approx(2 * 0.79 / 8)
 

@@ -12,8 +12,9 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from headrace import kuairand, mapping, movielens, rows
+from headrace import kuairand, movielens, rows
 from headrace.commands.data import app
+from headrace.schemas import mapping
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SOURCES = {

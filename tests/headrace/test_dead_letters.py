@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from headrace.commands.dead_letters import BadAge, BadPlace, UnknownReason, _age_ms, _known, _place
+from headrace.commands.dead_letters import BadAge, BadPlace, UnknownReason, _age_ms, _foreign, _known, _place
 from headrace.dead_letters import HEADER, counts, place_of, resend
 from headrace.kafka import Record
 from headrace.ports import any_free
@@ -126,3 +126,16 @@ def test_without_a_broker_it_is_a_sentence(tmp_path, command):
     called = [sys.executable, "-m", "headrace", "dead-letters", *command]
     done = subprocess.run(called, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: no Kafka broker answers") and "Traceback" not in done.stderr
+
+
+def test_nothing_is_sent_into_a_topic_that_others_write(broker):
+    broker.refuse("shop.ratings", 0, 4, "poison")
+    done = resend(broker, topic="shop.ratings")
+    assert (done.sent, done.foreign, broker.sent) == (0, 1, [])
+    assert resend(broker, topic="shop.ratings", force=True).foreign == 1
+
+
+def test_a_record_of_others_is_shown_as_text_or_bytes():
+    assert _foreign(b'{"a": 1}\n\x1b[0m') == ['  {"a": 1}', "  .[0m"]
+    assert _foreign(b"\x00\x00\x00\x00\x07\x02u")[0].startswith("  0000  00 00 00 00 07 02 75")
+    assert _foreign(None) == [] == _foreign(b"")

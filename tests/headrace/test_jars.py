@@ -1,10 +1,14 @@
 """Jars: exact bytes or none."""
 
 import hashlib
+import http.server
+import io
+import tarfile
+import threading
 
 import pytest
 
-from headrace import jars
+from headrace import jar_bundle, jars, maven
 from headrace.jars import Jar, JarsError
 
 
@@ -79,3 +83,66 @@ def test_lines_of_the_lock_come_back(tmp_path):
 
 def test_a_cache_folder_of_ones_own(tmp_path):
     assert jars.folder({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "headrace" / "jars"
+
+
+def test_a_bundle_brings_the_same_bytes_where_nothing_can_be_downloaded(tmp_path):
+    there, here, file = tmp_path / "there", tmp_path / "here", tmp_path / "jars.tar"
+    jars.fetch(there, [ONE, TWO], Source(one=b"one", two=b"two"))
+    assert jar_bundle.bundle(there, [ONE, TWO], file) == file.stat().st_size
+    assert jar_bundle.install(file, here, [ONE, TWO]) == [ONE, TWO]
+    assert jar_bundle.install(file, here, [ONE, TWO]) == []
+    assert {path.name: path.read_bytes() for path in here.iterdir()} == {ONE.file: b"one", TWO.file: b"two"}
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "here", "jars.tar"}
+
+
+def test_a_bundle_of_what_is_not_there_is_not_begun(tmp_path):
+    with pytest.raises(JarsError, match="headrace jars fetch"):
+        jar_bundle.bundle(tmp_path, [ONE], tmp_path / "jars.tar")
+    assert not (tmp_path / "jars.tar").exists()
+
+
+@pytest.mark.parametrize(("body", "says"), [(b"evil", "refused: one-1.0.jar"), (None, "lacks one-1.0.jar")])
+def test_a_bundle_with_other_bytes_or_without_a_jar_is_refused_and_leaves_nothing(tmp_path, body, says):
+    file, here = tmp_path / "jars.tar", tmp_path / "here"
+    with tarfile.open(file, "w") as tar:
+        for name, content in ((ONE.file, body), ("../outside.jar", b"x")):
+            if content is not None:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(JarsError, match=says):
+        jar_bundle.install(file, here, [ONE])
+    assert list(here.iterdir()) == [] and not (tmp_path / "outside.jar").exists()
+
+
+def test_what_is_no_bundle_says_so(tmp_path):
+    (tmp_path / "x").write_text("no tar")
+    for name in ("x", "absent"):
+        with pytest.raises(JarsError, match="cannot be read as a bundle"):
+            jar_bundle.install(tmp_path / name, tmp_path / "here", [ONE])
+
+
+def test_a_mirror_is_asked_instead_of_the_public_repository(tmp_path):
+    """A Maven repository on this machine, by HTTP, that notes what it is asked."""
+    body, asked = b"from the mirror", []
+    wanted = Jar("flink", "org.example:mirrored:1.0", hashlib.sha256(body).hexdigest(), len(body))
+
+    class Mirror(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            known = self.path.endswith("mirrored-1.0.jar")
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Length", str(len(body) if known else 0))
+            self.end_headers()
+            if known:
+                self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = f"http://127.0.0.1:{server.server_address[1]}/maven/"
+        assert jars.fetch(tmp_path, [wanted], maven.download(None, where)) == [wanted]
+        server.shutdown()
+    assert "/maven/org/example/mirrored/1.0/mirrored-1.0.jar" in asked

@@ -15,8 +15,8 @@ from headrace import rows as rows_of
 from headrace.cli import _app
 from headrace.config import Flink, Model
 from headrace.features.layout import F
-from headrace.mapping import load
 from headrace.offline import run, samples
+from headrace.schemas.mapping import load
 
 BATCH_ROWS = Flink().train_batch_rows
 MAPPING = """

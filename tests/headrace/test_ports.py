@@ -78,3 +78,15 @@ def test_forms_of_an_address():
 def test_is_free(taken):
     assert not ports.is_free(taken) and ports.answers(taken)
     assert ports.is_free(ports.any_free())
+
+
+def test_parts_that_are_not_started_keep_their_addresses_whoever_listens_there():
+    config = Config()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config.kafka.bootstrap = f"127.0.0.1:{taken.getsockname()[1]}"
+        overlay, said = ports.plan(config, parts=("flink", "engine"))
+        assert "kafka" not in overlay and not any("kafka" in sentence for sentence in said)
+        with pytest.raises(ports.PortTaken):
+            ports.plan(config, parts=("kafka",))

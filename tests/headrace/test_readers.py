@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import rows as rows_of
-from headrace.mapping import MappingError, parse
 from headrace.readers import ReadError
 from headrace.schemas.container import NotAContainer, read_container
+from headrace.schemas.mapping import MappingError, parse
 
 MAPPING = parse({"columns": {"user_id": "user", "item_id": "item", "ts": "t", "label": "rating >= 4"},
                  "context": {"fields": ["hour"]}, "item": {"fields": ["genre"]}})

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import rows as rows_of
-from headrace.mapping import parse
 from headrace.replay import LOG_TS, Pace, close, heartbeat, replay
 from headrace.schemas.codec import Codec
 from headrace.schemas.hashing import partition_of
+from headrace.schemas.mapping import parse
 
 MAPPING = parse({"columns": {"user_id": "user", "item_id": "item", "ts": "t", "label": "rating >= 4", "action": "like"},
                  "context": {"fields": ["hour"]}, "user": {"fields": ["age"]}, "item": {"fields": ["genre"]}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pyarrow as pa
@@ -54,3 +55,22 @@ def test_an_unreachable_broker_is_said_within_ten_seconds(folder):
 def test_the_table_leaves_windows_out():
     shown = table({"rows": 3, "auc": 0.75, "windows": [{"samples": 1}]})
     assert shown.row_count == 2
+
+
+def test_a_mapping_is_proposed_tried_and_asked_for(folder):
+    rows = {"user_id": ["a", "a", "b", "b"], "item_id": ["x", "y", "x", "y"], "ts": [1_600_000_000] * 4, "click": [0, 1, 0, 1]}
+    file, mapping = folder / "g.parquet", folder / "g.toml"
+    pa.parquet.write_table(pa.table(rows), file)
+    done = CliRunner().invoke(APP, [str(file), "--guess"])
+    assert done.exit_code == 0 and 'label = "click"  # two values, the upper one in 50.0% of rows' in done.output
+    mapping.write_text(done.output)
+    done = CliRunner().invoke(APP, [str(file), "--mapping", str(mapping), "--check", "--report", str(folder / "r.json")])
+    assert done.exit_code == 0 and "4 rows: 4 accepted, 0 rejected; 2 positives (50.0%), 2 users, 2 items" in done.output
+    assert "odd: all rows have one time" in done.output
+    assert json.loads((folder / "r.json").read_text())["accepted"] == 4
+    pa.parquet.write_table(pa.table({**rows, "user_id": ["a", "", "b", "b"]}), file)
+    done = CliRunner().invoke(APP, [str(file), "--mapping", str(mapping), "--check"])
+    assert done.exit_code == 1 and "1 x user_id is empty" in done.output and "row 1: column 'user_id' is empty" in done.output
+    assert "--guess > mapping.toml proposes one" in said(folder, str(file))
+    pa.parquet.write_table(pa.table({"a": [1, 2]}), file)
+    assert "no column looks like the user" in said(folder, str(file), "--guess")

@@ -21,7 +21,7 @@ def test_a_running_stack_is_read(tmp_path):
     assert state.read(tmp_path) == here
 
 
-@pytest.mark.parametrize("text", [json.dumps({"supervisor": {"pid": os.getpid(), "started": 1.0}}), "{half"])
+@pytest.mark.parametrize("text", [json.dumps({"supervisor": {"pid": os.getpid(), "started": 1.0}}), "{half"], ids=["another", "half"])
 def test_a_dead_stack_is_forgotten(tmp_path, text):
     state.file_of(tmp_path).write_text(text)
     assert state.read(tmp_path) is None
