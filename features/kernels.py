@@ -232,7 +232,8 @@ def _compare(row, rate, impression, click, ts_ms, half_life_ms):
     """Move the user's two offsets by what an item clicked at `rate` let expect and what came: one step of online logistic regression each,
     so a click raises both, always. Before _count moves the time."""
     odds = log_odds(rate)
-    seen = row.impressions * decay(row.decayed_ts_ms, ts_ms, half_life_ms) + impression  # with this one: its click steps as far
+    # With this one, as much of it as _count will add: its click steps as far.
+    seen = row.impressions * decay(row.decayed_ts_ms, ts_ms, half_life_ms) + impression * decay(ts_ms, row.decayed_ts_ms, half_life_ms)
     lift_step = LIFT_STEP / (LIFT_WEIGHT + seen)
     if impression:
         row.lift -= lift_step * chance(odds + row.lift)

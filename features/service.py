@@ -14,7 +14,7 @@ from headrace.features.shard import FeatureShard
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import BadMessage, Refused
 from headrace.rpc.message import Arrays, Header, column
-from headrace.rpc.server import Verb
+from headrace.rpc.server import Later, Verb
 from headrace.schemas.hashing import feature_key
 
 NAME_CHARACTERS_MAX = 4096
@@ -47,7 +47,7 @@ class FeatureService:
     def _timed(self, name: str, verb: Verb) -> Verb:
         seconds = self._seconds.labels(name)
 
-        def run(header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        def run(header: Header, arrays: Arrays) -> tuple[Header, Arrays] | Later:
             start = time.perf_counter()
             try:
                 return verb(header, arrays)

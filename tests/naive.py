@@ -123,6 +123,18 @@ def ps_adagrad(w, n, g, learning_rate, epsilon=1e-8, l2=0.0, squares=None):
     return w - learning_rate * g / (n**0.5 + epsilon), n
 
 
+def ps_momentum(w, v, g, rate, momentum, l2):
+    v = momentum * v + g + l2 * w
+    return w - rate * v, v
+
+
+def ps_adam(w, m, v, g, steps, rate, beta1, beta2, epsilon, l2):
+    """Kingma and Ba's algorithm 1 at the `steps`-th step of this row."""
+    g = g + l2 * w
+    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+    return w - rate * (m / (1 - beta1**steps)) / (math.sqrt(v / (1 - beta2**steps)) + epsilon), m, v
+
+
 def ps_ftrl(z, n, g, alpha, beta, l1, l2, squares=None):
     """(z, n) of one coordinate after one step: McMahan et al. 2013, algorithm 1; `squares` as above."""
     square = g * g if squares is None else squares

@@ -83,7 +83,7 @@ class Outside:
     def read(self, topic: str, start: Offsets, stop: Offsets | None = None) -> list[Row]:
         """Every record from `start` to before `stop` (default: now), decoded under the repository's schema, by partition and offset."""
         stop = stop or self.offsets(topic)
-        schema = fastavro.parse_schema(json.loads((SCHEMAS / f"{topic}.avsc").read_text()))
+        schema = fastavro.parse_schema(json.loads((SCHEMAS / f"{topic.split('.', maxsplit=1)[0]}.avsc").read_text()))
         missing = {p for p in stop if stop[p] > start.get(p, 0)}
         rows: list[Row] = []
         self._consumer.assign([confluent_kafka.TopicPartition(topic, p, start.get(p, 0)) for p in missing])

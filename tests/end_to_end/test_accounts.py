@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from headrace import mapping
 from headrace.features.layout import F
+from headrace.schemas import mapping
 from tests.end_to_end.outside import heartbeat
 
 LIMIT = 8000

@@ -27,7 +27,8 @@ def test_every_process_is_ready(stack):
                          "flink-taskmanager"}
     assert {row["state"] for row in rows.values()} == {"ready"}
     # Not at rest: the other tests of this folder have run on it, and the TaskManager's heap has grown. The demo prints what rest takes.
-    assert sum(row["memory_mb"] for row in rows.values()) < 4600
+    # An hour's stream took 4,941 MB (docs/figures.md).
+    assert sum(row["memory_mb"] for row in rows.values()) < 5400
     assert all(answers(row["address"]) for row in rows.values() if row["address"])
 
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from headrace import rows
 from headrace.cli import _app
-from headrace.mapping import load
 from headrace.schemas.codec import Codec
+from headrace.schemas.mapping import load
 from headrace.schemas.registry_store import SchemaStore
 from headrace.simulator import files, regret, texts
 from tests.simulator.worlds import world

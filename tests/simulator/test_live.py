@@ -162,14 +162,17 @@ def test_it_ends_in_time_and_keeps_the_pace():
 
 def test_against_the_engines_own_application(tmp_path, monkeypatch):
     """The real routes, checks and verdicts; what serves below them is in memory."""
+    from tests.engine.world import InProcess
     from tests.engine.world import World as Services
 
     services = Services(tmp_path)
     try:
-        monkeypatch.setattr(Client, "_call", lambda self, method, path, **request: _checked(services.http.request(method, path, **request)))
+        made = Client.__init__
+        monkeypatch.setattr(Client, "__init__", lambda self, url, **_: made(self, url, transport=InProcess(services.http.app)))
         asked = ["simulate", "--engine", "http://engine", "--users", "20", "--items", "60", "--days", "1", "--requests-max", "12",
                  "--page", "0.5", "--report", str(tmp_path / "r.json")]
         done = CliRunner().invoke(_app("simulate"), asked)
+        assert done.exit_code == 0, done.output
         report = json.loads((tmp_path / "r.json").read_text())
     finally:
         services.close()
@@ -177,11 +180,6 @@ def test_against_the_engines_own_application(tmp_path, monkeypatch):
     assert 0 < report["asked"] < 12 and report["asked"] + report["page"] == 12 and report["foreign"] == 8 * report["asked"]
     assert report["refused"] == report["failures"] == 0 and len(services.sent) >= 8 * report["page"] > 0
     assert all(record["user_id"].startswith("u0") for _, record in services.sent)
-
-
-def _checked(answer):
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 def test_an_engine_that_is_not_there_is_a_sentence():
