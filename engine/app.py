@@ -60,11 +60,13 @@ class ScoreQuery(_Strict):
 
 class ClockSetting(_Strict):
     """The clock's mode; `ts_ms`, needed under log, is the event time reached. `hold_ms`: the engine sends no heartbeats for so long, as a
-    replay sends them in order with its events; 0 gives them back."""
+    replay sends them in order with its events; 0 gives them back. `leave_log`, with the mode now, takes a stack from a log's time to today,
+    for good."""
 
     mode: Literal["now", "log"]
     ts_ms: TsMs | None = None
     hold_ms: int | None = Field(None, ge=0, le=60_000)
+    leave_log: bool = False
 
 
 class BadInput(Exception):
@@ -139,14 +141,26 @@ def _recommendations(api: FastAPI, engine: Engine) -> None:
 def _ingest(api: FastAPI, engine: Engine, events: Events) -> None:
     @api.post("/events")
     def take(body: Annotated[Any, Body(description="An event or a list, fields as in schemas/interactions.avsc.")]) -> JSONResponse:
-        """Send events to the log; a verdict for each, 207 when some were refused."""
+        """Send events to the log; a verdict for each, 207 when some were refused, 422 when all were.
+
+        On a stack whose clock is a log's, `note` says so when an event is dated far ahead of the stack's event time: it waits for that.
+        """
+        if isinstance(body, bytes):  # a form's type, which curl sends by itself: any page of the web may send that, JSON it may not
+            raise HTTPException(415, "the body has no type application/json: add the header Content-Type: application/json")
         given = body if isinstance(body, list) else [body]
         if len(given) > EVENTS_MAX:
             raise BadInput("body", f"{len(given)} events; a call takes at most {EVENTS_MAX}")
         verdicts = events.take(given)
         accepted = sum(verdict["accepted"] for verdict in verdicts)
         answer = {"accepted": accepted, "refused": len(verdicts) - accepted, "verdicts": verdicts}
-        return JSONResponse(answer, 200 if accepted == len(verdicts) else 207)
+        if note := events.note(given):
+            answer["note"] = note
+        if accepted == len(verdicts):
+            return JSONResponse(answer, 200)
+        if accepted or any(verdict.get("reason") == "undelivered" for verdict in verdicts):
+            return JSONResponse(answer, 207)
+        refused = {"error": "no event was accepted", "next": "verdicts says of each what to mend", "field": "body", **answer}
+        return JSONResponse(refused, 422)
 
     @api.get("/clock")
     def clock() -> dict[str, Any]:
@@ -158,7 +172,10 @@ def _ingest(api: FastAPI, engine: Engine, events: Events) -> None:
         """Fix the mode, or move the log's time forward; 409 when the stack runs on the other clock."""
         if setting.mode == "log" and setting.ts_ms is None:
             raise BadInput("ts_ms", "the log's clock needs the event time reached")
-        state = engine.clock.set(setting.mode, setting.ts_ms if setting.ts_ms is not None else engine.clock.peek())
+        if setting.leave_log and setting.mode != "now":
+            raise BadInput("leave_log", "goes with the mode now")
+        state = engine.clock.leave_log() if setting.leave_log else engine.clock.set(
+            setting.mode, setting.ts_ms if setting.ts_ms is not None else engine.clock.peek())
         if setting.hold_ms is not None:
             engine.clock.hold(setting.hold_ms)
         return state

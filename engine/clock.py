@@ -70,10 +70,20 @@ class Clock:
         """Fix the mode, or under `log` move the time forward to `ts_ms`; an earlier one changes nothing. Raises ClockFixed."""
         with self._lock:
             if self._mode not in (None, mode):
+                away = "; `headrace clock now` takes it to today, for good" if self._mode == LOG else ""
                 raise ClockFixed(f"this stack runs on the clock {self._mode!r}, and a stack has one clock a run: use it,"
-                                 " or start a stack on a new data folder (`headrace up --data DIR`)")
+                                 f" or start a stack on a new data folder (`headrace up --data DIR`){away}")
             if self._mode is None or (mode == LOG and ts_ms > self._read()):
                 self._fix(mode, ts_ms)
+            return {"mode": self._mode, "ts_ms": self._read()}
+
+    def leave_log(self) -> dict[str, Any]:
+        """From the log's time to the wall's, for good: event time moves forward, never back. Raises ClockFixed where the log is ahead."""
+        with self._lock:
+            if self._mode == LOG and self._read() > self._wall_ms():
+                raise ClockFixed("the log's time is ahead of today's, and event time does not go back: leave it when today has come there")
+            if self._mode != NOW:
+                self._fix(NOW, self._wall_ms())
             return {"mode": self._mode, "ts_ms": self._read()}
 
     def hold(self, for_ms: int) -> None:

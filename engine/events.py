@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headrace.engine.clock import Clock
+from headrace.engine.clock import LOG, Clock
 from headrace.engine.exposures import Keyed
 from headrace.schemas.errors import Malformed
 from headrace.schemas.interaction import HEARTBEAT, check_interaction
@@ -17,6 +17,7 @@ from headrace.schemas.interaction import HEARTBEAT, check_interaction
 DEFAULTS: dict[str, Any] = {"request_id": None, "scene": "", "value": 1.0, "position": None, "context": {}, "exposure": None}
 FIELDS = ("event_id", "request_id", "scene", "user_id", "item_id", "action", "value", "position", "ts_ms", "context")
 Send = Callable[[list[Keyed]], list[str]]
+AHEAD_MS = 86_400_000  # a producer of a log runs ahead of its stack by less
 
 
 class Events:
@@ -45,6 +46,16 @@ class Events:
             if failure:
                 verdict |= {"accepted": False, "reason": "undelivered", "detail": failure}
         return verdicts
+
+    def note(self, events: Sequence[Any]) -> str:
+        """What is to be said of events that wait until event time reaches theirs, as those of today do on an old log's clock; else ""."""
+        state = self._clock.state()
+        if state["mode"] != LOG:
+            return ""
+        times = [event.get("ts_ms") for event in events if isinstance(event, dict)]
+        ahead = sum(isinstance(ts_ms, int) and ts_ms > state["ts_ms"] + AHEAD_MS for ts_ms in times)
+        return (f"{ahead} of these events lie ahead of the stack's event time, {state['ts_ms']}, and are not learnt before it comes there:"
+                " it is a replayed log's; `headrace clock now` takes it to today, for good") if ahead else ""
 
     def _record(self, event: Any) -> dict[str, Any]:
         """The interactions record of an event. Raises Malformed."""

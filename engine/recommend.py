@@ -55,13 +55,15 @@ class Engine:
     def recommend(self, user: str, n: int, scene: str, context: Mapping[str, str], explain: bool = False,
                   preview: bool = False) -> dict[str, Any]:
         """The n best unread items for the user by probability. A user or an index that has no vectors yet: popular items, in their order,
-        under "fallback": "popular". `preview` leaves no trace: no impressions are sent."""
+        under "fallback": "popular". "seen": how many near or popular items were left out since the user has seen them. `preview` leaves no
+        trace: no impressions are sent."""
         ts_ms = self.clock.peek() if preview else self.clock.use()
         request_id = uuid.uuid4().hex
-        pool, fallback = self._pool(user, n)
+        pool, fallback, left_out = self._pool(user, n)
         answer: dict[str, Any] = {"request_id": request_id, "user": user, "scene": scene, "ts_ms": ts_ms, "fallback": fallback,
-                                  "preview": preview, "items": []}
+                                  "preview": preview, "seen": left_out, "items": []}
         if not pool:
+            answer["reason"] = "all_seen" if left_out else "nothing_known"
             return answer
         ranked = self._ranker.score(user, [candidate.item for candidate in pool], context, ts_ms)
         order = range(len(pool)) if fallback else np.argsort(-ranked.probabilities, kind="stable").tolist()
@@ -120,19 +122,21 @@ class Engine:
             return str(error)
         return ""
 
-    def _pool(self, user: str, n: int) -> tuple[list[Candidate], str | None]:
-        """Unread candidates, by nearness, filled up with popular items to n; "popular" when nothing is near."""
+    def _pool(self, user: str, n: int) -> tuple[list[Candidate], str | None, int]:
+        """Unread candidates, by nearness, filled up with popular items to n; "popular" when nothing is near; items left out as read."""
         read = self._upstream.read(feature_key("user_id", user))
         near = self._vectors.nearest(ITEM, USER, user, min(RECALL_MAX, self.candidates + len(read)))
         found = [Candidate(item, "ann", i, float(s)) for i, (item, s) in enumerate(zip(near.ids, near.scores, strict=True))]
         pool = [candidate for candidate in found if feature_key("item_id", candidate.item) not in read][: self.candidates]
+        out = {candidate.item for candidate in found if feature_key("item_id", candidate.item) in read}
         if len(pool) < n:
             ids, scores = self._upstream.features.popular(min(RECALL_MAX, n + len(read) + len(pool)))
             taken = {candidate.item for candidate in pool}
             more = [Candidate(item, "popular", i, float(s)) for i, (item, s) in enumerate(zip(ids, scores, strict=True))
                     if item not in taken and feature_key("item_id", item) not in read]
             pool += more[: n - len(pool)]
-        return pool, None if found else "popular"
+            out |= {item for item in ids if feature_key("item_id", item) in read}
+        return pool, None if found else "popular", len(out)
 
 
 def _listed(near: Nearest) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class Item(Struct, frozen=True):
 
 
 class Recommendation(Struct, frozen=True):
-    """The best unread items; `fallback` is "popular" where nothing was near, `preview` whether no impression was written."""
+    """The best unread items; `fallback` is "popular" where nothing was near, `preview` whether no impression was written, `seen` how many
+    candidates were left out since the user has seen them. `reason` says why there is no item: all_seen, or nothing_known (yet)."""
 
     request_id: str
     user: str
@@ -67,6 +68,8 @@ class Recommendation(Struct, frozen=True):
     fallback: str | None
     preview: bool
     items: list[Item]
+    seen: int = 0
+    reason: str | None = None
     model: str | None = None
     version: int | None = None
     features_sequence: int | None = None
@@ -116,8 +119,9 @@ class Verdict(Struct, frozen=True):
 
 
 class Emitted(Struct, frozen=True):
-    """How many events the log has and how many were refused; a verdict for each, in order."""
+    """How many events the log has and how many were refused; a verdict for each, in order. `note`: what is to be known of the accepted."""
 
     accepted: int
     refused: int
     verdicts: list[Verdict]
+    note: str = ""

@@ -95,6 +95,7 @@ class _Emission:
         self._events = events
         self._verdicts: list[Verdict | None] = [None] * len(events)
         self._left = list(range(len(events)))
+        self._note = ""
 
     @property
     def left(self) -> list[dict[str, Any]]:
@@ -103,12 +104,13 @@ class _Emission:
     def take(self, answer: Emitted) -> None:
         for at, verdict in zip(self._left, answer.verdicts, strict=True):
             self._verdicts[at] = verdict
+        self._note = answer.note or self._note
         self._left = [at for at in self._left if (found := self._verdicts[at]) is not None and found.reason == "undelivered"]
 
     def result(self) -> Emitted:
         verdicts = [verdict for verdict in self._verdicts if verdict is not None]
         accepted = sum(verdict.accepted for verdict in verdicts)
-        return Emitted(accepted, len(verdicts) - accepted, verdicts)
+        return Emitted(accepted, len(verdicts) - accepted, verdicts, self._note)
 
 
 class _Tries:
@@ -143,7 +145,7 @@ class _Tries:
             raise EngineError(f"the engine at {self._url} does not answer ({type(error).__name__}); is the stack up?"
                               " `headrace status` says") from None
         where = f"{self._url}{ask.path}"
-        if said.status_code in (200, 207):
+        if said.status_code in (200, 207) or (said.status_code == 422 and ask.answer is Emitted and b'"verdicts"' in said.content):
             try:
                 return msgspec.json.decode(said.content, type=ask.answer)
             except msgspec.DecodeError as wrong:

@@ -12,6 +12,7 @@ import typer
 # name: (module:attribute, help). A Typer app becomes a group, a function a command.
 COMMANDS = {
     "up": ("headrace.commands.stack:up", "Start the local stack and keep it alive until Ctrl-C."),
+    "clock": ("headrace.commands.clock:command", "Show the stack's event time; take it from a log's to today."),
     "status": ("headrace.commands.stack:status", "Show the processes of the running stack."),
     "down": ("headrace.commands.stack:down", "Stop the running stack."),
     "url": ("headrace.commands.stack:url", "Print the address of a part of the stack."),

@@ -21,10 +21,12 @@ class EmitFailed(Exception):
 
 @dataclass
 class Verdicts:
-    """What became of the lines: how many were accepted, and (line number from 1, reason) of each refused."""
+    """What became of the lines: how many were accepted, and (line number from 1, reason) of each refused. `note`: the engine's last word on
+    accepted ones."""
 
     accepted: int = 0
     refused: list[tuple[int, str]] = field(default_factory=list)
+    note: str = ""
 
 
 Post = Callable[[list[dict[str, Any]]], Any]
@@ -57,10 +59,13 @@ def emit(lines: Iterable[str], post: Post, refused: Callable[[int, str], Any] = 
         if not events:
             continue
         try:
-            answers = reasons(post(events), len(events))
+            answer = post(events)
+            answers = reasons(answer, len(events))
         except EmitFailed as error:
             raise EmitFailed(f"{error}; lines from {numbers[0]} on were not acknowledged, "
                              f"{verdicts.accepted} before them were accepted") from None
+        if isinstance(answer, dict):
+            verdicts.note = str(answer.get("note", "")) or verdicts.note
         for number, reason in zip(numbers, answers, strict=True):
             if reason is None:
                 verdicts.accepted += 1

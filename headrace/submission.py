@@ -85,12 +85,13 @@ def newest_checkpoint(config: Config, job: str) -> str:
 
 
 def resume(config: Config, names: list[str]) -> dict[str, str]:
-    """Submit `names` from their remembered savepoints. Raises SubmissionFailed when one has none."""
-    known = _remembered(config)["savepoints"]
+    """Submit `names` from their remembered savepoints; what runs is left alone. Raises SubmissionFailed when one has none."""
+    known, running = _remembered(config)["savepoints"], FlinkRest(config.flink.url).running()
     for name in names:
-        if name not in known:
-            raise SubmissionFailed(f"{name} has no savepoint in {_file(config)}: `headrace jobs stop {name}` makes one; or submit it")
-    return submit(config, names, {name: known[name] for name in names})
+        if name not in known and name not in running:
+            raise SubmissionFailed(f"{name} was not stopped by `headrace jobs stop`, so {_file(config)} has no savepoint of it:"
+                                   f" `headrace jobs submit {name}` starts it where it had come to; what was done is not done twice")
+    return submit(config, names, {name: known[name] for name in names if name in known})
 
 
 def stopped(config: Config) -> list[str]:

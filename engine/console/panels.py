@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any
 
+from headrace.engine.clock import LOG
 from headrace.engine.console.desk import Desk
 from headrace.engine.console.figures import Flow, Freshness, Learning, Point, Processes, Window
 from headrace.engine.console.sampler import Reading
@@ -15,6 +17,7 @@ OLD_MS = 30_000  # what was seen earlier is no longer shown
 RECENT_MIN, SCORED_MIN = 200, 30  # samples: figures of fewer jump about
 RATE_MS = 10_000  # rates are of so long
 GAP_MS = 10_000  # nobody looked in between: a curve is broken there
+DAY_MS = 86_400_000
 FINE = ("ready", "answers")
 
 
@@ -64,7 +67,18 @@ def summary(desk: Desk, _: Mapping[str, str]) -> dict[str, Any]:
     problems = [reading.problem for name in ("learning", "freshness", "flow", "processes")
                 if (reading := desk.sampler.newest(name)).problem]
     state, said = _sentence(learnt, per_s, [row.name for row in down], problems)
+    if waits := _of_a_log(desk.engine.clock.state()):
+        said = f"{said} {waits}"
     return {"learning": learnt, "window": window, "per_s": per_s, "hop": last, "rows": rows, "down": down, "state": state, "said": said}
+
+
+def _of_a_log(clock: Mapping[str, Any]) -> str:
+    """What a log's clock that is days behind means for live events, else ""."""
+    if clock["mode"] != LOG or now_ms() - clock["ts_ms"] < DAY_MS:
+        return ""
+    at = datetime.fromtimestamp(clock["ts_ms"] / 1000, timezone.utc)
+    return (f"The stack's clock is a replayed log's, at {at:%Y-%m-%d %H:%M} UTC: events of today wait until `headrace clock now` takes"
+            " it to today, for good.")
 
 
 def _newest(learnt: Learning) -> Window | None:

@@ -18,6 +18,13 @@ app = typer.Typer(no_args_is_help=True, help="Submit, list, stop and resume the 
 Names = Annotated[list[str] | None, typer.Argument(help="Jobs; all when none is named.")]
 
 
+def _running(config: Config) -> dict[str, str]:
+    """Name by job id of all that has not ended."""
+    from headrace.flink_rest import TERMINAL, FlinkRest
+
+    return {job["jid"]: job["name"] for job in FlinkRest(config.flink.url).jobs() if job["state"] not in TERMINAL}
+
+
 def _chosen(names: list[str] | None, config: Config, others: list[str] | None = None) -> list[str]:
     """`others`: of the ingests, those that are meant when none is named; by default all."""
     taken = ingests.job_names(config)
@@ -33,8 +40,9 @@ def submit(names: Names = None, file: File = None, data: Data = None) -> None:
     from headrace.submission import submit as send
 
     config = configured(file, data)
+    before = _running(config)
     for name, job in send(config, _chosen(names, config, [])).items():
-        typer.echo(f"{name}: {job}")
+        typer.echo(f"{name}: {job}{' (runs already)' if job in before else ''}")
 
 
 @app.command("list")
@@ -84,6 +92,9 @@ def stop(names: Names = None, file: File = None, data: Data = None) -> None:
     if not ended:
         typer.echo("none of these jobs runs", err=True)
         sys.exit(1)
+    for job, name in _running(config).items():
+        if name in ended:
+            typer.echo(f"another job named {name} still runs, {job}: `headrace jobs stop {name}` once more stops it too", err=True)
 
 
 @app.command()
@@ -94,8 +105,9 @@ def resume(names: Names = None, file: File = None, data: Data = None) -> None:
 
     config = configured(file, data)
     ended = [name for name in ingests.job_names(config) if name in stopped(config)]
+    before = _running(config)
     for name, job in again(config, _chosen(names, config, ended)).items():
-        typer.echo(f"{name}: {job}")
+        typer.echo(f"{name}: {job}{' (runs already)' if job in before else ''}")
 
 
 @app.command()

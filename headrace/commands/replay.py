@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -17,6 +18,7 @@ from headrace.commands import options
 
 if TYPE_CHECKING:
     from headrace.audit import Audit
+    from headrace.config import Config
     from headrace.schemas.mapping import Mapping
 
 
@@ -67,7 +69,7 @@ def command(
             raise mappings.MappingError(f"{file}: say which column is what, --mapping MAPPING.toml;"
                                         f" headrace replay {file} --guess > mapping.toml proposes one")
         if check:
-            _checked(file, mappings.load(mapping), report, console)
+            _checked(file, mappings.load(mapping), report, console, options.configured(config, data), clock)
             return
         pace = Pace.of(speed)
         settings = options.configured(config, data)
@@ -85,6 +87,9 @@ def command(
     if report is not None:
         report.write_text(json.dumps(figures, indent=2) + "\n")
     console.print(table(figures))
+    if clock is ClockName.log:
+        console.print("the stack's clock is this log's from now on: events of today wait until `headrace clock now`, which takes the stack"
+                      " to today for good", highlight=False)
 
 
 def _guessed(file: Path) -> str:
@@ -94,11 +99,13 @@ def _guessed(file: Path) -> str:
     return found.text(str(file), rows)
 
 
-def _checked(file: Path, mapping: Mapping, report: Path | None, console: Console) -> None:
-    """Exit code 1 when a row would be rejected."""
+def _checked(file: Path, mapping: Mapping, report: Path | None, console: Console, config: Config, clock: ClockName) -> None:
+    """Exit code 1 when a row would be rejected, or the replay: by the clock of the stack, where one answers. Raises ClockRefused."""
     from dataclasses import asdict
 
+    from headrace.access import given
     from headrace.audit import audit
+    from headrace.clock import EngineUnavailable, StackClock, agree
 
     with console.status(f"{file}"):
         found = audit(file, mapping)
@@ -108,6 +115,10 @@ def _checked(file: Path, mapping: Mapping, report: Path | None, console: Console
     if found.rejected:
         console.print("a replay ends at the first row that it cannot read; mend the file, or map another column", highlight=False)
         raise typer.Exit(1)
+    if found.first_ms is not None and found.last_ms is not None:
+        with suppress(EngineUnavailable), closing(StackClock(**given(config.engine), timeout_s=2.0)) as asked:
+            agree(asked.state(), clock.value, found.first_ms, found.last_ms, str(file))
+            console.print(f"the stack at {config.engine.url} would take it with --clock {clock.value}", highlight=False)
 
 
 def audited(found: Audit, console: Console, what: str) -> None:

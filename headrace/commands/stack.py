@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from headrace.commands.options import Data, File, Json, configured
+from headrace.config import Config
 
 WIDE = 1000
 
@@ -30,6 +32,8 @@ def up(
 
     config = configured(file, data, running=False)
     parts = chosen(only)
+    if data is not None and data.resolve() != configured(file, None, running=False).stack.data_dir.resolve():
+        typer.echo(f"this stack's commands take --data {data}: headrace status --data {data}, headrace jobs submit --data {data}, ...")
     if detach:
         from headrace.detach import up_detached
 
@@ -47,7 +51,7 @@ def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     elif found is None:
-        typer.echo(f"no stack runs on {config.stack.data_dir}; `headrace up` starts one")
+        typer.echo(f"no stack runs on {config.stack.data_dir}; `headrace up` starts one{_other(config)}")
     else:
         from rich.console import Console
 
@@ -55,11 +59,33 @@ def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
 
         # A pipe has no width: what reads it gets every cell whole.
         Console(width=None if sys.stdout.isatty() else WIDE).print(table(found))
+        if any(row["name"] == "engine" for row in found) and (told := _clock(config)):
+            typer.echo(told)
         watched = read(config.watch.http_port) if any(row["name"] == "watch" for row in found) else None
         if watched is not None:
             typer.echo(watched.sentence())
     if found is None:
         raise typer.Exit(1)
+
+
+def _clock(config: Config) -> str:
+    """What the stack's clock means, "" when the engine does not say."""
+    from headrace.access import given
+    from headrace.clock import EngineUnavailable, StackClock, sentence
+
+    try:
+        with closing(StackClock(**given(config.engine), timeout_s=2.0)) as clock:
+            return sentence(clock.state())
+    except EngineUnavailable:
+        return ""
+
+
+def _other(config: Config) -> str:
+    """That an engine answers nevertheless, which url, emit and replay would go to."""
+    if not _clock(config):
+        return ""
+    return (f". An engine answers at {config.engine.url}, where events and replays from here go: if it is of another folder, name that,"
+            " `headrace status --data DIR`")
 
 
 def down(data: Data = None, file: File = None) -> None:

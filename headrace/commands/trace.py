@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,10 +39,24 @@ def command(
     how = how_of(config, model, within)
     with live_topics(config) as topics:
         found = trace(topics, wanted(event), how)
+    if not found.whole and (why := _waits(config, found)):
+        found.said.append(why)
     if as_json:
         typer.echo(json.dumps(told(found, how), indent=2))
     else:
         _show(found)
+
+
+def _waits(config: Config, found: Trace) -> str:
+    """That the event waits for the stack's clock, where it does."""
+    from headrace.access import given
+    from headrace.clock import EngineUnavailable, StackClock, waits
+
+    try:
+        with closing(StackClock(**given(config.engine), timeout_s=2.0)) as clock:
+            return waits(clock.state(), int(found.event.get("ts_ms", 0)))
+    except EngineUnavailable:
+        return ""
 
 
 def wanted(text: str) -> str | tuple[int, int]:

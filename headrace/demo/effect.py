@@ -6,7 +6,7 @@ The scores compared are of items of that genre which were not clicked, by POST /
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -60,6 +60,8 @@ class Effect:
     scores_after: dict[str, float]
     seconds: float
     why: list[tuple[str, float, float]] = field(default_factory=list)  # slot, change in log-odds, what it adds now
+    others_before: dict[str, float] = field(default_factory=dict)  # items of other genres, as a measure
+    others_after: dict[str, float] = field(default_factory=dict)
 
     @property
     def rise(self) -> float:
@@ -81,14 +83,16 @@ def clicks(user: str, items: list[str], name: str) -> list[dict[str, Any]]:
 
 
 def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[str], applied: Callable[[], int], *, n: int = 10,
-            name: str = "demo", deadline_s: float = 30.0) -> Effect:
+            name: str = "demo", others: Sequence[str] = (), deadline_s: float = 30.0) -> Effect:
     """Recommend, click the first five unseen items of `genre`, wait until training has applied them, recommend again.
 
-    `applied` is how many samples every shard has applied. Raises TimeoutError naming what did not come.
+    `applied` is how many samples every shard has applied; `others` are scored beside. Raises TimeoutError naming what did not come.
     """
     unseen = [item for item in of_genre if item not in seen]
     clicked, rest = unseen[:5], unseen[5:105]
     before = front.recommend(user, n, preview=True, explain=True)["items"]
+    beside = [item for item in others if item not in seen][: len(rest)]
+    others_before = scores(front, user, beside)[0] if beside else {}
     scores_before, sequence = scores(front, user, rest)
     target = applied() + len(clicked)
     front.emit(clicks(user, clicked, name))
@@ -99,8 +103,10 @@ def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[
         time.sleep(0.02)
     scores_after = _folded(front, user, rest, sequence, deadline_s)
     seconds = time.monotonic() - started
+    others_after = scores(front, user, beside)[0] if beside else {}
     after = front.recommend(user, n, preview=True, explain=True)["items"]
-    return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds, moved_by_slot(before, after))
+    return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds, moved_by_slot(before, after), others_before,
+                  others_after)
 
 
 def moved_by_slot(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tuple[str, float, float]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ class Films:
             for genre in genres[item]:
                 by_genre.setdefault(genre, []).append(item)
         return cls(titles, by_genre, seen)
+
+    def without(self, genre: str) -> list[str]:
+        """The films of other genres alone, those of the largest genres first, each genre's most rated in turn."""
+        inside, others = set(self.by_genre[genre]), sorted(self.by_genre.values(), key=len, reverse=True)
+        in_turn = chain.from_iterable(zip_longest(*others))
+        return list(dict.fromkeys(item for item in in_turn if item is not None and item not in inside))
 
 
 @dataclass
@@ -134,7 +141,8 @@ class Demo:
         listed = {row["item_id"] for row in self.front.recommend(user, 10, preview=True)["items"]}
         genres = [genre for genre, items in self.films.by_genre.items() if len(items) >= 60]
         genre = min(genres, key=lambda genre: (len(listed & set(self.films.by_genre[genre])), genre))
-        return measure(self.front, user, genre, self.films.by_genre[genre], self.films.seen[user], lambda: min(self.taps.applied()))
+        return measure(self.front, user, genre, self.films.by_genre[genre], self.films.seen[user], lambda: min(self.taps.applied()),
+                       others=self.films.without(genre))
 
     def _look(self) -> None:
         now = time.monotonic()

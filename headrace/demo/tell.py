@@ -30,6 +30,11 @@ def effect_sentence(effect: Effect) -> str:
     rose = sum(effect.scores_after[item] > effect.scores_before[item] for item in rows)
     said = (f"{len(rows)} other films of {effect.genre}, none of them clicked: mean probability "
             f"{sum(rows.values()) / len(rows):.4f} -> {sum(effect.scores_after.values()) / len(rows):.4f}, {rose} of {len(rows)} rose")
+    if effect.others_before:
+        was, now = effect.others_before, effect.others_after
+        mean = [sum(one.values()) / len(one) for one in (was, now)]
+        said += (f". {len(was)} films of other genres beside them: {mean[0]:.4f} -> {mean[1]:.4f},"
+                 f" {sum(now[item] > was[item] for item in was)} rose")
     why = ", ".join(f"{slot} {change:+.3f}" for slot, change, _ in effect.why[:5])
     return f"{said}. Why, for the first film of both lists, by slot (log-odds): {why}" if why else said
 

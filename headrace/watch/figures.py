@@ -58,8 +58,9 @@ class Figures:
         if not all(f"{model} {how}" in self.auc for model in (OURS, PEER) for how in (LEARNT, SERVED)):
             return f"watch: {self.scored.get(f'{PEER} {LEARNT}', 0):,} samples, too few for an AUC"
         found = ", ".join(f"{name} {count}" for name, count in self.drifts.items() if count)
-        return (f"watch, on a sampled share: as they learn, {self._pair(LEARNT)}; as they serve, {self._pair(SERVED)}; "
-                f"drifts of ours: {found or 'none'}")
+        return ("watch (River's online logistic regression beside our model, on a sampled share of the stream): "
+                f"as they learn, {self._pair(LEARNT)}; as they serve, {self._pair(SERVED)}; "
+                f"drifts that River's detectors found in our errors: {found or 'none'}")
 
     def _pair(self, how: str) -> str:
         ours, theirs = f"{OURS} {how}", f"{PEER} {how}"

@@ -107,7 +107,7 @@ def test_a_body_that_is_too_large(loop):
     assert (answer.status_code, answer.json()["field"]) == (413, "body")
     assert answer.json()["error"] and answer.json()["next"]
     one = loop.post("/events", {**event, "context": {f"c{n}": "x" * 1024 for n in range(64)}})
-    assert (one.status_code, one.json()["verdicts"][0]["reason"]) == (207, "oversized")
+    assert (one.status_code, one.json()["verdicts"][0]["reason"]) == (422, "oversized")
     many = loop.post("/events", [event] * 1001 if len(json.dumps([event] * 1001)) < 1 << 20 else [{}] * 1001)
     assert (many.status_code, many.json()["field"]) == (422, "body")
 

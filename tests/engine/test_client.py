@@ -159,6 +159,17 @@ def test_reads_and_events_are_tried_again_and_events_keep_their_id():
         assert len(server.bodies) == 3 and len(set(server.bodies)) == 1 and b"event_id" in server.bodies[0]
 
 
+def test_verdicts_are_an_answer_though_all_are_refused_and_another_422_is_an_error():
+    refused = b'{"error": "no event was accepted", "accepted": 0, "refused": 1, "verdicts": [{"accepted": false, "reason": "bad_ts"}]}'
+    with Scripted((422, {}, refused)) as server, Client(server.url) as client:
+        assert client.emit(CLICK).verdicts[0].reason == "bad_ts"
+    many = b'{"error": "body: too many", "next": "mend body"}'
+    with Scripted((422, {}, many)) as server, Client(server.url) as client, pytest.raises(EngineError, match="too many"):
+        client.emit(CLICK)
+    with Scripted((200, {}, DONE[:-1] + b', "note": "it waits"}')) as server, Client(server.url) as client:
+        assert client.emit(CLICK).note == "it waits"
+
+
 def test_a_recommendation_that_writes_is_not_asked_for_twice_once_it_may_have_been_taken():
     with Scripted(None, (200, {}, LIST)) as server, Client(server.url) as client:
         with pytest.raises(EngineError, match="does not answer"):

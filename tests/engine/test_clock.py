@@ -43,6 +43,29 @@ def test_one_clock_a_run(clock, first, then):
         clock.set(then, LOG_MS)
 
 
+def test_a_log_is_left_for_today_and_not_again(clock, wall):
+    clock.set("log", LOG_MS)
+    with pytest.raises(ClockFixed, match="headrace clock now"):
+        clock.set("now", wall[0])
+    assert clock.leave_log() == {"mode": "now", "ts_ms": WALL_MS}
+    wall[0] += 5
+    assert clock.leave_log()["ts_ms"] == WALL_MS + 5 == clock.use()
+    with pytest.raises(ClockFixed):
+        clock.set("log", WALL_MS)
+
+
+def test_a_log_that_is_ahead_of_today_is_not_left(clock, wall):
+    clock.set("log", WALL_MS + 1000)
+    with pytest.raises(ClockFixed, match="ahead of today"):
+        clock.leave_log()
+    wall[0] = WALL_MS - 1
+    assert clock.mode == "log"
+
+
+def test_an_unset_clock_is_left_as_now(clock):
+    assert clock.leave_log()["mode"] == "now"
+
+
 def test_it_outlives_the_process(clock, wall, tmp_path):
     clock.set("log", LOG_MS)
     wall[0] += 1000
@@ -54,6 +77,14 @@ def test_events_of_today_fix_now_and_those_of_a_log_do_not(clock):
     assert clock.mode is None
     clock.met(WALL_MS + 1000)
     assert clock.mode == "now"
+
+
+def test_a_log_is_left_over_http(world):
+    assert world.http.post("/clock", json={"mode": "log", "ts_ms": LOG_MS}).status_code == 200
+    refused = world.http.post("/clock", json={"mode": "log", "ts_ms": LOG_MS, "leave_log": True})
+    assert refused.status_code == 422 and "leave_log" in refused.json()["error"]
+    assert world.http.post("/clock", json={"mode": "now", "leave_log": True}).json()["mode"] == "now"
+    assert world.http.post("/clock", json={"mode": "log", "ts_ms": LOG_MS}).status_code == 409
 
 
 def test_over_http(world):

@@ -101,6 +101,15 @@ def test_rates_are_between_looks():
     assert panels.rate(points[:1], "a_written") is None and panels.rate(points, "b_written") is None
 
 
+def test_the_clock_of_an_old_log_is_said_on_the_page(console, world):
+    assert "replayed log" not in console.part("summary", "4,321")
+    world.clock.set("log", 890_000_000_000)
+    assert "1998-03-15 22:13 UTC" in (said := console.part("summary", "4,321")) and "<code>headrace clock now</code>" in said
+    world.wall_ms = now_ms()
+    world.clock.leave_log()
+    assert "replayed log" not in console.part("summary", "4,321")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_source_that_is_away_leaves_the_other_panels(console, name):
     console.away[name] = Away("Nobody answers at 10.0.0.1 & <co>, see `headrace status`.")

@@ -35,7 +35,8 @@ def test_what_is_refused_has_a_reason(world, change, reason):
     import json
 
     answer = world.http.post("/events", content=json.dumps([{**GOOD, **change}]), headers={"content-type": "application/json"})
-    assert answer.status_code == 207 and answer.json()["verdicts"][0]["reason"] == reason, answer.text
+    assert answer.status_code == 422 and answer.json()["verdicts"][0]["reason"] == reason, answer.text
+    assert answer.json()["error"] and answer.json()["next"]
     assert world.sent == [] and world.clock.mode is None
 
 
@@ -49,6 +50,22 @@ def test_what_the_broker_does_not_take_is_not_accepted(world):
     world.undelivered["i2"] = "the broker is away"
     verdicts = world.http.post("/events", json=[GOOD, {**GOOD, "item_id": "i2"}]).json()["verdicts"]
     assert verdicts[0]["accepted"] and verdicts[1]["reason"] == "undelivered"
+    alone = world.http.post("/events", json={**GOOD, "item_id": "i2"})
+    assert alone.status_code == 207 and alone.json()["refused"] == 1, "nothing is wrong with the event: it may be sent again"
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_a_body_that_is_not_said_to_be_json_is_refused_with_the_header_to_add(world, kind):
+    answer = world.http.post("/events", content=b'{"user_id": "u1", "item_id": "i1", "action": "click"}', headers={"content-type": kind})
+    assert answer.status_code == 415 and "Content-Type: application/json" in answer.json()["error"] and not world.sent
+
+
+def test_events_of_today_on_the_clock_of_an_old_log_are_noted(world):
+    world.clock.set("log", WALL_MS - 30 * 86_400_000)
+    answer = world.http.post("/events", json=[GOOD, {**GOOD, "ts_ms": WALL_MS}, {**GOOD, "ts_ms": WALL_MS}]).json()
+    assert answer["accepted"] == 3 and answer["note"].startswith("2 of these events lie ahead") and "headrace clock now" in answer["note"]
+    world.clock.leave_log()
+    assert "note" not in world.http.post("/events", json={**GOOD, "ts_ms": WALL_MS}).json()
 
 
 def test_an_empty_list(world):

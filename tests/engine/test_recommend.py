@@ -49,6 +49,13 @@ def test_read_items_are_not_recommended(world):
     assert set(items) == {"i0", "i1"}  # popular ones fill up, the read ones not
 
 
+def test_an_empty_list_says_that_all_was_seen_and_how_many(world):
+    world.people[feature_key("user_id", "u1")] = [feature_key("item_id", f"i{n}") for n in range(30)]
+    answer = world.http.get("/recommend?user=u1&n=10").json()
+    assert answer["items"] == [] and answer["reason"] == "all_seen" and answer["seen"] == 29  # i29 is neither near nor popular
+    assert world.http.get("/recommend?user=u2&n=3").json()["seen"] == 0
+
+
 def test_a_preview_leaves_no_trace(world):
     assert world.http.get("/recommend?user=u1&n=3&preview=1").json()["preview"] is True
     assert world.impressions == [] and world.clock.mode is None
@@ -69,6 +76,7 @@ def test_an_empty_index_falls_back_too_and_nothing_popular_is_an_empty_list(worl
     world.popular = []
     answer = world.http.get("/recommend?user=u1&n=2")
     assert answer.status_code == 200 and answer.json()["items"] == [] and answer.json()["fallback"] == "popular"
+    assert (answer.json()["reason"], answer.json()["seen"]) == ("nothing_known", 0)
 
 
 def test_explain_adds_up_to_the_score(world):

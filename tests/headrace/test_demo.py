@@ -140,9 +140,22 @@ def test_the_effect_compares_items_that_were_not_clicked_once_the_clicks_are_lea
     assert effect.rose and effect.rise == pytest.approx(0.1, abs=1e-4)
     assert effect.why[0] == ("user_id=1", pytest.approx(0.5), pytest.approx(0.5)) and effect.why[1][:2] == ("bias", 0.0)
     assert "23 other films of Drama, none of them clicked" in effect_sentence(effect) and "23 of 23 rose" in effect_sentence(effect)
+    assert "other genres" not in effect_sentence(effect)
     table = effect_table(effect, {"i0": "Casablanca"})
     assert table.row_count == 10 and "Casablanca" in list(table.columns[1].cells)
     assert "new" in list(table.columns[-1].cells)
+
+
+def test_items_of_other_genres_stand_beside_as_a_measure():
+    front = Front()
+    effect = measure(front, "u", "Drama", GENRE, {"i0", "i31"}, front.applied, others=[f"i{n}" for n in range(30, 40)])
+    assert list(effect.others_before) == list(effect.others_after) == ["i30", *(f"i{n}" for n in range(32, 40))]
+    assert "9 films of other genres beside them: " in effect_sentence(effect)
+
+
+def test_the_others_are_of_no_film_that_has_the_genre_too():
+    films = demo.Films({}, {"Drama": ["a", "b"], "War": ["b", "c", "d"], "Noir": ["e"]}, {})
+    assert films.without("Drama") == ["e", "c", "d"] and films.without("War") == ["a", "e"]
 
 
 def test_scores_that_fall_are_no_rise():
