@@ -1,0 +1,61 @@
+"""A stack that replays a log of the past by its own times, meets an event of today, and goes live."""
+
+import json
+import time
+
+import pytest
+
+from headrace.config import Config
+from tests.end_to_end.conftest import running, towards
+from tests.end_to_end.outside import Outside, until
+
+ROWS = 500
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory, kuairand):
+    """(the stack seen from outside, its command line) after the replay of a log's beginning."""
+    for stack in running(tmp_path_factory.mktemp("past"), config=Config()):
+        command = towards(stack)
+        submitted = command("jobs", "submit")
+        assert submitted.returncode == 0, submitted.stderr
+        done = command("replay", str(kuairand), "--mapping", mapping(kuairand), "--limit", str(ROWS))
+        assert done.returncode == 0, done.stderr
+        assert "events of today wait until `headrace clock now`" in done.stdout
+        with Outside(stack) as outside:
+            yield outside, command
+
+
+def mapping(file) -> str:
+    return str(file.parent / "mapping.toml")
+
+
+def test_an_event_of_today_waits_and_says_so_and_is_learnt_when_the_stack_goes_live(past, kuairand):
+    stack, command = past
+    start, dead, applied = stack.offsets("samples"), stack.offsets("dead-letters"), stack.applied()
+    now = time.time_ns() // 1_000_000
+    event = {"user_id": "today", "item_id": "i", "action": "impression", "event_id": "waiting", "ts_ms": now}
+    answer = stack.post("/events", [event, {**event, "action": "click", "event_id": "waiting-click"}])
+    assert answer.json()["accepted"] == 2 and "headrace clock now" in answer.json()["note"]
+
+    assert "a replayed log's, event time 20" in command("clock").stdout and "`headrace clock now`" in command("status").stdout
+    until(lambda: enriched(stack, "waiting"), "the event in enriched")
+    assert "it waits for event time: it is of 20" in command("trace", "waiting").stdout
+    refused = command("replay", str(kuairand), "--mapping", mapping(kuairand), "--check", "--clock", "now")
+    assert refused.returncode == 1 and "headrace clock now" in refused.stderr, refused.stderr
+    assert stack.offsets("samples") == start, "it is learnt while it should wait: the test shows nothing"
+
+    moved = command("clock", "now", "--json")
+    assert moved.returncode == 0 and json.loads(moved.stdout)["mode"] == "now", moved.stderr
+    until(lambda: min(stack.applied()) == max(applied) + 1, "the sample of today is learnt")
+    sample, = stack.samples(start).values()
+    assert (sample["user_id"], sample["label"]) == ("today", 1.0)
+    assert stack.offsets("dead-letters") == dead
+    assert "waits for event time" not in command("trace", "waiting").stdout
+    assert command("clock", "now").stdout.startswith("clock: now"), "a second time changes nothing"
+    assert command("replay", str(kuairand), "--mapping", mapping(kuairand), "--check").returncode == 1, "a log of the past comes too late"
+    assert command("replay", str(kuairand), "--mapping", mapping(kuairand), "--check", "--clock", "now").returncode == 0
+
+
+def enriched(stack, name):
+    return [row for row in stack.read("enriched", {}) if row.record["event_id"] == name]
