@@ -44,7 +44,8 @@ def check_services(config: Config) -> None:
     if config.rpc.access.safe:
         return
     addresses = {"features.address": config.features.address, "replica.address": config.replica.address, "ann.address": config.ann.address,
-                 **{f"ps.addresses[{i}]": one for i, one in enumerate(config.ps.addresses)}}
+                 **{f"ps.addresses[{i}]": one for i, one in enumerate(config.ps.addresses)},
+                 **{f"ps.standbys[{i}]": one for i, one in enumerate(config.ps.standbys)}}
     for name, address in addresses.items():
         if not loopback(f"//{address}"):
             raise ConfigError(f"{name} is {address}, which others than this machine can reach: that needs rpc.token_file, rpc.tls_cert"

@@ -119,7 +119,7 @@ def _part(records: list[dict[str, Any]]) -> Part:
 def _learn(config: Config, model: Model, parts: Iterable[Part], report: Report, moved: Callable[[Report], Any]) -> Report:
     """Ask for a whole part at once, then learn what some shard lacks in batches as training does."""
     effect, rows = config.samples.target, config.flink.train_batch_rows
-    client = ParameterClient(config.ps.addresses)
+    client = ParameterClient(config.ps.reachable)
     try:
         backfill = Backfill(client, len(config.ps.addresses))
         report.shards = backfill.tallies

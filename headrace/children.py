@@ -44,6 +44,9 @@ def children(config: Config, parts: tuple[str, ...], settings: Path) -> list[Chi
         made.append(_role(settings, "registry", 0, config.registry.url, config.registry.url, 0))
     for index, (address, port) in enumerate(zip(config.ps.addresses, config.ps.http_ports, strict=True) if "ps" in parts else ()):
         made.append(_role(settings, "ps", index, address, _local(port), 1, f"ps-{index}"))
+    shards = len(config.ps.addresses)
+    for index, (address, port) in enumerate(zip(config.ps.standbys, config.ps.standby_http_ports, strict=True) if "ps" in parts else ()):
+        made.append(_role(settings, "ps", shards + index, address, _local(port), 1, f"ps-{index}-standby"))
     for name in ("features", "ann", "replica"):
         if name in parts:
             body = getattr(config, name)

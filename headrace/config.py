@@ -62,6 +62,11 @@ class Ps(Section):
 
     addresses: list[str] = Field(["127.0.0.1:19100", "127.0.0.1:19101"])
     http_ports: list[int] = Field([19150, 19151])
+    standbys: list[str] = Field([], description="An address a shard, or none: of the process that follows it and takes over when it is"
+                                                " silent; on another host, if it is to survive one.")
+    standby_http_ports: list[int] = Field([], description="Health and metrics of these.")
+    acknowledge_s: float = Field(1.0, gt=0, description="How long a push waits for the standby before the shard goes on without it.")
+    takeover_s: float = Field(3.0, gt=0, description="Of silence, after which a standby that has everything takes over.")
     ring_length: int = Field(1 << 22, description="Offsets a source partition that the applied ring remembers; a multiple of 4096.")
     rows_max: int = Field(20_000_000, description="Rows a table that address space is reserved for; memory is used as rows come.")
     publish_ms: int = Field(50, description="How often changed rows go to weights.MODEL.")
@@ -70,6 +75,12 @@ class Ps(Section):
                                                " loses nothing), or when the disk has it (nor does a power failure).")
     log_bytes_max: int = Field(4 << 30, ge=0, description="Of a shard's log: beyond it a snapshot is made at once, and pushes wait; 0:"
                                                           " no bound.")
+
+    @property
+    def reachable(self) -> list[str]:
+        """What an rpc Client is given for each shard: its address, or those of its two members."""
+        pairs = zip(self.addresses, self.standbys, strict=bool(self.standbys))
+        return [f"{first}|{second}" for first, second in pairs] or self.addresses
 
 
 class Replica(Section):
@@ -263,10 +274,22 @@ def _build(values: dict[str, Any], where: str) -> Config:
             for key in body:
                 _known(f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields], where, "key")
     try:
-        return Config(**{**values, "models": _models(values, where)})
+        config = Config(**{**values, "models": _models(values, where)})
+        _counted(config.ps, where)
+        return config
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}, got {first['input']!r}") from None
+
+
+def _counted(ps: Ps, where: str) -> None:
+    """Raises ConfigError where lists that go together differ in length."""
+    for name, wanted in (("http_ports", len(ps.addresses)), ("standby_http_ports", len(ps.standbys))):
+        if len(found := getattr(ps, name)) != wanted:
+            raise ConfigError(f"{where}: ps.{name} has {len(found)} ports, and there are {wanted} addresses: one each")
+    if ps.standbys and len(ps.standbys) != len(ps.addresses):
+        raise ConfigError(f"{where}: ps.standbys has {len(ps.standbys)} addresses, and there are {len(ps.addresses)} shards: one each or"
+                          " none")
 
 
 def _models(values: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:

@@ -20,9 +20,9 @@ from headrace.taps import Offsets, Taps
 @contextmanager
 def live_taps(config: Config) -> Iterator[Taps]:
     """Taps of the stack that `config` names; connections are closed at the end."""
-    shards = [Client(address) for address in config.ps.addresses]
+    shards = [Client(address) for address in config.ps.reachable]
     features = Client(config.features.address)
-    parameters = ParameterClient(config.ps.addresses)
+    parameters = ParameterClient(config.ps.reachable)
     registry = RegistryClient(config.registry.access)
     codecs: dict[str, Codec] = {}
 

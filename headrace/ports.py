@@ -17,7 +17,8 @@ from headrace.config import Config
 # Every address that the local stack listens on, as (section, key); lists are taken entry by entry.
 LISTENED = (
     ("kafka", "bootstrap"), ("kafka", "controller_port"), ("registry", "url"), ("features", "address"), ("features", "http_port"),
-    ("ps", "addresses"), ("ps", "http_ports"), ("replica", "address"), ("replica", "http_port"), ("ann", "address"), ("ann", "http_port"),
+    ("ps", "addresses"), ("ps", "http_ports"), ("ps", "standbys"), ("ps", "standby_http_ports"),
+    ("replica", "address"), ("replica", "http_port"), ("ann", "address"), ("ann", "http_port"),
     ("engine", "url"), ("watch", "http_port"), ("flink", "url"),
 )
 UNCLAIMED = (20000, 32000)  # Linux gives 32768 and above to clients

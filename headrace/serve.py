@@ -63,6 +63,10 @@ def _asked(start: Callable[..., Any], config: Config, role: str) -> dict[str, An
     if "publish" in names:
         publisher = Publisher(config)
         given |= {"publish": publisher.queue, "flush": publisher.flush} if "flush" in names else {"publish": publisher}
+    if "owners_log" in names and config.ps.standbys:
+        from headrace.owners_log import KafkaOwnersLog
+
+        given["owners_log"] = KafkaOwnersLog(config)
     if "consume" in names:
         given["consume"] = consumer(config, role)
     for name, topic in (("exposures", "enriched"), ("samples", "samples")):

@@ -30,7 +30,7 @@ class LiveTopics:
     def __init__(self, config: Config) -> None:
         self._bootstrap = config.kafka.cluster
         self._codecs = Codecs(config)
-        self._shards = [Client(address) for address in config.ps.addresses]
+        self._shards = [Client(address) for address in config.ps.reachable]
         self.source = kafka.topic_source(self._bootstrap, TOPIC)
 
     def now_ms(self) -> int:

@@ -58,7 +58,7 @@ class Job:
 def addresses(config: Config) -> Addresses:
     """What Python workers connect to."""
     kafka, registry = secrets.there(config)
-    return Addresses(kafka, registry, config.features.address, tuple(config.ps.addresses), *secrets.calls(config))
+    return Addresses(kafka, registry, config.features.address, tuple(config.ps.reachable), *secrets.calls(config))
 
 
 def marks(config: Config) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pyarrow import ArrowInvalid, fs
 
 from headrace.ps import snapshot
+from headrace.ps.lineage import made_by_a_person, owner_folder
 
 DONE = "backup.json"
 TRIES = 3
@@ -60,7 +61,7 @@ def backup(folder: Path, place: Place, name: str) -> Kept:
     sequences, total = [], 0
     try:
         for shard in shards:
-            sequence, size = _copy_newest(shard, place, name)
+            sequence, size = _copy_newest(owner_folder(folder, int(shard.name)), shard.name, place, name)
             sequences.append(sequence)
             total += size
         done = {"sequences": sequences, "bytes": total}
@@ -71,14 +72,14 @@ def backup(folder: Path, place: Place, name: str) -> Kept:
     return Kept(name, sequences, total)
 
 
-def _copy_newest(shard: Path, place: Place, name: str) -> tuple[int, int]:
+def _copy_newest(shard: Path, index: str, place: Place, name: str) -> tuple[int, int]:
     """(sequence, bytes). A snapshot that gives way to a newer one while it is copied is begun again."""
     for left in reversed(range(TRIES)):
         held = snapshot.folders(shard / "snapshots")
         if not held:
             raise BackupError(f"{shard} has no snapshot yet: `ps.snapshot_s` says when it makes one")
         sequence, newest = held[-1]
-        target = place.under(name, shard.name)
+        target = place.under(name, index)
         try:
             place.system.create_dir(target, recursive=True)
             place.system.delete_dir_contents(target)
@@ -138,6 +139,7 @@ def _fetch(place: Place, name: str, index: int, sequence: int, shard: Path) -> N
         target = shard if one.base_name == "spec.json" else snapshots
         with place.system.open_input_stream(one.path) as source, open(target / one.base_name, "wb") as out:
             shutil.copyfileobj(source, out, CHUNK_BYTES)
+    made_by_a_person(shard)
     body = json.loads((shard / "spec.json").read_text())
     if body["index"] != index or snapshot.read(snapshots).sequence != sequence:
         raise ValueError(f"{index}/ is not shard {index} at sequence {sequence}")

@@ -104,6 +104,18 @@ def read(folder: Path, after: int) -> Iterator[Record]:
             raise LogError(f"{path.name} ends at {expected - 1}, and the next segment begins at {held[i + 1][0]}")
 
 
+def frames(data: memoryview, after: int) -> Iterator[Record]:
+    """The records of whole frames that follow one another, from `after` + 1 on. Raises LogError for anything else."""
+    at, expected = 0, after + 1
+    while at < len(data):
+        frame = _frame_at(data, at)
+        stop = at + _FRAME.size + (frame[1] if frame else 0)
+        if frame is None or stop > len(data) or zlib.crc32(data[at + _FRAME.size : stop]) != frame[0] or frame[2] != expected:
+            raise LogError(f"what came of the log after {after} is no whole record {expected} at byte {at} of {len(data)}")
+        yield _decode(frame[2], data[at + _FRAME.size : stop])
+        at, expected = stop, expected + 1
+
+
 def _segment(path: Path, first: int, last: bool) -> Iterator[Record]:
     data = _mapped(path)
     at, expected = 0, first
@@ -161,12 +173,25 @@ class Log:
         """Of all segments; one that a snapshot has just made superfluous counts nothing."""
         return sum(_size_of(path) for _, path in segments(self.folder))
 
+    @property
+    def appended(self) -> int:
+        """The last sequence that is in the log."""
+        return self._appended
+
+    def append_frames(self, sequence: int, data: memoryview) -> None:
+        """Write frames as they are, of which the last is `sequence`. Raises as `append` does."""
+        if self.failed:
+            raise OSError(self.failed)
+        self._append([data], len(data), sequence)
+
     def append(self, sequence: int, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Write a record. Raises OSError, with the file as before; when even that fails, `failed` says so and every later call raises."""
         if self.failed:
             raise OSError(self.failed)
         pieces = encode(sequence, header, arrays)
-        size = sum(len(piece) for piece in pieces)
+        self._append(pieces, sum(len(piece) for piece in pieces), sequence)
+
+    def _append(self, pieces: list[memoryview | bytes], size: int, sequence: int) -> None:
         try:
             self._write(pieces, size)
         except OSError:
@@ -228,6 +253,68 @@ class Log:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class Tail:
+    """Reads the log of `folder` behind the process that appends to it, for one follower. One thread at a time calls it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._after, self._path, self._at = -1, folder, 0
+
+    def read(self, after: int, until: int, bytes_max: int) -> bytes | None:
+        """Whole frames from `after` + 1 to at most `until`, which is in the log: at least one if there is one, then up to bytes_max bytes.
+        None: the log begins later. Raises LogError, OSError."""
+        if after >= until:
+            return b""
+        if after != self._after and not self._seek(after):
+            return None
+        made = bytearray()
+        while self._after < until and (not made or len(made) < bytes_max):
+            with open(self._path, "rb") as file:
+                file.seek(self._at)
+                data = file.read(max(bytes_max, _FRAME.size))
+                if data:
+                    data += file.read(max(0, _FRAME.size + _whole(data, 0)[0] - len(data)))  # one that is larger than a page comes whole
+            if not data:
+                self._path, self._at = self._folder / f"log-{self._after + 1:020d}.bin", 0  # the next segment
+                continue
+            made += self._take(data, until)
+        return bytes(made)
+
+    def _take(self, data: bytes, until: int) -> bytes:
+        """The whole frames at the beginning of `data`, none beyond `until`."""
+        at = 0
+        while self._after < until and len(data) - at >= _FRAME.size:
+            size, sequence = _whole(data, at)
+            if at + _FRAME.size + size > len(data):
+                break
+            if sequence != self._after + 1:
+                raise LogError(f"{self._path.name}: sequence {sequence} at byte {self._at + at}, expected {self._after + 1}")
+            at, self._after = at + _FRAME.size + size, sequence
+        self._at += at
+        return data[:at]
+
+    def _seek(self, after: int) -> bool:
+        """Go behind sequence `after`; False when the log begins later."""
+        held = [(first, path) for first, path in segments(self._folder) if first <= after + 1]
+        if not held:
+            return False
+        first, self._path = held[-1]
+        self._at, self._after = 0, first - 1
+        data = _mapped(self._path)
+        while self._after < after:
+            size, self._after = _whole(data, self._at)
+            self._at += _FRAME.size + size
+        return True
+
+
+def _whole(data: memoryview | bytes, at: int) -> tuple[int, int]:
+    """(bytes of the body, sequence) of the frame that begins at `at`. Raises LogError when none does."""
+    frame = _frame_at(memoryview(data), at)
+    if frame is None:
+        raise LogError(f"no frame at byte {at} of what is in the log")
+    return frame[1], frame[2]
 
 
 def _size_of(path: Path) -> int:

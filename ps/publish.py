@@ -29,12 +29,15 @@ class Publisher:
 
     Rows count as published only when a whole pass went through: a pass that failed is sent again, and folding twice changes nothing. A pass
     ends after the slot in which it reaches 65,536 rows of a table, and the next goes on behind it, so that pulls do not wait long.
+    `superseded` is told once replicas know that a standby has taken over.
     """
 
-    def __init__(self, shard: Shard, publish: Publish, now_ms: Callable[[], int], flush: Callable[[], None] = nothing_to_flush) -> None:
+    def __init__(self, shard: Shard, publish: Publish, now_ms: Callable[[], int], flush: Callable[[], None] = nothing_to_flush,
+                 superseded: Callable[[], None] = nothing_to_flush) -> None:
         self._shard = shard
         self._publish = publish
         self._flush = flush
+        self._superseded = superseded
         self._now_ms = now_ms
         self._not_before_s = 0.0
         self._from_slot: dict[tuple[str, str], int] = {}
@@ -51,6 +54,8 @@ class Publisher:
 
     def run_pass(self) -> int:
         """Publish what has changed; rows sent. On the shard's thread. Raises what `publish` and `flush` raise."""
+        if self._shard.superseding:
+            self._supersede()
         done: list[tuple[Table, np.ndarray, np.ndarray, list[int]]] = []
         for (model, name), table in self._shard.tables.items():
             if table.spec.served and (len(table.changed()) or len(table.gone())):
@@ -62,6 +67,21 @@ class Publisher:
             table.clear_gone(still)
             table.published[slots] = self._shard.sequence
         return sum(len(rows) for _, rows, _, _ in done)
+
+    def _supersede(self) -> None:
+        """Tell replicas, by blocks that begin behind their end, that what they have of this shard may be of pushes that nobody has: they
+        fetch it anew."""
+        shard = self._shard
+        slots = range(*shard.slots)
+        for (model, name), table in shard.tables.items():
+            for number in slots if table.spec.served else ():
+                self._publish(f"weights.{model}", str(number).encode(), {
+                    "model": model, "table": name, "epoch": shard.epoch, "last_sequence": shard.sequence, "dim": table.spec.dim,
+                    "ts_ms": self._now_ms(), "newest": None, "slot": number, "first_sequence": shard.sequence + 1, "keys": b"",
+                    "values": b"", "deleted": b""})
+        self._flush()
+        shard.superseding = False
+        self._superseded()
 
     def _send(self, model: str, name: str, table: Table) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """(rows sent, keys gone that were not sent, slots)."""

@@ -130,7 +130,7 @@ class Replica:
             self.counts["older"] += 1
             return False
         went_back = last < had  # a higher epoch, and less than was published before: the shard lost its end
-        if record["first_sequence"] > had + 1 or went_back:
+        if record["first_sequence"] > min(had + 1, last) or went_back:  # beyond its own end: another member has taken the shard over
             self.counts["gaps"] += 1
             self.gaps.add(Gap(record["model"], record["table"], int(shard_of(np.array([slot]), self._shards)[0])))
         blocks = waiting.setdefault((record["model"], record["table"]), Waiting())

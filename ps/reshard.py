@@ -19,6 +19,7 @@ import numpy as np
 
 from headrace.ps import kernels, snapshot
 from headrace.ps.admission import State
+from headrace.ps.lineage import made_by_a_person, owner_folder
 from headrace.ps.recovery import Store, write_specs
 from headrace.ps.shard import shard_of
 from headrace.ps.snapshot import Cut, TableCut
@@ -53,7 +54,7 @@ def reshard(folder: Path, target: Path, shards: int, rows_max: int, ring_length:
         raise ReshardError(f"{target} exists: remove it, or choose another")
     specs, count = _described(folder)
     with ExitStack() as opened:
-        stores = [opened.enter_context(closing(Store(folder / str(i), specs, i, count, rows_max, ring_length, now_ms)))
+        stores = [opened.enter_context(closing(Store(owner_folder(folder, i), specs, i, count, rows_max, ring_length, now_ms)))
                   for i in range(count)]
         cuts = [store.shard.cut() for store in stores]
     _drained(cuts)
@@ -64,6 +65,7 @@ def reshard(folder: Path, target: Path, shards: int, rows_max: int, ring_length:
             snapshot.write(place / "snapshots", cut)
             (place / "log").mkdir()
             write_specs(place, specs, i, shards)
+            made_by_a_person(place)
         _sync(target)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from headrace.ps.member import Member
 from headrace.ps.recovery import Store
 from headrace.ps.replica import Replica
 from headrace.ps.shard import APPLIED, RECUT
@@ -26,9 +27,11 @@ TABLE_COUNTS = {"admitted": "Keys let in after they had waited", "kept_out": "Gr
 Answer = tuple[Header, Arrays]
 
 
-def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False) -> dict[str, Verb]:
+def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
+                acknowledged: Callable[[int], Any] | None = None) -> dict[str, Verb]:
     """pull, push, known, stats, export, snapshot; `hop` notes how old the newest cause of a push is when it is applied. `durable`: a push
-    is answered when the disk has it, else when the operating system has it."""
+    is answered when the disk has it, else when the operating system has it. `acknowledged(sequence)`: called before, of a shard that has a
+    standby; it raises Unavailable when the push may not be answered."""
     shard = store.shard
     if shard.log is not None:
         shard.log.durable = durable
@@ -41,6 +44,8 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False) -> 
                 shard.log.commit(sequence)
             except OSError as error:
                 raise Unavailable(f"the push is applied, and not safe on the disk: {error}") from None
+        if acknowledged is not None:
+            acknowledged(sequence)
 
     def pull(header: Header, arrays: Arrays) -> Answer:
         keys, model, tables = column(arrays, "keys", "uint64", (None,)), _text(header, "model"), header.get("tables")
@@ -57,7 +62,7 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False) -> 
             hop.observe(newest)
         bits = {"applied": done.applied.astype(np.uint8)} if done.status == RECUT and done.applied is not None else {}
         told, wait_s = {"status": done.status, "sequence": done.sequence}, store.pace_s()
-        return Later(told, bits, lambda: safe(done.sequence, wait_s)) if durable or wait_s else (told, bits)
+        return Later(told, bits, lambda: safe(done.sequence, wait_s)) if durable or wait_s or acknowledged else (told, bits)
 
     def known(header: Header, arrays: Arrays) -> Answer:
         return {"sequence": shard.sequence}, {"status": shard.known(_text(header, "model"), _text(header, "effect"), _causes(arrays))}
@@ -152,6 +157,23 @@ class ShardFigures:
         yield GaugeMetricFamily("headrace_ps_snapshot_age_seconds", "Since the newest snapshot was taken; -1 before the first",
                                 value=self._store.snapshot_age_s())
         yield GaugeMetricFamily("headrace_ps_log_bytes", "Bytes of the log", value=shard.log.size_bytes if shard.log else 0)
+
+
+class MemberFigures:
+    """A Prometheus collector of one of the two members of a shard."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    def collect(self) -> Iterable[Any]:
+        told = self._member.told()
+        yield GaugeMetricFamily("headrace_ps_owns", "1: this member serves the shard; 0: it stands by", value=int(told["owns"]))
+        yield GaugeMetricFamily("headrace_ps_epoch", "Epoch of the shard", value=self._member.store.shard.epoch)
+        if "in_sync" in told:
+            yield GaugeMetricFamily("headrace_ps_standby_in_sync", "1: pushes wait for the standby", value=int(told["in_sync"]))
+            yield GaugeMetricFamily("headrace_ps_standby_behind", "Pushes that it has not acknowledged; -1: it has not been heard",
+                                    value=told["standby_behind"])
+            yield CounterMetricFamily("headrace_ps_went_on_alone", "Times the shard went on without its standby", value=told["alone"])
 
 
 class ReplicaFigures:

@@ -60,6 +60,7 @@ class Shard:
         self.removed = {EXPIRED: 0, CROWDED_OUT: 0}  # rows, since the start
         self.clocks: dict[str, int] = {}  # event time in seconds by model
         self.log: Log | None = None
+        self.superseding = False  # what was published before us may be of pushes that nobody has: replicas are to fetch all anew
         self.newest: dict[str, Newest] = {}  # by model, since the start: what freshness is told by, not state
 
     def table(self, model: str, name: str) -> Table:
@@ -124,6 +125,18 @@ class Shard:
             self._apply(spec, record.header["effect"], Causes(*(record.arrays[c] for c in Causes._fields)), tables,
                         record.header.get("at_s", 0))
         assert self.sequence == record.sequence, "the log is read in order"
+
+    def follow(self, records: list[Record]) -> None:
+        """Apply records of the shard that this one stands by for, which are in our log already. What changed is not for us to publish."""
+        for record in records:
+            self.replay(record)
+
+    def forget_changes(self) -> None:
+        """Of a standby: whoever takes over has replicas fetch everything, so what is unpublished need not be kept."""
+        for table in self.tables.values():
+            table.clear_changed(table.changed().copy())
+            table.clear_gone(np.zeros(0, np.uint64))
+            table.published[:] = self.sequence
 
     def sweep(self, rows: int = 65536) -> int:
         """Take out what has outlived its table's ttl_s, of the next `rows` rows of each table; how many went. Raises Unavailable."""

@@ -21,9 +21,12 @@ from headrace.rpc.message import SCHEMA, Arrays, Header, decode, encode
 _OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 500), ("grpc.min_reconnect_backoff_ms", 3000)]
 
+ELSEWHERE_S = 4.0  # a call's, where another place may answer
+
 
 class Client:
-    """Calls verbs at `address` ("host:port"). Safe to share between threads (calls are serialised); not across a fork.
+    """Calls verbs at `address`: "host:port", or several of which one answers, "host:port|host:port": a call that one leaves unanswered is
+    Unavailable, and the next call goes to the next. Safe to share between threads (calls are serialised); not across a fork.
 
     A gRPC deadline covers a whole stream, so a stream is opened with twice `timeout_s` and replaced after `timeout_s`: each call has at
     least `timeout_s` seconds. Raises Unavailable when nobody answers, and the error of rpc/errors.py that the server named.
@@ -31,12 +34,17 @@ class Client:
 
     def __init__(self, address: str, timeout_s: float = 30.0) -> None:
         keep_freed()
-        self.address = address
-        self._timeout_s = timeout_s
+        self._places, self._place = address.split("|"), 0
+        self._timeout_s = timeout_s if len(self._places) == 1 else min(timeout_s, ELSEWHERE_S)
         self._access = access.used()
         self._lock = threading.Lock()
         self._flight: flight.FlightClient | None = None
         self._streams: dict[str, tuple[Any, Any, float]] = {}
+
+    @property
+    def address(self) -> str:
+        """Where it calls now."""
+        return self._places[self._place]
 
     def call(self, verb: str, header: Mapping[str, Any] | None = None,
              arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:
@@ -65,8 +73,12 @@ class Client:
             except BaseException as error:
                 self._gave_up(verb, error)
                 raise
-            self._lock.release()
-            answer, answered = decode(chunk.app_metadata)
+            try:
+                answer, answered = decode(chunk.app_metadata)
+                if len(self._places) > 1 and answer.get("error", {}).get("code") == Unavailable.code:
+                    self._move_on()
+            finally:
+                self._lock.release()
             if "error" in answer:
                 raise BY_CODE.get(answer["error"]["code"], Internal)(answer["error"]["message"])
             return answer, answered
@@ -75,12 +87,13 @@ class Client:
 
     def _gave_up(self, verb: str, error: BaseException) -> None:
         """End a call that failed: the streams are no good any more. Raises Unavailable for what says that nobody answers."""
-        self._forget()
+        where = self.address
+        self._move_on()
         self._lock.release()
         if isinstance(error, flight.FlightUnauthenticatedError):
-            raise Forbidden(f"{self.address} ({verb}) does not take our token: look at rpc.token_file here and there") from None
+            raise Forbidden(f"{where} ({verb}) does not take our token: look at rpc.token_file here and there") from None
         if isinstance(error, (flight.FlightError, pa.ArrowException, StopIteration, OSError)):
-            raise Unavailable(f"{self.address} ({verb}): {str(error).splitlines()[0][:200] or type(error).__name__}") from None
+            raise Unavailable(f"{where} ({verb}): {str(error).splitlines()[0][:200] or type(error).__name__}") from None
 
     def call_until(self, deadline_s: float, verb: str, header: Mapping[str, Any] | None = None,
                    arrays: Mapping[str, np.ndarray] | None = None) -> tuple[Header, Arrays]:
@@ -119,6 +132,11 @@ class Client:
             return flight.FlightClient(f"grpc://{self.address}", generic_options=_OPTIONS)
         roots = {"tls_root_certs": Path(self._access.ca).read_bytes()} if self._access.ca else {}
         return flight.FlightClient(f"grpc+tls://{self.address}", generic_options=_OPTIONS, **roots)
+
+    def _move_on(self) -> None:
+        """The streams are no good any more; the next call goes to the next place."""
+        self._forget()
+        self._place = (self._place + 1) % len(self._places)
 
     def _forget(self) -> None:
         for writer, _, _ in self._streams.values():

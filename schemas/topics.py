@@ -41,6 +41,7 @@ TOPICS = (
     Topic("enriched", "enriched"),
     Topic("samples", "samples"),
     Topic("vectors", "vectors", cleanup="compact"),
+    Topic("ps-owners", "ps-owners", partitions=1, retention_ms=-1),  # its fold from the beginning says who owns a shard
     Topic("dead-letters", "dead-letters", partitions=1, retention_ms=30 * DAY_MS),
 )
 

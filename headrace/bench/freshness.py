@@ -174,7 +174,7 @@ class Hops:
 
     def __init__(self, config: Config) -> None:
         self._model, self._engine = config.model.name, config.engine.url
-        self._shards = [Client(address) for address in config.ps.addresses]
+        self._shards = [Client(address) for address in config.ps.reachable]
         self._replica, self._ann = Client(config.replica.address), Client(config.ann.address)
         self._http = httpx.Client(timeout=10.0, trust_env=False)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from headrace.commands import options
-from headrace.config import Config
+from headrace.config import Config, ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="The parameter server: what each shard and replica holds; another number of shards; copies.")
 ASK_S = 5.0
@@ -73,6 +73,45 @@ def reshard(
 
 
 @app.command()
+def promote(
+    shard: Annotated[int, typer.Argument(help="Number of the shard, from 0.")],
+    member: Annotated[str, typer.Option(help="first or standby; by default the one that does not own it.")] = "",
+    lose: Annotated[bool, typer.Option("--lose", help="Though it may lack pushes that were acknowledged.")] = False,
+    config: options.File = None,
+    data: options.Data = None,
+) -> None:
+    """Have a shard's other member own it: for a move, or when the owner is lost for good. It takes over when the owner is silent or has
+    stepped back, which takes a few times ps.takeover_s."""
+    from headrace.owners_log import KafkaOwnersLog
+    from headrace.ps.owners import Owner, Owners
+
+    settings = options.configured(config, data)
+    shards = len(settings.ps.addresses)
+    if not settings.ps.standbys:
+        raise ConfigError("ps.standbys names no standby: there is nobody to promote")
+    if not 0 <= shard < shards or member not in ("", "first", "standby"):
+        raise ConfigError(f"there are shards 0 to {shards - 1}, and a shard has the members first and standby")
+    log = KafkaOwnersLog(settings)
+    owners = Owners(log, f"{shard}/{shards}")
+    try:
+        state = owners.now()
+        if state is None:
+            raise ConfigError(f"nobody has ever owned shard {shard} of {shards}: start its members")
+        names = {"first": str(shard), "standby": f"{shard}-standby"}
+        chosen = names[member] if member else next(name for name in names.values() if name != state.member)
+        if chosen == state.member:
+            typer.echo(f"{chosen} owns shard {shard} already")
+            return
+        if not state.in_sync and not lose:
+            raise ConfigError(f"{chosen} may lack pushes that {state.member} has acknowledged; --lose promotes it all the same (then"
+                              " `headrace backfill train` brings what is missing)")
+        taken = owners.say(Owner(state.epoch + 1, chosen, False, forced=True))
+    finally:
+        log.close()
+    typer.echo(f"{chosen} is to own shard {shard}" if taken else "another claim came first: look again with `headrace ps stats`")
+
+
+@app.command()
 def backup(
     to: Annotated[str, typer.Argument(help="A folder, s3://bucket/path?region=..., gs://bucket/path: what Arrow's file systems know.")],
     config: options.File = None,
@@ -85,7 +124,7 @@ def backup(
     from headrace.rpc.errors import Unavailable
 
     settings, place = options.configured(config, data), place_of(to)
-    for address in settings.ps.addresses:
+    for address in settings.ps.reachable:
         client = Client(address, SNAPSHOT_S)
         try:
             client.call("snapshot")
@@ -140,6 +179,7 @@ def ask(config: Config) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     found: dict[str, dict[str, Any]] = {}
     silent: dict[str, str] = {}
     processes = {f"ps-{i}": address for i, address in enumerate(config.ps.addresses)}
+    processes |= {f"ps-{i}-standby": address for i, address in enumerate(config.ps.standbys)}
     for name, address in {**processes, "replica": config.replica.address}.items():
         client = Client(address, ASK_S)
         try:

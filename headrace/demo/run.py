@@ -192,7 +192,7 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
         demo = Demo(config, console, rows, Films.of(file), rate, taps, Mark.of(taps), Plain(Client(**given(config.engine))))
         report = demo.run(str(file))
         clicks = CLICKS if demo.effect else 0
-        checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.addresses)
+        checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.reachable)
         _tell(console, demo, report, checks)
         watched = figures.read(config.watch.http_port)
         console.print(watched.sentence() if watched else "watch: River is not installed, or nobody answers; pip install 'headrace[watch]'")

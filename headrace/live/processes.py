@@ -51,6 +51,8 @@ def elsewhere(config: Config) -> Iterator[tuple[str, str, str]]:
     yield "registry", config.registry.url, f"{config.registry.url}/{'subjects' if config.registry.external else 'healthz'}"
     for index, (address, port) in enumerate(zip(config.ps.addresses, config.ps.http_ports, strict=False)):
         yield f"ps-{index}", address, health(address, port)
+    for index, (address, port) in enumerate(zip(config.ps.standbys, config.ps.standby_http_ports, strict=False)):
+        yield f"ps-{index}-standby", address, health(address, port)
     for name in ("features", "ann", "replica"):
         body = getattr(config, name)
         yield name, body.address, health(body.address, body.http_port)

@@ -37,8 +37,8 @@ T = TypeVar("T")
 def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
     """The looks, and what closes their connections, which are made when they are first used. `hop`: the engine's own freshness."""
     where, model, samples = config.kafka.cluster, config.model.name, config.samples
-    parameters = ParameterClient(config.ps.addresses, CALL_S)
-    shards = [Client(address, CALL_S) for address in config.ps.addresses]
+    parameters = ParameterClient(config.ps.reachable, CALL_S)
+    shards = [Client(address, CALL_S) for address in config.ps.reachable]
     features = Client(config.features.address, CALL_S)
     flink = FlinkRest(config.flink.url, CALL_S)
     codecs = Codecs(config)
@@ -69,7 +69,7 @@ def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
         impressions=lambda: int(features.call("stats")[0]["impressions"]),
         applied=lambda name: min(applied_of(shard.call("stats")[0], name) for shard in shards), known=known, away=AWAY),
         job_names(config), model, window_ms + config.engine.heartbeat_lag_ms)
-    ps = zip(config.ps.addresses, config.ps.http_ports, strict=True)
+    ps = zip([*config.ps.addresses, *config.ps.standbys], [*config.ps.http_ports, *config.ps.standby_http_ports], strict=True)
     pages = {"gradient": [health(address, port, "metrics") for address, port in ps],
              "serving_row": [health(config.replica.address, config.replica.http_port, "metrics")],
              "vector": [health(config.ann.address, config.ann.http_port, "metrics")]}

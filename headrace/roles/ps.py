@@ -1,26 +1,41 @@
-"""The role of a training shard: folder, Flight, health, publishing and snapshots around one owner."""
+"""The role of a training shard: folder, Flight, health, publishing and snapshots around one owner.
+
+With `ps.standbys` a shard has two members: process `index` below the number of shards is the first of its shard, the others are the
+standbys. Each serves while it owns the shard, and follows else (ps/member.py).
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace.config import Config
+from headrace.ps.member import Member, Opened, Terms, opened
+from headrace.ps.owners import Owners, OwnersLog
 from headrace.ps.publish import Publish, Publisher, nothing_to_flush
 from headrace.ps.recovery import Store
-from headrace.ps.service import ShardFigures, shard_verbs
+from headrace.ps.service import MemberFigures, ShardFigures, shard_verbs
 from headrace.ps.spec import ModelSpec
+from headrace.ps.standby import Place
 from headrace.ps.warm import warm_kernels
 from headrace.roles.stopping import stop_serving
+from headrace.rpc.errors import Unavailable
 from headrace.rpc.freshness import Hop
 from headrace.rpc.health import Health
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 
+log = logging.getLogger(__name__)
 SWEEP_S = 0.1
+PAUSE_S = 0.5
 
 
 def now_ms() -> int:
@@ -28,39 +43,85 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish,
-          flush: Callable[[], None] = nothing_to_flush) -> Callable[[], None]:
-    """Serve shard `index` at config.ps.addresses[index]; what it returns stops it.
+def end_this_process(why: str) -> None:
+    """As `kill` would: the supervisor starts it anew."""
+    log.error("this process ends, to start anew: %s", why)
+    os.kill(os.getpid(), signal.SIGTERM)
 
-    `publish(topic, key, record)` and then `flush()` raise when a record is not safe: it is sent again. Returns once the shard answers.
-    Raises what ps/recovery.py raises, and OSError for a port that is taken.
+
+def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish, flush: Callable[[], None] = nothing_to_flush,
+          owners_log: OwnersLog | None = None, ended: Callable[[str], Any] = end_this_process) -> Callable[[], None]:
+    """Serve shard `index` at config.ps.addresses[index], or from the number of shards on as the standby of one; what it returns stops it.
+
+    `publish(topic, key, record)` and then `flush()` raise when a record is not safe: it is sent again. Returns once the process answers.
+    `owners_log` is asked where there are standbys, and `ended(why)` told when this member is to start anew. Raises what ps/recovery.py
+    raises, and OSError for a port that is taken.
     """
     warm_kernels(specs)
-    ps = config.ps
-    store = Store(config.stack.data_dir / "ps" / str(index), specs, index, len(ps.addresses), ps.rows_max, ps.ring_length, now_ms,
-                  ps.log_bytes_max)
-    owner = Owner(f"ps-{index}")
+    ps, shards = config.ps, len(config.ps.addresses)
+    shard, standby = index % shards, index >= shards
+    folder = config.stack.data_dir / "ps" / (f"{shard}-standby" if standby else str(shard))
+    address, port = (ps.standbys[shard], ps.standby_http_ports[shard]) if standby else (ps.addresses[shard], ps.http_ports[shard])
+
+    def store_of() -> Store:
+        return Store(folder, specs, shard, shards, ps.rows_max, ps.ring_length, now_ms, ps.log_bytes_max)
+
+    owner, member, durable = Owner(f"ps-{index}"), None, ps.durability == "fsync"
+    if ps.standbys and owners_log is not None:
+        place = Place(folder.name, str(shard) if standby else f"{shard}-standby", ps.addresses[shard] if standby else ps.standbys[shard])
+        owners = Owners(owners_log, f"{shard}/{shards}")
+        found = _opened(folder, store_of, place, not standby, owners)
+        member = Member(found, place, owner, owners, Terms(ps.acknowledge_s, ps.takeover_s, durable), ended)
+        store = found.store
+    else:
+        store = store_of()
     store.turn = owner.call
-    owner.every(ps.publish_ms / 1000, Publisher(store.shard, publish, now_ms, flush).run_timed)
-    owner.every(SWEEP_S, store.shard.sweep)
-    owner.every(SWEEP_S, store.keep_log_short)
-    owner.every(ps.snapshot_s, store.snapshot_aside)
-    host, _, port = ps.addresses[index].rpartition(":")
-    registry = CollectorRegistry()
-    registry.register(_collector(ShardFigures(store)))
+    registry, hop = CollectorRegistry(), Hop("gradient")
+    verbs = shard_verbs(store, hop, durable, member.acknowledged if member is not None else None)
+    _timers(config, owner, store, member, Publisher(store.shard, publish, now_ms, flush, member.superseded if member else nothing_to_flush))
+    for figures in (ShardFigures(store), hop, *([MemberFigures(member)] if member is not None else [])):
+        registry.register(_collector(figures))
     ProcessCollector(registry=registry)
-    hop = Hop("gradient")
-    registry.register(_collector(hop))
-    server = Server(host, int(port), shard_verbs(store, hop, ps.durability == "fsync"), owner)
+    host, _, number = address.rpartition(":")
+    server = Server(host, int(number), member.verbs(verbs) if member is not None else verbs, owner)
     owner.start()
-    health = Health(ps.http_ports[index], lambda: (store.shard.log.failed if store.shard.log else "log"), registry)
+    if member is not None:
+        member.start()
+    health = Health(port, partial(_missing, store, member), registry)
 
     def stop() -> None:
         health.close()
+        if member is not None:
+            member.stop()
         stop_serving(server, owner)
         store.close()
 
     return stop
+
+
+def _opened(folder: Path, store_of: Callable[[], Store], place: Place, first: bool, owners: Owners) -> Opened:
+    """ps.member.opened, once the owners' log can be reached."""
+    while True:
+        try:
+            return opened(folder, store_of, place, first, owners)
+        except Unavailable as error:
+            log.warning("who owns shard %s cannot be seen now, again in %g s: %s", owners.shard, PAUSE_S, error)
+            time.sleep(PAUSE_S)
+
+
+def _timers(config: Config, owner: Owner, store: Store, member: Member | None, publisher: Publisher) -> None:
+    def owned(work: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: work() if member is None or member.owns else None
+
+    owner.every(config.ps.publish_ms / 1000, owned(publisher.run_timed))
+    owner.every(SWEEP_S, owned(store.shard.sweep))
+    owner.every(SWEEP_S, store.keep_log_short)
+    owner.every(config.ps.snapshot_s, store.snapshot_aside)
+
+
+def _missing(store: Store, member: Member | None) -> str:
+    failed = store.shard.log.failed if store.shard.log else "log"
+    return failed or (member.missing() if member is not None else "")
 
 
 def _collector(figures: Any) -> Any:  # prometheus_client asks for its own base class, and needs only collect()

@@ -64,7 +64,7 @@ def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) 
     server = Server(host, int(port), replica_verbs(replica), owner)
     owner.start()
     feeding = threading.Thread(target=_feed, args=(consume, Feed(replica, owner), stopping), name="consume", daemon=True)
-    closing = threading.Thread(target=keep_closed, args=(replica, owner, config.ps.addresses, stopping), name="resync", daemon=True)
+    closing = threading.Thread(target=keep_closed, args=(replica, owner, config.ps.reachable, stopping), name="resync", daemon=True)
     feeding.start()
     closing.start()
 

@@ -43,10 +43,10 @@ def start(config: Config, index: int, exposures: Read, samples: Read) -> Callabl
     """
     assert index == 0, "there is one watch"
     model = MODELS[config.model.name](fields_of(SLOTS, SIDE))
-    replica, parameters = Client(config.replica.address), ParameterClient(config.ps.addresses, START_S)
+    replica, parameters = Client(config.replica.address), ParameterClient(config.ps.reachable, START_S)
     before = parameters.pull(config.model.name, "metrics", keys_of(SAMPLED))[0][:, 0]  # of what was learnt before this peer began
     parameters.close()
-    parameters = ParameterClient(config.ps.addresses, METRICS_S)
+    parameters = ParameterClient(config.ps.reachable, METRICS_S)
     header = {"model": config.model.name, "table": "weights"}
 
     def score(batch: Batch) -> np.ndarray:

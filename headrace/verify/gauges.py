@@ -59,7 +59,7 @@ class Gauges:
         self._thread.join(60)
 
     def _work(self) -> None:
-        shards, features = [Client(address, 5.0) for address in self._config.ps.addresses], Client(self._config.features.address, 5.0)
+        shards, features = [Client(address, 5.0) for address in self._config.ps.reachable], Client(self._config.features.address, 5.0)
         try:
             while not self._stop.wait(self._every_s - (time.monotonic() - self._began) % self._every_s):
                 try:

@@ -46,7 +46,7 @@ def run(data: Path, rows: Rows, *, kills: int, seed: int, rate: float, rows_min:
             say(f"{sent.rows} rows sent and learnt in {seconds:.0f} s; counting")
             done = rows.first(sent.rows)
             left = counts.read(taps)
-            found = counts.checks(left, done, taps, config.ps.addresses, config.features.address)
+            found = counts.checks(left, done, taps, config.ps.reachable, config.features.address)
             found += frozen.compare(left.enriched, _interactions(config), config.features.half_life_s, config.features.ring_length)
             found.append(served(config, taps.model))
             dropped = look.dropped
@@ -97,7 +97,7 @@ class _Look:
 
     def _work(self) -> None:
         features = Client(self._config.features.address, 5.0)
-        shards = [Client(address, 5.0) for address in self._config.ps.addresses]
+        shards = [Client(address, 5.0) for address in self._config.ps.reachable]
         while not self._stop.wait(LOOK_S):
             applied = []
             for index, client in enumerate([*shards, features]):
@@ -138,7 +138,7 @@ def served(config: Config, model: str) -> counts.Check:
     """The replica against the shards, once it has had the time to fold the rest; what is still missing then is a difference."""
     ends = time.monotonic() + SETTLE_S
     while True:
-        found = counts.served(model, config.ps.addresses, config.replica.address)
+        found = counts.served(model, config.ps.reachable, config.replica.address)
         if found["agree"] or time.monotonic() > ends:
             return found
         time.sleep(0.5)

@@ -148,7 +148,7 @@ def tallied(config: Config, steady: Steady, say: Callable[[str], None]) -> Tally
 def _stores(config: Config, taps: Taps, tally: Tally, steady: Steady) -> list[tuple[str, int, int]]:
     """Shards and feature store against the samples and the log."""
     made = [(f"samples applied by shard {shard}", applied, steady.sent.rows) for shard, applied in enumerate(taps.applied())]
-    made += counts.parameters(*tally.keys.counted(), taps.model, config.ps.addresses)
+    made += counts.parameters(*tally.keys.counted(), taps.model, config.ps.reachable)
     for of in ("user", "item"):
         names = sorted(steady.made.shown[of])
         shown, clicked = (np.array([counted[name] for name in names], np.int64) for counted in (steady.made.shown[of],

@@ -50,7 +50,7 @@ class Outside:
         self.config = config
         self.model = config.model.name
         self.http = httpx.Client(timeout=30.0, trust_env=False)
-        self.shards = [Client(address) for address in config.ps.addresses]
+        self.shards = [Client(address) for address in config.ps.reachable]
         self.replica = Client(config.replica.address)
         self._consumer = confluent_kafka.Consumer({
             "bootstrap.servers": config.kafka.bootstrap, "group.id": "outside", "enable.auto.commit": False,

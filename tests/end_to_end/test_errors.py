@@ -139,7 +139,8 @@ def test_the_log_clock_learns_a_file_and_refuses_an_older_one(logged, kuairand, 
     first = min(row["ts_ms"] for row in logged.samples({}).values())
     assert first == min(table["ts_ms"].to_pylist()) + 365 * 86_400_000
     before = events(logged)
-    refused(replay(older), 1, "the stack's event time is 2022-04-08", f"{older} runs from 2021-04-07", "new data dir", "headrace up --data DIR")
+    refused(replay(older), 1, "the stack's event time is 2022-04-08", f"{older} runs from 2021-04-07", "new data dir",
+            "headrace up --data DIR")
     refused(replay(kuairand), 1, "the stack's event time is 2022-04-08")
     refused(replay(kuairand, "--clock", "now"), 1, "this stack runs on the clock 'log'", "replay with --clock log")
     assert events(logged) == before and before > ROWS

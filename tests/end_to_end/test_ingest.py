@@ -226,7 +226,7 @@ def test_samples_and_features_are_those_of_the_mapped_file(ingested):
     with live_taps(config) as taps:
         drained(len(rows), lambda: min(taps.applied()))
         left = counts.read(taps)
-        found = counts.checks(left, rows, taps, config.ps.addresses, config.features.address)
+        found = counts.checks(left, rows, taps, config.ps.reachable, config.features.address)
     events = {(row.partition, row.offset): row.record for row in sent(outside)}
     found += frozen.compare(left.enriched, events, config.features.half_life_s, config.features.ring_length)
     assert [one for one in found if not one["agree"]] == []

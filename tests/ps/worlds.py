@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from headrace.ps.recovery import Store
 from headrace.ps.service import shard_verbs
 from headrace.ps.spec import ModelSpec, TableSpec
 from headrace.rpc.causes import Causes
+from headrace.rpc.errors import Unavailable
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 
@@ -37,6 +39,44 @@ def push_of(rng, dim=3, space=300, rows=20):
     """Random tables of a push: distinct keys, gradients of weights, and counts."""
     keys = np.unique(rng.integers(0, space, rows).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     return {"weights": (keys, rng.normal(size=(len(keys), dim)).astype(np.float32)), "counts": (keys, np.ones((len(keys), 1), np.int64))}
+
+
+class ListLog:
+    """An owners' log (ps/owners.py) in memory; `away`: it cannot be reached."""
+
+    def __init__(self):
+        self.records, self.away = [], False
+
+    def append(self, record):
+        self._reach()
+        self.records.append(dict(record))
+
+    def read(self, start):
+        self._reach()
+        return self.records[start:], len(self.records)
+
+    def _reach(self):
+        if self.away:
+            raise Unavailable("the owners' log is away")
+
+
+class FileLog:
+    """An owners' log in a file, for members in processes of their own."""
+
+    def __init__(self, path):
+        self._path = Path(path)
+        self._path.touch()
+
+    def append(self, record):
+        with self._path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(json.dumps(record) + "\n")
+
+    def read(self, start):
+        with self._path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            lines = file.read().splitlines()
+        return [json.loads(line) for line in lines[start:]], len(lines)
 
 
 @contextmanager
