@@ -51,9 +51,11 @@ def elsewhere(config: Config) -> Iterator[tuple[str, str, str]]:
     yield "registry", config.registry.url, f"{config.registry.url}/{'subjects' if config.registry.external else 'healthz'}"
     for index, (address, port) in enumerate(zip(config.ps.addresses, config.ps.http_ports, strict=False)):
         yield f"ps-{index}", address, health(address, port)
-    for name in ("features", "ann", "replica"):
+    for name in ("features", "ann"):
         body = getattr(config, name)
         yield name, body.address, health(body.address, body.http_port)
+    for name, address, port in zip(config.replica.names, config.replica.addresses, config.replica.http_ports, strict=False):
+        yield name, address, health(address, port)
     yield "engine", config.engine.url, ""
     yield ("flink" if config.flink.external else "flink-jobmanager"), config.flink.url, f"{config.flink.url}/overview"
 
