@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from headrace.features.client import Assembled, FeatureClient
 from headrace.features.events import EventBatch
-from headrace.rpc.freshness import Newest, from_header
+from headrace.ps.serving import Served
+from headrace.rpc.freshness import Newest
 
 
-class Caller(Protocol):
-    """rpc.client.Client."""
+class Serving(Protocol):
+    """ps.serving.ServingClient."""
 
-    def call_until(self, deadline_s: float, verb: str, header: Mapping[str, Any] | None = None,
-                   arrays: Mapping[str, np.ndarray] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]: ...
+    def pull(self, model: str, table: str, keys: np.ndarray, deadline_s: float) -> Served: ...
+
+    def reach(self) -> None: ...
 
 
 class Weights(NamedTuple):
@@ -30,12 +32,12 @@ class Weights(NamedTuple):
 
 
 class Upstream:
-    """Reads of the feature service and the serving replica; the replica is tried again for `retry_s` seconds, the features as their client
-    is set to, then Unavailable is raised."""
+    """Reads of the feature service and of serving rows; replicas are tried again for `retry_s` seconds, the features as their client is set
+    to, then Unavailable is raised."""
 
-    def __init__(self, features: FeatureClient, replica: Caller, model: str, retry_s: float = 0.5) -> None:
+    def __init__(self, features: FeatureClient, serving: Serving, model: str, retry_s: float = 0.5) -> None:
         self.features, self.model = features, model
-        self._replica, self._retry_s = replica, retry_s
+        self._serving, self._retry_s = serving, retry_s
 
     def read(self, user: int) -> set[int]:
         """Row keys of the items that the user with this row key has seen of late."""
@@ -49,13 +51,13 @@ class Upstream:
 
     def weights(self, keys: np.ndarray) -> Weights:
         """The serving rows of distinct keys uint64[u]."""
-        header, arrays = self._replica.call_until(self._retry_s, "pull", {"model": self.model, "table": "weights"}, {"keys": keys})
-        return Weights(arrays["values"], int(header["sequence"]), int(header["age_ms"]), from_header(header.get("newest")))
+        served = self._serving.pull(self.model, "weights", keys, self._retry_s)
+        return Weights(served.values, served.sequence, served.age_ms, served.newest)
 
     def reach(self) -> None:
         """Return when both answer. Raises Unavailable."""
         self.features.stats()
-        self._replica.call_until(0.0, "stats")
+        self._serving.reach()
 
 
 def context_keys(context: Mapping[str, str]) -> np.ndarray:

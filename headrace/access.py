@@ -43,9 +43,10 @@ def check_services(config: Config) -> None:
     """Raises ConfigError for a service of ours that others could reach without a token or in the clear."""
     if config.rpc.access.safe:
         return
-    addresses = {"features.address": config.features.address, "replica.address": config.replica.address, "ann.address": config.ann.address,
+    addresses = {"features.address": config.features.address, "ann.address": config.ann.address,
                  **{f"ps.addresses[{i}]": one for i, one in enumerate(config.ps.addresses)},
-                 **{f"ps.standbys[{i}]": one for i, one in enumerate(config.ps.standbys)}}
+                 **{f"ps.standbys[{i}]": one for i, one in enumerate(config.ps.standbys)},
+                 **{f"replica.addresses[{i}]": one for i, one in enumerate(config.replica.addresses)}}
     for name, address in addresses.items():
         if not loopback(f"//{address}"):
             raise ConfigError(f"{name} is {address}, which others than this machine can reach: that needs rpc.token_file, rpc.tls_cert"

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from headrace import access, broker, flink, java
-from headrace.config import PREFIX, Config
+from headrace.config import PREFIX, Config, ConfigError
 from headrace.ports import any_free
 from headrace.processes import Child
 
@@ -37,6 +37,13 @@ def children(config: Config, parts: tuple[str, ...], settings: Path) -> list[Chi
     if "engine" in parts:
         access.check(config.engine)  # here too: its process would die, and be started again, many times
     access.check_services(config)
+    for section, body in (("ps", config.ps), ("replica", config.replica)):
+        if len(body.addresses) != len(body.http_ports):
+            raise ConfigError(f"{section}.addresses has {len(body.addresses)} entries and {section}.http_ports {len(body.http_ports)}: one"
+                              " of each a process")
+    if "ps" in parts and len(config.ps.standbys) != len(config.ps.standby_http_ports):
+        raise ConfigError(f"ps.standbys has {len(config.ps.standbys)} entries and ps.standby_http_ports"
+                          f" {len(config.ps.standby_http_ports)}: one of each a shard")
     made: list[Child] = []
     if "kafka" in parts and not config.kafka.external:
         made.append(Child("kafka", broker.prepare(config), java.environment(), lambda: broker.ready(config), 0, config.kafka.bootstrap))
@@ -47,10 +54,13 @@ def children(config: Config, parts: tuple[str, ...], settings: Path) -> list[Chi
     shards = len(config.ps.addresses)
     for index, (address, port) in enumerate(zip(config.ps.standbys, config.ps.standby_http_ports, strict=True) if "ps" in parts else ()):
         made.append(_role(settings, "ps", shards + index, address, _local(port), 1, f"ps-{index}-standby"))
-    for name in ("features", "ann", "replica"):
+    for name in ("features", "ann"):
         if name in parts:
             body = getattr(config, name)
             made.append(_role(settings, name, 0, body.address, _local(body.http_port), 1))
+    serving = zip(config.replica.addresses, config.replica.http_ports, config.replica.names, strict=True) if "replica" in parts else ()
+    for index, (address, port, name) in enumerate(serving):
+        made.append(_role(settings, "replica", index, address, _local(port), 1, name))
     if "engine" in parts:
         made.append(_role(settings, "engine", 0, config.engine.url, config.engine.url, 1))
     if "watch" in parts and config.watch.enabled:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from headrace.connections import PREFIX, ConfigError, Kafka, Registry, Rpc, Section
 
@@ -84,10 +84,28 @@ class Ps(Section):
 
 
 class Replica(Section):
-    """A serving replica: folds weights.MODEL, weights only."""
+    """Serving replicas, one process an address: each folds weights.MODEL, weights only."""
 
-    address: str = "127.0.0.1:19110"
-    http_port: int = 19160
+    addresses: list[str] = Field(["127.0.0.1:19110"], description="Process i serves shard i % replica.shards: there are as many copies of"
+                                                                  " each shard as the addresses divided by replica.shards.")
+    http_ports: list[int] = Field([19160])
+    shards: int = Field(1, ge=1, le=64, description="Serving shards, each with a part of the rows; any number of them, whatever ps has.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Replica:
+        if not self.addresses or len(self.addresses) % self.shards:
+            raise ValueError(f"{len(self.addresses)} addresses for {self.shards} shards: each shard needs as many copies as the others")
+        return self
+
+    @property
+    def copies(self) -> list[list[str]]:
+        """Addresses of a whole model each, in the order of the shards."""
+        return [self.addresses[at : at + self.shards] for at in range(0, len(self.addresses), self.shards)]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the processes."""
+        return ["replica"] if len(self.addresses) == 1 else [f"replica-{i}" for i in range(len(self.addresses))]
 
 
 class Ann(Section):
@@ -275,21 +293,13 @@ def _build(values: dict[str, Any], where: str) -> Config:
                 _known(f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields], where, "key")
     try:
         config = Config(**{**values, "models": _models(values, where)})
-        _counted(config.ps, where)
+        if config.ps.standbys and len(config.ps.standbys) != len(config.ps.addresses):
+            raise ConfigError(f"{where}: ps.standbys has {len(config.ps.standbys)} addresses, and there are {len(config.ps.addresses)}"
+                              " shards: one each or none")
         return config
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}, got {first['input']!r}") from None
-
-
-def _counted(ps: Ps, where: str) -> None:
-    """Raises ConfigError where lists that go together differ in length."""
-    for name, wanted in (("http_ports", len(ps.addresses)), ("standby_http_ports", len(ps.standbys))):
-        if len(found := getattr(ps, name)) != wanted:
-            raise ConfigError(f"{where}: ps.{name} has {len(found)} ports, and there are {wanted} addresses: one each")
-    if ps.standbys and len(ps.standbys) != len(ps.addresses):
-        raise ConfigError(f"{where}: ps.standbys has {len(ps.standbys)} addresses, and there are {len(ps.addresses)} shards: one each or"
-                          " none")
 
 
 def _models(values: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,7 @@ from headrace.models.catalog import MODELS
 from headrace.models.fields import fields_of
 from headrace.models.train import Trainer, local_rate
 from headrace.offline import RING, Parameters, Serving, causes_of
+from headrace.ps.serving import Served
 
 _CTR = NUMBERS.index("item_ctr")
 Record = dict[str, Any]
@@ -56,7 +57,7 @@ class Platform:
         learner = MODELS[model.name](fields_of(SLOTS, SIDE))
         self._trainer = Trainer(learner, self.parameters.pull, self.parameters.push, model.l2, model.window_offsets,
                                 rate=local_rate(model.optimizer, model.learning_rate))
-        upstream = Upstream(cast(FeatureClient, _Features(self._shard)), _Replica(self._pull), model.name)
+        upstream = Upstream(cast(FeatureClient, _Features(self._shard)), _Served(self._pull), model.name)
         self._ranker, self._model = Ranker(upstream, learner), model.name
         self._window_ms, self._batch_rows = window_ms, batch_rows
         self._due: list[tuple[int, int, Record]] = []
@@ -132,14 +133,14 @@ class _Features:
         return Assembled(*self._shard.assemble(user, item, context, ts_ms), self._shard.sequence)
 
 
-class _Replica:
-    """What Upstream asks of a replica: `pull`, of whatever is served."""
+class _Served:
+    """What Upstream asks for serving rows: `pull`, of whatever is served."""
 
     def __init__(self, pull: Pull) -> None:
         self._pull = pull
 
-    def call_until(self, deadline_s: float, verb: str, header: Mapping[str, Any] | None = None,
-                   arrays: Mapping[str, np.ndarray] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        assert verb == "pull" and header is not None and arrays is not None, "ranking pulls and asks nothing else"
-        values, sequence = self._pull(header["model"], header["table"], arrays["keys"])
-        return {"sequence": sequence, "age_ms": 0}, {"values": values}
+    def pull(self, model: str, table: str, keys: np.ndarray, deadline_s: float) -> Served:
+        return Served(*self._pull(model, table, keys), age_ms=0)
+
+    def reach(self) -> None:
+        """It is here."""

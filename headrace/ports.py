@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -17,9 +17,8 @@ from headrace.config import Config
 # Every address that the local stack listens on, as (section, key); lists are taken entry by entry.
 LISTENED = (
     ("kafka", "bootstrap"), ("kafka", "controller_port"), ("registry", "url"), ("features", "address"), ("features", "http_port"),
-    ("ps", "addresses"), ("ps", "http_ports"), ("ps", "standbys"), ("ps", "standby_http_ports"),
-    ("replica", "address"), ("replica", "http_port"), ("ann", "address"), ("ann", "http_port"),
-    ("engine", "url"), ("watch", "http_port"), ("flink", "url"),
+    ("ps", "addresses"), ("ps", "http_ports"), ("ps", "standbys"), ("ps", "standby_http_ports"), ("replica", "addresses"),
+    ("replica", "http_ports"), ("ann", "address"), ("ann", "http_port"), ("engine", "url"), ("watch", "http_port"), ("flink", "url"),
 )
 UNCLAIMED = (20000, 32000)  # Linux gives 32768 and above to clients
 
@@ -133,17 +132,27 @@ def plan(config: Config, claims: Claims | None = None, parts: Sequence[str] = ()
             claims.release()
     overlay: dict[str, dict[str, Any]] = {}
     said: list[str] = []
+    chosen: dict[tuple[str, str, int], Any] = {}
+    wanted = list(_wanted(config, parts))
+    for place, address, default in sorted(wanted, key=lambda one: one[2]):  # what may not move first: the others go round it
+        chosen[place] = _settle(".".join(place[:2]), address, default, claims, said)
+    for section, key in dict.fromkeys(place[:2] for place, _, _ in wanted):
+        value = getattr(getattr(config, section), key)
+        found = [address for place, address in sorted(chosen.items(), key=lambda one: one[0]) if place[:2] == (section, key)]
+        if found != (value if isinstance(value, list) else [value]):
+            overlay.setdefault(section, {})[key] = found if isinstance(value, list) else found[0]
+    return overlay, said
+
+
+def _wanted(config: Config, parts: Sequence[str]) -> Iterator[tuple[tuple[str, str, int], Any, bool]]:
+    """((section, key, number in its list), address, whether it is a default one) of what `parts` listen on."""
     for section, key in LISTENED:
         body, default = getattr(config, section), getattr(getattr(Config(), section), key)
         if getattr(body, "external", False) or (parts and section not in parts):
             continue
         value = getattr(body, key)
-        many = value if isinstance(value, list) else [value]
-        found = [_settle(f"{section}.{key}", address, address in (default if isinstance(default, list) else [default]), claims, said)
-                 for address in many]
-        if found != many:
-            overlay.setdefault(section, {})[key] = found if isinstance(value, list) else found[0]
-    return overlay, said
+        for number, address in enumerate(value if isinstance(value, list) else [value]):
+            yield (section, key, number), address, address in (default if isinstance(default, list) else [default])
 
 
 def _settle(name: str, address: Any, default: bool, claims: Claims, said: list[str]) -> Any:

@@ -10,7 +10,8 @@ from headrace.streaming.scoring import Scoring
 
 
 def job(config: Config) -> Job:
-    scoring = Scoring(config.replica.address, config.model.name) if config.samples.strategy == "eager" else None
+    serving = Scoring(tuple(config.replica.addresses), config.model.name, config.replica.shards)
+    scoring = serving if config.samples.strategy == "eager" else None
     stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external, scoring,
                       marks(config), standing(config, "features", "interactions", "enriched"))
     return Job("features", features.tables, [features.insert()], functions={"featurize": stage})

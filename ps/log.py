@@ -267,7 +267,7 @@ class Tail:
         None: the log begins later. Raises LogError, OSError."""
         if after >= until:
             return b""
-        if after != self._after and not self._seek(after):
+        if (after != self._after or not self._path.exists()) and not self._seek(after):  # a segment that was read to its end may be gone
             return None
         made = bytearray()
         while self._after < until and (not made or len(made) < bytes_max):
@@ -297,6 +297,7 @@ class Tail:
 
     def _seek(self, after: int) -> bool:
         """Go behind sequence `after`; False when the log begins later."""
+        self._after = -1
         held = [(first, path) for first, path in segments(self._folder) if first <= after + 1]
         if not held:
             return False

@@ -2,6 +2,7 @@
 
 Blocks carry absolute values under (epoch, sequence), so folding twice changes nothing and an older block is refused. A block that does not
 join on to the last one of its slot shows a gap: what changed in between is fetched from the training shard with `export`, page by page.
+A replica holds the slots of one serving shard; training shards and serving shards may be any numbers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headrace.ps import kernels
-from headrace.ps.shard import shard_of
+from headrace.ps.shard import shard_of, slots_of_shard
 from headrace.ps.spec import ModelSpec, TableSpec
 from headrace.ps.table import SLOTS, Table, kernel_input
 from headrace.rpc.errors import BadMessage, Refused
@@ -67,18 +68,20 @@ class Waiting:
 
 
 class Replica:
-    """One thread calls it. `shards`: training shards, whose slots a gap concerns. `gaps` begins with everything: a topic keeps only its
-    tail, and a slot that no longer changes sends no block that could show it. `closing`: gaps that are being exported (ps/resync.py).
-    `newest` by model: the newest cause that a folded block has seen; `seen` is told of each.
+    """One thread calls it. `shards`: training shards, whose slots a gap concerns; `serving`: (i, n), this is serving shard i of n. `gaps`
+    begins with everything: a topic keeps only its tail, and a slot that no longer changes sends no block that could show it. `closing`:
+    gaps that are being exported (ps/resync.py). `newest` by model: the newest cause that a folded block has seen; `seen` is told of each.
     """
 
     def __init__(self, specs: Iterable[ModelSpec], shards: int, rows_max: int, now_ms: Callable[[], int],
-                 seen: Callable[[Newest], Any] = lambda newest: None) -> None:
+                 seen: Callable[[Newest], Any] = lambda newest: None, serving: tuple[int, int] = (0, 1)) -> None:
         self._now_ms, self._seen = now_ms, seen
         self._shards = shards
+        self.slots = slots_of_shard(*serving)
         self.held = {(spec.model, table.name): Held(Table(as_served(table), rows_max, timed=True))
                      for spec in specs for table in spec.tables if table.served}
-        self.gaps = {Gap(model, table, shard) for model, table in self.held for shard in range(shards)}
+        owners = sorted(set(self._owner(np.arange(*self.slots)).tolist()))
+        self.gaps = {Gap(model, table, shard) for model, table in self.held for shard in owners}
         self.closing: dict[Gap, int] = {}  # -> the stamp of what is put since the export began
         self.counts = {"folded": 0, "older": 0, "foreign": 0, "gaps": 0, "deleted": 0}
         self._newest_ms: dict[str, int] = {}
@@ -86,8 +89,18 @@ class Replica:
         self._told: dict[str, Newest] = {}
 
     def pull(self, model: str, name: str, keys: np.ndarray) -> np.ndarray:
-        """float32[n, dim] of uint64[n]; an unknown key gives its initial value, as the training shard would. Raises Refused."""
+        """float32[n, dim] of uint64[n]; an unknown key gives its initial value, as the training shard would. Raises Refused, for a key of
+        another serving shard too."""
+        at = kernels.foreign(kernel_input(keys), *self.slots)
+        if at >= 0:
+            raise Refused(f"{name}: key {int(keys[at])} is not of slots {self.slots[0]} to {self.slots[1] - 1}, which this replica serves:"
+                          " the caller counts another number of replica.shards")
         return self._held(model, name).table.pull(keys)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing has to be fetched: before that an answer may lack rows."""
+        return not (self.gaps or self.closing)
 
     def sequence(self, model: str) -> int:
         """The newest sequence folded of `model`."""
@@ -99,7 +112,7 @@ class Replica:
         return -1 if newest is None else max(0, self._now_ms() - newest)
 
     def fold_many(self, records: Iterable[dict[str, Any]]) -> int:
-        """Fold decoded weight records; how many were taken. A block of a model or table that is not served here is passed over.
+        """Fold decoded weight records; how many were taken. A block of a model, table or slot that is not served here is passed over.
 
         Raises BadMessage for a block whose bytes do not fit its dim: it names the block, and the blocks before it are folded.
         """
@@ -125,6 +138,9 @@ class Replica:
         if record["dim"] != dim or len(values) != len(keys) * dim or not 0 <= slot < SLOTS or len(record["deleted"]) % 8:
             raise BadMessage(f"block {record['model']}/{record['table']} slot {slot} at {last}: {len(keys)} keys, {len(values)} floats of"
                              f" dim {record['dim']} (here {dim}), {len(record['deleted'])} bytes of deleted keys")
+        if not self.slots[0] <= slot < self.slots[1]:
+            self.counts["foreign"] += 1
+            return False
         had_epoch, had = int(held.epoch[slot]), int(held.sequence[slot])
         if had_epoch > epoch or (had_epoch == epoch and had > last):
             self.counts["older"] += 1
@@ -132,7 +148,7 @@ class Replica:
         went_back = last < had  # a higher epoch, and less than was published before: the shard lost its end
         if record["first_sequence"] > min(had + 1, last) or went_back:  # beyond its own end: another member has taken the shard over
             self.counts["gaps"] += 1
-            self.gaps.add(Gap(record["model"], record["table"], int(shard_of(np.array([slot]), self._shards)[0])))
+            self.gaps.add(Gap(record["model"], record["table"], int(self._owner(np.array([slot]))[0])))
         blocks = waiting.setdefault((record["model"], record["table"]), Waiting())
         if record["deleted"]:
             blocks.put(held)
@@ -160,7 +176,7 @@ class Replica:
         are refused from here on, and only what the export reads after them may be put over newer ones.
         """
         held = self._held(gap.model, gap.table)
-        slots = np.nonzero(shard_of(np.arange(SLOTS), self._shards) == gap.shard)[0]
+        slots = self._slots_of(gap)
         slots = slots[~held.newer(slots, epoch, sequence)]
         held.epoch[slots], held.sequence[slots] = epoch, sequence
         self.gaps.discard(gap)  # one that is seen during the export is a new one
@@ -180,8 +196,7 @@ class Replica:
         """After the last page: of the rows from number `start` on, take out those of the shard's slots that neither the export nor a block
         has put since it began: the shard holds them no more. Where the next page of rows begins, -1 after the last."""
         held = self._held(gap.model, gap.table)
-        slots = np.nonzero(shard_of(np.arange(SLOTS), self._shards) == gap.shard)[0]
-        keys, following = held.table.stale(self.closing[gap], slots, start, rows)
+        keys, following = held.table.stale(self.closing[gap], self._slots_of(gap), start, rows)
         self.counts["deleted"] += held.table.remove(keys, publish=False)
         return following
 
@@ -190,6 +205,15 @@ class Replica:
         self.closing.pop(gap, None)
         if not whole:
             self.gaps.add(gap)
+
+    def _owner(self, slots: np.ndarray) -> np.ndarray:
+        """The training shards int64[n] of slots int64[n]."""
+        return shard_of(slots, self._shards)
+
+    def _slots_of(self, gap: Gap) -> np.ndarray:
+        """What is served here of a training shard's slots."""
+        slots = np.arange(*self.slots)
+        return slots[self._owner(slots) == gap.shard]
 
     def _room(self, table: Table, keys: np.ndarray) -> None:
         if not table.room_for(keys):

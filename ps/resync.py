@@ -33,7 +33,7 @@ def close_gap(replica: Replica, owner: Owner, client: Client, gap: Gap) -> int:
 def _export(replica: Replica, owner: Owner, client: Client, gap: Gap) -> int:
     cursor, rows, tries, begun = 0, 0, 0, -1
     while cursor >= 0:
-        header, arrays = client.call("export", {"model": gap.model, "table": gap.table, "cursor": cursor})
+        header, arrays = client.call("export", {"model": gap.model, "table": gap.table, "cursor": cursor, "slots": list(replica.slots)})
         epoch, sequence = header["epoch"], header["sequence"]
         if epoch != begun:
             if cursor > 0:

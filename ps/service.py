@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from headrace.ps import kernels
 from headrace.ps.member import Member
 from headrace.ps.recovery import Store
 from headrace.ps.replica import Replica
 from headrace.ps.shard import APPLIED, RECUT
+from headrace.ps.table import SLOTS, kernel_input
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import BadMessage, Unavailable
 from headrace.rpc.freshness import Hop, from_header, to_header
@@ -20,6 +22,7 @@ from headrace.rpc.message import Arrays, Header, column
 from headrace.rpc.server import Later, Verb
 
 PAGE_ROWS = 16384
+LIVE = 0  # the version of what is being trained
 TABLE_GAUGES = {"rows": "Rows of a table", "bytes": "Bytes in use of a table", "load": "Share of its index that is taken",
                 "keys_waiting": "Keys counted and not let in; -1: the filter does not know"}
 TABLE_COUNTS = {"admitted": "Keys let in after they had waited", "kept_out": "Gradients dropped of keys that wait",
@@ -72,6 +75,11 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
         if not isinstance(cursor, int) or cursor < 0:
             raise BadMessage(f"cursor {cursor!r}: begin with 0 and go on with the cursor that was answered, until -1")
         keys, values, following = table.page(cursor, PAGE_ROWS)
+        if "slots" in header:
+            first, stop = _range(header["slots"])
+            slots = kernels.slots_of(kernel_input(keys))
+            mine = (slots >= first) & (slots < stop)
+            keys, values = keys[mine], values[mine]
         return {"cursor": following, "sequence": shard.sequence, "epoch": shard.epoch}, {"keys": keys, "values": values}
 
     def snapshot(header: Header, arrays: Arrays) -> Answer | Later:
@@ -117,14 +125,16 @@ def replica_verbs(replica: Replica) -> dict[str, Verb]:
         model, keys = _text(header, "model"), column(arrays, "keys", "uint64", (None,))
         values = replica.pull(model, _text(header, "table"), keys)
         newest = to_header(replica.newest.get(model))
-        return {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model), "newest": newest}, {"values": values}
+        return {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model), "newest": newest, "version": LIVE,
+                "whole": replica.whole}, {"values": values}
 
     def stats(header: Header, arrays: Arrays) -> Answer:
         models: dict[str, Any] = {}
         for (model, name), held in replica.held.items():
             entry = models.setdefault(model, {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model), "tables": {}})
             entry["tables"][name] = {"rows": len(held.table), "bytes": held.table.bytes, "load": held.table.load}
-        return {"models": models, **replica.counts, "open_gaps": [list(gap) for gap in sorted(replica.gaps)]}, {}
+        return {"models": models, **replica.counts, "open_gaps": [list(gap) for gap in sorted(replica.gaps)],
+                "slots": list(replica.slots)}, {}
 
     return {"pull": pull, "stats": stats}
 
@@ -217,6 +227,13 @@ def _tables(arrays: Arrays) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         else:
             tables[name] = (arrays[f"{name}.keys"], arrays[f"{name}.grads"])
     return tables
+
+
+def _range(value: Any) -> tuple[int, int]:
+    numbers = isinstance(value, list) and len(value) == 2 and all(isinstance(one, int) for one in value)
+    if not numbers or not 0 <= value[0] < value[1] <= SLOTS:
+        raise BadMessage(f"slots is {str(value)[:60]}, expected the first and the one after the last, of {SLOTS}")
+    return value[0], value[1]
 
 
 def _text(header: Header, name: str) -> str:

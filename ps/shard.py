@@ -43,14 +43,19 @@ def shard_of(slots: np.ndarray, shards: int) -> np.ndarray:
     return slots * shards // SLOTS
 
 
+def slots_of_shard(index: int, shards: int) -> tuple[int, int]:
+    """The slots of shard `index` of `shards`: the first, and the one after the last."""
+    assert 0 <= index < shards <= SLOTS, "at most a shard a slot"
+    mine = np.nonzero(shard_of(np.arange(SLOTS), shards) == index)[0]
+    return int(mine[0]), int(mine[-1]) + 1
+
+
 class Shard:
     """Shard `index` of `shards`. One thread calls it. Made by ps/recovery.py, which hands in the log once it has been replayed."""
 
     def __init__(self, specs: list[ModelSpec], index: int, shards: int, rows_max: int, ring_length: int) -> None:
-        assert 0 <= index < shards <= SLOTS, "at most a shard a slot"
         self.index = index
-        mine = np.nonzero(shard_of(np.arange(SLOTS), shards) == index)[0]
-        self.slots = (int(mine[0]), int(mine[-1]) + 1)
+        self.slots = slots_of_shard(index, shards)
         self.specs = {spec.model: spec for spec in specs}
         self.tables = {(spec.model, table.name): Table(table, rows_max) for spec in specs for table in spec.tables}
         self.rings = Rings(ring_length)

@@ -1,8 +1,8 @@
 """Exposures scored when they are made: with the weights being served then, as an engine would have scored them.
 
 Under `eager` the order in which samples arrive tells their labels (positives come early), so a score made on arrival flatters or ruins any
-AUC. Scored here, before anything is known of the label, it travels with the exposure through the join. A replica that does not answer
-must not hold up the features: its exposures stay without a score, are learnt all the same, and are left out of the metrics.
+AUC. Scored here, before anything is known of the label, it travels with the exposure through the join. Replicas that do not answer
+must not hold up the features: their exposures stay without a score, are learnt all the same, and are left out of the metrics.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS
 from headrace.models.fields import fields_of
 from headrace.models.fm import probability
-from headrace.rpc.client import Client
+from headrace.ps.serving import ServingClient
 from headrace.rpc.errors import RpcError
 
 CALL_S = 2.0
-PAUSE_S = 1.0  # after a failure: a replica that is away costs one call a second, not one a batch
+PATIENCE_S = 0.25  # where another copy may be asked
+PAUSE_S = 1.0  # after a failure: replicas that are away cost one call a second, not one a batch
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Where weights are served (host:port), and of which model."""
+    """Where weights are served (host:port of each process), in how many shards, and of which model."""
 
-    replica: str
+    replicas: tuple[str, ...]
     model: str
+    shards: int = 1
 
 
 class Scorer:
-    """Calls the replica of `scoring`. Used by one thread."""
+    """Asks the replicas of `scoring`. Used by one thread."""
 
     def __init__(self, scoring: Scoring) -> None:
         self.model = scoring.model
-        self._client, self._model = Client(scoring.replica, CALL_S), MODELS[scoring.model](fields_of(SLOTS, SIDE))
+        self._serving = ServingClient(scoring.replicas, scoring.shards, CALL_S, PATIENCE_S)
+        self._model = MODELS[scoring.model](fields_of(SLOTS, SIDE))
         self._paused_until = 0.0
         self.failures = 0
 
@@ -47,12 +50,12 @@ class Scorer:
             return None
         wanted, index = unique_keys(keys)
         try:
-            header, arrays = self._client.call("pull", {"model": self.model, "table": "weights"}, {"keys": wanted})
+            served = self._serving.pull(self.model, "weights", wanted)
         except RpcError:
             self.failures += 1
             self._paused_until = time.monotonic() + PAUSE_S
             return None
-        return probability(self._model.predict(arrays["values"], index, values)), int(header["sequence"])
+        return probability(self._model.predict(served.values, index, values)), served.sequence
 
     def close(self) -> None:
-        self._client.close()
+        self._serving.close()

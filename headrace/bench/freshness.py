@@ -31,6 +31,7 @@ from headrace.config import Config
 from headrace.goals import GOALS_MS
 from headrace.kafka import Producer, watermarks
 from headrace.own_stack import own_stack
+from headrace.ps.serving import ServingClient
 from headrace.replay import Record
 from headrace.rpc.client import Client
 from headrace.rpc.errors import Refused
@@ -175,22 +176,26 @@ class Hops:
     def __init__(self, config: Config) -> None:
         self._model, self._engine = config.model.name, config.engine.url
         self._shards = [Client(address) for address in config.ps.reachable]
-        self._replica, self._ann = Client(config.replica.address), Client(config.ann.address)
+        self._serving, self._ann = ServingClient(config.replica.addresses, config.replica.shards), Client(config.ann.address)
         self._http = httpx.Client(timeout=10.0, trust_env=False)
 
     def of(self, user: str) -> dict[str, Callable[[], Any]]:
         key = np.array([feature_key("user_id", user)], np.uint64)
         owner = next(client for client in self._shards if self._owns(client, key))
-        return {"gradient": lambda: self._weights(owner, key), "serving_row": lambda: self._weights(self._replica, key),
+        return {"gradient": lambda: self._weights(owner, key), "serving_row": lambda: self._served(key),
                 "vector": lambda: self._vector(user), "recommendation": lambda: self._recommendation(user)}
 
     def close(self) -> None:
-        for client in (*self._shards, self._replica, self._ann):
+        for client in (*self._shards, self._ann):
             client.close()
+        self._serving.close()
         self._http.close()
 
     def _weights(self, client: Client, key: np.ndarray) -> bytes:
         return client.call("pull", {"model": self._model, "table": "weights"}, {"keys": key})[1]["values"].tobytes()
+
+    def _served(self, key: np.ndarray) -> bytes:
+        return self._serving.pull(self._model, "weights", key).values.tobytes()
 
     def _owns(self, client: Client, key: np.ndarray) -> bool:
         try:

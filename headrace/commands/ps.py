@@ -180,7 +180,7 @@ def ask(config: Config) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     silent: dict[str, str] = {}
     processes = {f"ps-{i}": address for i, address in enumerate(config.ps.addresses)}
     processes |= {f"ps-{i}-standby": address for i, address in enumerate(config.ps.standbys)}
-    for name, address in {**processes, "replica": config.replica.address}.items():
+    for name, address in {**processes, **dict(zip(config.replica.names, config.replica.addresses, strict=True))}.items():
         client = Client(address, ASK_S)
         try:
             found[name] = client.call("stats")[0]

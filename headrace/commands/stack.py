@@ -101,7 +101,7 @@ def url(name: Annotated[str, typer.Argument(help="engine, registry, flink, kafka
     """Print the address of a part of the stack."""
     config = configured(file, data)
     known = {"engine": config.engine.url, "registry": config.registry.url, "flink": config.flink.url, "kafka": config.kafka.bootstrap,
-             "features": config.features.address, "ann": config.ann.address, "replica": config.replica.address,
+             "features": config.features.address, "ann": config.ann.address, "replica": ",".join(config.replica.addresses),
              "ps": ",".join(config.ps.addresses)}
     if name not in known:
         raise UnknownAddress(f"{name!r} has no address; those that have one are {', '.join(known)}")

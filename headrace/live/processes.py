@@ -53,9 +53,11 @@ def elsewhere(config: Config) -> Iterator[tuple[str, str, str]]:
         yield f"ps-{index}", address, health(address, port)
     for index, (address, port) in enumerate(zip(config.ps.standbys, config.ps.standby_http_ports, strict=False)):
         yield f"ps-{index}-standby", address, health(address, port)
-    for name in ("features", "ann", "replica"):
+    for name in ("features", "ann"):
         body = getattr(config, name)
         yield name, body.address, health(body.address, body.http_port)
+    for name, address, port in zip(config.replica.names, config.replica.addresses, config.replica.http_ports, strict=False):
+        yield name, address, health(address, port)
     yield "engine", config.engine.url, ""
     yield ("flink" if config.flink.external else "flink-jobmanager"), config.flink.url, f"{config.flink.url}/overview"
 

@@ -69,9 +69,9 @@ def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
         impressions=lambda: int(features.call("stats")[0]["impressions"]),
         applied=lambda name: min(applied_of(shard.call("stats")[0], name) for shard in shards), known=known, away=AWAY),
         job_names(config), model, window_ms + config.engine.heartbeat_lag_ms)
-    ps = zip([*config.ps.addresses, *config.ps.standbys], [*config.ps.http_ports, *config.ps.standby_http_ports], strict=True)
-    pages = {"gradient": [health(address, port, "metrics") for address, port in ps],
-             "serving_row": [health(config.replica.address, config.replica.http_port, "metrics")],
+    ps = zip([*config.ps.addresses, *config.ps.standbys], [*config.ps.http_ports, *config.ps.standby_http_ports], strict=False)
+    pages = {"gradient": [health(*one, "metrics") for one in ps],
+             "serving_row": [health(*one, "metrics") for one in zip(config.replica.addresses, config.replica.http_ports, strict=False)],
              "vector": [health(config.ann.address, config.ann.http_port, "metrics")]}
     freshness = FreshnessLook({name: [page for page in listed if page] for name, listed in pages.items()},
                               lambda: Ages(hop.quantiles_ms(), hop.count), window_ms if samples.strategy == "wait" else 0)

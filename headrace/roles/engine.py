@@ -36,7 +36,7 @@ from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS, Model
 from headrace.models.fields import fields_of
 from headrace.models.fm import probability
-from headrace.rpc.client import Client
+from headrace.ps.serving import ServingClient
 from headrace.rpc.errors import Unavailable
 from headrace.rpc.freshness import Hop
 from headrace.schemas.codec import Codec, RegistryUnavailable
@@ -110,13 +110,13 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     features = FeatureClient(config.features.address, deadline_s=RETRY_S, timeout_s=CALL_S)
-    replica = Client(config.replica.address, CALL_S)
+    serving = ServingClient(config.replica.addresses, config.replica.shards, CALL_S)
     vectors = AnnClient(config.ann.address, CALL_S, RETRY_S)
     producer = Producer(config.kafka.cluster)
     schemas = RegistryClient(config.registry.access)
     sink = Interactions(producer, Codec(TOPIC, schemas), registry)
     clock = Clock(config.stack.data_dir / "engine" / "clock.json")
-    upstream = Upstream(features, replica, model.name, RETRY_S)
+    upstream = Upstream(features, serving, model.name, RETRY_S)
     hop: Any = Hop("recommendation")
     registry.register(hop)
     engine = Engine(upstream, vectors, Ranker(upstream, model), clock, sink.post, config.engine.candidates, hop.observe)
@@ -140,7 +140,7 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
         except Undelivered as error:
             log.error("at the end: %s", error)
         end_looks()
-        for client in (features, replica, vectors, schemas):
+        for client in (features, serving, vectors, schemas):
             client.close()
 
     return stop

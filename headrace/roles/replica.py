@@ -46,7 +46,7 @@ class Feed:
 
 
 def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) -> Callable[[], None]:
-    """Serve a replica at config.replica.address (`index` is 0: one replica so far); what it returns stops it.
+    """Serve serving shard index % config.replica.shards at config.replica.addresses[index]; what it returns stops it.
 
     `consume(fold, stop)` runs on a thread: it feeds decoded weight records to `fold` (see Feed) until `stop` is set, and is called again
     a second after it raises. Ready once it runs and all has been fetched from the training shards; it answers before.
@@ -54,8 +54,9 @@ def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) 
     warm_kernels(specs)
     owner, stopping = Owner("replica"), threading.Event()
     hop = Hop("serving_row")
-    replica = Replica(specs, len(config.ps.addresses), config.ps.rows_max, now_ms, hop.observe)
-    host, _, port = config.replica.address.rpartition(":")
+    shards = config.replica.shards
+    replica = Replica(specs, len(config.ps.addresses), config.ps.rows_max, now_ms, hop.observe, (index % shards, shards))
+    host, _, port = config.replica.addresses[index].rpartition(":")
     registry = CollectorRegistry()
     figures: tuple[Any, ...] = (ReplicaFigures(replica), hop)
     for one in figures:
@@ -71,9 +72,9 @@ def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) 
     def missing() -> str:
         if not feeding.is_alive():
             return "the consumer of weights has ended"
-        return f"{len(replica.gaps) + len(replica.closing)} tables to fetch" if replica.gaps or replica.closing else ""
+        return "" if replica.whole else f"{len(replica.gaps) + len(replica.closing)} tables to fetch"
 
-    health = Health(config.replica.http_port, missing, registry)
+    health = Health(config.replica.http_ports[index], missing, registry)
 
     def stop() -> None:
         stopping.set()

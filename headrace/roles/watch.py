@@ -18,8 +18,8 @@ from headrace.models.fields import fields_of
 from headrace.models.fm import probability
 from headrace.models.progressive import SAMPLED, keys_of, summary
 from headrace.ps.client import ParameterClient
+from headrace.ps.serving import ServingClient
 from headrace.roles.ps import now_ms
-from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 from headrace.rpc.health import Health
 from headrace.watch.figures import Exported
@@ -43,15 +43,15 @@ def start(config: Config, index: int, exposures: Read, samples: Read) -> Callabl
     """
     assert index == 0, "there is one watch"
     model = MODELS[config.model.name](fields_of(SLOTS, SIDE))
-    replica, parameters = Client(config.replica.address), ParameterClient(config.ps.reachable, START_S)
+    serving = ServingClient(config.replica.addresses, config.replica.shards)
+    parameters = ParameterClient(config.ps.reachable, START_S)
     before = parameters.pull(config.model.name, "metrics", keys_of(SAMPLED))[0][:, 0]  # of what was learnt before this peer began
     parameters.close()
     parameters = ParameterClient(config.ps.reachable, METRICS_S)
-    header = {"model": config.model.name, "table": "weights"}
 
     def score(batch: Batch) -> np.ndarray:
         keys, places = unique(batch)
-        rows = replica.call_until(RETRY_S, "pull", header, {"keys": keys})[1]["values"]
+        rows = serving.pull(config.model.name, "weights", keys, RETRY_S).values
         return probability(model.predict(rows, places, batch.values))
 
     def found(kind: str, of: str) -> None:
@@ -87,7 +87,7 @@ def start(config: Config, index: int, exposures: Read, samples: Read) -> Callabl
         for thread in threads:
             thread.join(10)
         health.close()
-        replica.close()
+        serving.close()
         parameters.close()
 
     return close

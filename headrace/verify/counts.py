@@ -83,15 +83,18 @@ def check(name: str, found: int, expected: int) -> Check:
     return {"check": name, "found": int(found), "expected": int(expected), "agree": int(found) == int(expected)}
 
 
-def served(model: str, addresses: list[str], replica: str) -> Check:
-    """Rows of the replica that differ from the training shards' by a byte. Asked once everything has been published."""
-    client, differing = ParameterClient([replica]), 0
+def served(model: str, addresses: list[str], copies: list[list[str]]) -> Check:
+    """Rows that differ by a byte from the training shards', of every copy: the addresses of its serving shards. Asked once everything has
+    been published."""
+    clients, differing = [ParameterClient(copy) for copy in copies], 0
     try:
         for keys, values in exported(model, "weights", addresses):
-            there, _ = client.pull(model, "weights", keys)
-            differing += int((_bytes(there) != _bytes(values)).any(axis=1).sum())
+            for client in clients:
+                there, _ = client.pull(model, "weights", keys)
+                differing += int((_bytes(there) != _bytes(values)).any(axis=1).sum())
     finally:
-        client.close()
+        for client in clients:
+            client.close()
     return check("rows served that differ from those trained", differing, 0)
 
 

@@ -114,7 +114,7 @@ class Killer:
         """Note when `victim` is replaced and the stream has gone on since."""
         try:
             self._until(lambda: is_back(self._data_dir, victim), began, f"{victim.name} is not ready again")
-            if victim.name not in ASIDE:
+            if victim.name.split("-")[0] not in ASIDE:
                 base = self._told(-1)
                 self._until(lambda: self._told(-1) > base >= 0 or self._told(-1) >= self._sent(), began,
                             f"nothing was learnt after {victim.name} came back")

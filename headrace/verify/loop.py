@@ -135,10 +135,10 @@ def drained(wanted: int, applied: Callable[[], int]) -> None:
 
 
 def served(config: Config, model: str) -> counts.Check:
-    """The replica against the shards, once it has had the time to fold the rest; what is still missing then is a difference."""
+    """Every copy served against the shards, once it has had the time to fold the rest; what is still missing then is a difference."""
     ends = time.monotonic() + SETTLE_S
     while True:
-        found = counts.served(model, config.ps.reachable, config.replica.address)
+        found = counts.served(model, config.ps.reachable, config.replica.copies)
         if found["agree"] or time.monotonic() > ends:
             return found
         time.sleep(0.5)

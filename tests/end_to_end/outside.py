@@ -51,7 +51,7 @@ class Outside:
         self.model = config.model.name
         self.http = httpx.Client(timeout=30.0, trust_env=False)
         self.shards = [Client(address) for address in config.ps.reachable]
-        self.replica = Client(config.replica.address)
+        self.replica = Client(config.replica.addresses[0])
         self._consumer = confluent_kafka.Consumer({
             "bootstrap.servers": config.kafka.bootstrap, "group.id": "outside", "enable.auto.commit": False,
             "isolation.level": "read_committed", "broker.address.family": "v4"})

@@ -118,7 +118,7 @@ def test_openapi_names_the_routes(loop):
 
 def test_health_ready_and_metrics_of_every_role(loop):
     config = loop.config
-    local = {"features": config.features.http_port, "ann": config.ann.http_port, "replica": config.replica.http_port,
+    local = {"features": config.features.http_port, "ann": config.ann.http_port, "replica": config.replica.http_ports[0],
              **{f"ps-{index}": port for index, port in enumerate(config.ps.http_ports)}}
     pages = {name: f"http://127.0.0.1:{port}" for name, port in local.items()}
     pages |= {name: row["address"] for name, row in status(config).items() if name in ("engine", "registry")}

@@ -39,7 +39,7 @@ def exported(loop) -> dict[str, dict[str, set[str]]]:
         page = f"http://127.0.0.1:{port}/metrics"  # a label is exported from its first value on
         until(lambda page=page, sign=sign: sign in httpx.get(page, timeout=10).text, f"{sign} on {page}")
     urls = [config.engine.url, *(f"http://127.0.0.1:{port}" for port in (
-        config.features.http_port, config.replica.http_port, config.ann.http_port, *config.ps.http_ports))]
+        config.features.http_port, *config.replica.http_ports, config.ann.http_port, *config.ps.http_ports))]
     pages = [httpx.get(f"{url}/metrics", timeout=10).text for url in urls]
     found: dict[str, dict[str, set[str]]] = {}
     families = [family for page in pages for family in text_string_to_metric_families(page)]
@@ -79,6 +79,7 @@ def test_an_expression_names_what_is_exported(exported, name):
 def test_the_scrape_names_every_role_at_its_default_port():
     config = Config()
     wanted = {"engine": {config.engine.url.rsplit(":", 1)[1]}, "ps": set(map(str, config.ps.http_ports)),
-              **{role: {str(getattr(config, role).http_port)} for role in ("replica", "features", "ann", "watch")}}
+              "replica": set(map(str, config.replica.http_ports)),
+              **{role: {str(getattr(config, role).http_port)} for role in ("features", "ann", "watch")}}
     scraped = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"]
     assert {one["labels"]["role"]: {target.rsplit(":", 1)[1] for target in one["targets"]} for one in scraped} == wanted

@@ -141,7 +141,7 @@ def test_no_secret_is_where_people_look(company, report):
     for arguments in (("status",), ("config", "show"), ("jobs", "list"), ("doctor",)):
         done = run(*arguments, cwd=file.parent)
         places[" ".join(arguments)] = done.stdout + done.stderr
-    for port in (config.features.http_port, *config.ps.http_ports, config.replica.http_port, config.ann.http_port):
+    for port in (config.features.http_port, *config.ps.http_ports, *config.replica.http_ports, config.ann.http_port):
         places[f"metrics of {port}"] = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
     access = given(config.engine)
     places["metrics of the engine"] = httpx.get(f"{config.engine.url}/metrics", verify=access["verify"], timeout=10,

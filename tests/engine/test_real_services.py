@@ -24,9 +24,9 @@ from headrace.models.fields import fields_of
 from headrace.models.spec import model_spec
 from headrace.ps.replica import Replica
 from headrace.ps.service import replica_verbs
+from headrace.ps.serving import ServingClient
 from headrace.ps.spec import ModelSpec
 from headrace.rpc.causes import Causes
-from headrace.rpc.client import Client
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 
@@ -43,7 +43,7 @@ def served(tmp_path):
     features = FeatureService(FeatureShard(store, half_life_s=86400.0, ring_length=1 << 16))
     rooms = (features.verbs(), replica_verbs(replica), Service(9, CollectorRegistry()).verbs())
     servers = [Server("127.0.0.1", 0, verbs, owner) for verbs in rooms]
-    client, weights, vectors = FeatureClient(servers[0].address), Client(servers[1].address), AnnClient(servers[2].address)
+    client, weights, vectors = FeatureClient(servers[0].address), ServingClient([servers[1].address]), AnnClient(servers[2].address)
     sent = []
     upstream = Upstream(client, weights, "fm")
     clock = Clock(tmp_path / "clock.json")

@@ -93,7 +93,7 @@ def free_ports(count):
 def test_the_role_serves_while_everything_below_is_down_and_ends_clean(tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(6)]
     config = Config(stack={"data_dir": tmp_path}, engine={"url": f"http://{addresses[0]}"}, kafka={"bootstrap": addresses[1]},
-                    registry={"url": f"http://{addresses[2]}"}, features={"address": addresses[3]}, replica={"address": addresses[4]},
+                    registry={"url": f"http://{addresses[2]}"}, features={"address": addresses[3]}, replica={"addresses": [addresses[4]]},
                     ann={"address": addresses[5]})
     stop = role.start(config)
     try:

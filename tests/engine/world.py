@@ -19,7 +19,7 @@ from headrace.features.client import FeatureClient
 from headrace.features.layout import SIDE
 from headrace.models.catalog import MODELS
 from headrace.models.fields import Fields
-from headrace.rpc.client import Client
+from headrace.ps.serving import ServingClient
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 from headrace.schemas.hashing import feature_key
@@ -48,7 +48,8 @@ class World:
                         "replica": Server("127.0.0.1", 0, {"pull": self._pull, "stats": self._stats}, self.owner),
                         "ann": Server("127.0.0.1", 0, self.index.verbs(), self.owner)}
         self.clients = {"features": FeatureClient(self.servers["features"].address, deadline_s=0.1, timeout_s=5),
-                        "replica": Client(self.servers["replica"].address, 5), "ann": AnnClient(self.servers["ann"].address, 5, 0.1)}
+                        "replica": ServingClient([self.servers["replica"].address], timeout_s=5),
+                        "ann": AnnClient(self.servers["ann"].address, 5, 0.1)}
         for n, item in enumerate(ITEMS[:-1]):
             self.clients["ann"].upsert("item", [item], [[n, 1, 0]], [n])
         self.clients["ann"].upsert("user", ["u1"], [[1, 0, 1]], [7])

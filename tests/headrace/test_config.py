@@ -52,6 +52,19 @@ def test_a_wrong_value_is_named(folder):
         load(environ={})
 
 
+def test_copies_of_serving_shards():
+    config = Config(replica={"addresses": ["a:1", "b:2", "c:3", "d:4"], "http_ports": [1, 2, 3, 4], "shards": 2})
+    assert config.replica.copies == [["a:1", "b:2"], ["c:3", "d:4"]] and config.replica.names == [f"replica-{i}" for i in range(4)]
+    assert Config().replica.names == ["replica"] and Config().replica.copies == [Config().replica.addresses]
+
+
+@pytest.mark.parametrize("text", ["addresses = ['a:1', 'b:2', 'c:3']\nshards = 2\n", "addresses = []\n", "shards = 2\n"])
+def test_each_serving_shard_has_as_many_copies(folder, text):
+    (folder / "headrace.toml").write_text(f"[replica]\n{text}")
+    with pytest.raises(ConfigError, match=r"replica.*as many copies"):
+        load(environ={})
+
+
 def test_what_is_shown_can_be_loaded(folder):
     (folder / "headrace.toml").write_text(show(Config()))
     assert load(environ={}) == Config()

@@ -245,7 +245,7 @@ def nowhere(tmp_path):
     address = [f"127.0.0.1:{port}" for port in ports]
     return Config(stack={"data_dir": tmp_path}, kafka={"bootstrap": address[0]}, registry={"url": f"http://{address[1]}"},
                   ps={"addresses": [address[2]], "http_ports": [ports[3]]}, features={"address": address[4], "http_port": ports[5]},
-                  replica={"address": address[6], "http_port": ports[7]}, ann={"address": address[8], "http_port": ports[9]},
+                  replica={"addresses": [address[6]], "http_ports": [ports[7]]}, ann={"address": address[8], "http_port": ports[9]},
                   engine={"url": f"http://{address[10]}"}, flink={"url": f"http://{address[11]}"})
 
 

@@ -56,6 +56,15 @@ def test_no_port_is_given_twice(monkeypatch):
     assert len(given) == len(set(given)) == 16
 
 
+def test_defaults_go_round_what_was_configured(monkeypatch):
+    """A second replica beside the default one: the first moves past it, and is not taken for somebody else who listens there."""
+    config = Config(replica={"addresses": ["127.0.0.1:19110", "127.0.0.1:19111"], "http_ports": [19160, 19161]})
+    monkeypatch.setattr(ports, "is_free", lambda port: port not in (19110, 19160))
+    overlay, said = ports.plan(config)
+    assert overlay == {"replica": {"addresses": ["127.0.0.1:19112", "127.0.0.1:19111"], "http_ports": [19162, 19161]}}
+    assert said == ["replica.addresses: port 19110 is taken, so 19112", "replica.http_ports: port 19160 is taken, so 19162"]
+
+
 def test_a_configured_port_is_not_moved(taken):
     config = Config()
     config.engine.url = f"http://127.0.0.1:{taken}"

@@ -26,7 +26,7 @@ def stack(tmp_path):
         with worlds.served(shard_verbs(store)) as (shard, _), worlds.served(replica_verbs(follower)) as (replica, _):
             (tmp_path / "headrace.toml").write_text(
                 f'[ps]\naddresses = ["127.0.0.1:{shard.port}", "127.0.0.1:{any_free()}"]\nhttp_ports = [1, 2]\n'
-                f'[replica]\naddress = "127.0.0.1:{replica.port}"\n[stack]\ndata_dir = "{tmp_path}"\n')
+                f'[replica]\naddresses = ["127.0.0.1:{replica.port}"]\n[stack]\ndata_dir = "{tmp_path}"\n')
             yield tmp_path, store
 
 

@@ -195,10 +195,10 @@ def test_river_learns_and_finds_a_change_and_none_where_there_is_none():
 def test_the_role_reads_its_feeds_asks_the_replica_and_shows_figures(caplog):
     replica_port, http_port = free_ports(2)
     config = Config()
-    config.replica.address, config.watch.http_port, config.watch.share = f"127.0.0.1:{replica_port}", http_port, 1.0
+    config.replica.addresses, config.watch.http_port, config.watch.share = [f"127.0.0.1:{replica_port}"], http_port, 1.0
     owner = Owner("replica")
     owner.start()
-    config.ps.addresses = [config.replica.address]
+    config.ps.addresses = config.replica.addresses
     asked = []
 
     def pull(header, arrays):

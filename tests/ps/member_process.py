@@ -18,7 +18,7 @@ def configured(folder, ports):
     config.stack.data_dir = Path(folder)
     config.ps.addresses, config.ps.http_ports = [f"127.0.0.1:{ports[0]}"], [ports[2]]
     config.ps.standbys, config.ps.standby_http_ports = [f"127.0.0.1:{ports[1]}"], [ports[3]]
-    config.ps.rows_max, config.ps.acknowledge_s, config.ps.takeover_s, config.ps.snapshot_s = 5000, 0.5, 1.0, 1.0
+    config.ps.rows_max, config.ps.acknowledge_s, config.ps.takeover_s, config.ps.snapshot_s = 5000, 5.0, 1.0, 1.0
     return config
 
 

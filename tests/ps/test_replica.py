@@ -1,3 +1,4 @@
+import contextlib
 import threading
 from dataclasses import replace
 
@@ -6,10 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.ps import kernels
+from headrace.ps.client import ParameterClient
 from headrace.ps.publish import Publisher
 from headrace.ps.replica import Gap, Replica
 from headrace.ps.resync import close_gap, keep_closed
 from headrace.ps.service import replica_verbs, shard_verbs
+from headrace.ps.shard import shard_of, slots_of_shard
+from headrace.ps.table import kernel_input
 from headrace.rpc.client import Client
 from headrace.rpc.errors import BadMessage, Refused, Unavailable
 from headrace.rpc.freshness import Newest
@@ -209,7 +214,50 @@ def test_verbs():
     with worlds.served(replica_verbs(replica)) as (server, _):
         client = Client(server.address)
         header, arrays = client.call("pull", {"model": "fm", "table": "weights"}, {"keys": KEYS})
-        assert header == {"sequence": 0, "age_ms": -1, "newest": None}
+        assert header == {"sequence": 0, "age_ms": -1, "newest": None, "version": 0, "whole": False}
         assert (arrays["values"] == replica.pull("fm", "weights", KEYS)).all()
         assert client.call("stats")[0]["open_gaps"] == [["fm", "weights", 0]]
         client.close()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), training=st.integers(1, 6), serving=st.integers(1, 6))
+def test_serving_shards_hold_their_slots_whatever_the_training_shards_are(tmp_path_factory, seed, training, serving):
+    """Blocks, and gaps that are closed from the training shards that own a part of the slots: each key is held where it is asked for."""
+    rng, sent, owner = np.random.default_rng(seed), [], Owner("replicas")
+    owner.start()
+    folder = tmp_path_factory.mktemp("shards")
+    with contextlib.ExitStack() as stack:
+        stores = [stack.enter_context(worlds.store(folder / str(i), index=i, shards=training)) for i in range(training)]
+        servers = [stack.enter_context(worlds.served(shard_verbs(store)))[0] for store in stores]
+        client = ParameterClient([server.address for server in servers])
+        replicas = [Replica([worlds.spec()], training, 5000, lambda: 1, serving=(i, serving)) for i in range(serving)]
+        for i in range(8):
+            client.push("fm", "click", worlds.causes([i]), lambda index: worlds.push_of(rng))
+            for store in stores:
+                Publisher(store.shard, lambda topic, key, record: sent.append(record), lambda: 1).run_pass()
+            if i == 5:
+                sent.clear()  # a lost part of the topic
+        stop = threading.Event()
+        for replica in replicas:
+            assert {gap.shard for gap in replica.gaps} == {s for s in range(training) if set(range(*slots_of_shard(s, training)))
+                                                           & set(range(*replica.slots))}
+            replica.fold_many(sent)
+            closing = threading.Thread(target=keep_closed, args=(replica, owner, [server.address for server in servers], stop, 0.0))
+            closing.start()
+            while not owner.call(lambda replica=replica: replica.whole):
+                pass
+            stop.set()
+            closing.join()
+            stop.clear()
+        slots, wanted = kernels.slots_of(kernel_input(KEYS)), client.pull("fm", "weights", KEYS)[0]
+        for i, replica in enumerate(replicas):
+            mine = shard_of(slots, serving) == i
+            assert (replica.pull("fm", "weights", KEYS[mine]) == wanted[mine]).all()
+            held = replica.held["fm", "weights"].table.stored().keys
+            assert (shard_of(kernels.slots_of(kernel_input(held)), serving) == i).all(), "and nothing of another's"
+            if not mine.all():
+                with pytest.raises(Refused, match=r"replica\.shards"):
+                    replica.pull("fm", "weights", KEYS)
+        client.close()
+    owner.stop()

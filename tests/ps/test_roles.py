@@ -31,7 +31,7 @@ def test_pushes_reach_the_replica(tmp_path):
     config = Config()
     config.stack.data_dir = tmp_path
     config.ps.addresses, config.ps.http_ports = [f"127.0.0.1:{a}", f"127.0.0.1:{b}"], http[:2]
-    config.replica.address, config.replica.http_port = f"127.0.0.1:{c}", http[2]
+    config.replica.addresses, config.replica.http_ports = [f"127.0.0.1:{c}"], [http[2]]
     config.ps.publish_ms, config.ps.rows_max, config.ps.snapshot_s = 10, 5000, 0.1
     topic = []
 
@@ -46,7 +46,7 @@ def test_pushes_reach_the_replica(tmp_path):
     stops = [ps.start(config, i, [worlds.spec()], lambda topic_name, key, record: topic.append(record)) for i in range(2)]
     stops.append(replica.start(config, 0, [worlds.spec()], consume))
     rng = np.random.default_rng(0)
-    client, serving = ParameterClient(config.ps.addresses, 5.0), ParameterClient([config.replica.address], 5.0)
+    client, serving = ParameterClient(config.ps.addresses, 5.0), ParameterClient(config.replica.addresses, 5.0)
     try:
         for i in range(20):
             assert client.push("fm", "click", worlds.causes([i]), lambda index: worlds.push_of(rng)).applied == 2

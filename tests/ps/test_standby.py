@@ -364,7 +364,12 @@ def test_a_tail_gives_what_a_log_holds_across_segments_and_no_more(tmp_path):
                     after = records[-1].sequence
         assert found == list(range(1, 40)) and tail.read(39, 39, 100) == b""
         store.shard.log.prune(22)
-        assert tail.read(5, 39, 100) is None and Tail(tmp_path / "log").read(30, 31, 100)
+        again = Tail(tmp_path / "log")
+        assert again.read(31, 33, 100_000)
+        store.shard.push("fm", "click", worlds.causes([40]), worlds.push_of(rng))
+        store.shard.log.prune(33)  # what was read to its end goes, as a snapshot has it
+        assert [one.sequence for one in shard_log.frames(memoryview(again.read(33, 40, 1)), 33)] == [34]
+        assert tail.read(5, 39, 100) is None and Tail(tmp_path / "log").read(35, 36, 100)
 
 
 def test_member_json_is_what_it_says(tmp_path):

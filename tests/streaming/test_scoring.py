@@ -30,7 +30,7 @@ def test_scores_are_the_models_on_the_rows_served():
         return {"sequence": 41, "age_ms": 3}, {"values": weights(arrays["keys"])}
 
     with served({"pull": pull}) as (server, _):
-        scorer = Scorer(Scoring(f"127.0.0.1:{server.port}", "fm"))
+        scorer = Scorer(Scoring((f"127.0.0.1:{server.port}",), "fm"))
         score, sequence = scorer.score(KEYS, VALUES)
         assert scorer.score(KEYS[:0], VALUES[:0]) is None
         scorer.close()
@@ -42,7 +42,7 @@ def test_scores_are_the_models_on_the_rows_served():
 def test_a_replica_that_is_away_is_asked_once_in_a_while(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(scoring.time, "monotonic", lambda: now[0])
-    scorer = Scorer(Scoring("127.0.0.1:1", "fm"))
+    scorer = Scorer(Scoring(("127.0.0.1:1",), "fm"))
     assert [scorer.score(KEYS, VALUES) for _ in range(5)] == [None] * 5
     assert scorer.failures == 1
     now[0] += scoring.PAUSE_S
