@@ -11,16 +11,17 @@ from typing import Any
 
 from headrace import config as configuration
 from headrace import stack, state
+from headrace.children import PARTS
 from headrace.config import Config
 
 
 @contextmanager
 def own_stack(data: Path, say: Callable[[str], None], keep: bool = False,
-              settings: dict[str, dict[str, Any]] | None = None) -> Iterator[Config]:
+              settings: dict[str, dict[str, Any]] | None = None, parts: tuple[str, ...] = PARTS) -> Iterator[Config]:
     """The configuration of a stack that is ready on the data folder `data`, with the addresses that it really took.
 
-    `settings` by section and key override the configuration. With `keep` it stays up afterwards, else it is stopped. Raises what
-    headrace.stack.up raises.
+    `parts` as of `headrace up --only`. `settings` by section and key override the configuration. With `keep` it stays up afterwards, else
+    it is stopped. Raises what headrace.stack.up raises.
     """
     body = configuration.load(stack=False).model_dump()
     for section, values in {**(settings or {}), "stack": {**(settings or {}).get("stack", {}), "data_dir": data}}.items():
@@ -29,14 +30,14 @@ def own_stack(data: Path, say: Callable[[str], None], keep: bool = False,
     if keep:
         from headrace.detach import up_detached
 
-        up_detached(wanted, None, "", say)
+        up_detached(wanted, None, ",".join(parts), say)
         yield running(wanted)
         return
     stop, failed = threading.Event(), list[BaseException]()
 
     def work() -> None:
         try:
-            stack.up(wanted, say, stop=stop)
+            stack.up(wanted, say, parts, stop)
         except BaseException as error:
             failed.append(error)
 

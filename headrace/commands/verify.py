@@ -1,4 +1,5 @@
-"""`headrace verify`: nothing is lost and nothing doubled, whatever dies (loop); nothing grows, however long it runs (soak)."""
+"""`headrace verify`: nothing is lost and nothing doubled, whatever dies (loop); nothing grows, however long it runs (soak); nor does the
+parameter server lose a push that it has acknowledged (ps)."""
 
 from __future__ import annotations
 
@@ -92,6 +93,36 @@ def soak(
         raise VerificationFailed("; ".join(wrong) + f" (data in {data})")
 
 
+@app.command()
+def ps(
+    kills: Annotated[int, typer.Option(min=0, help="Processes ended: owners, standbys, replicas, the broker, the trainer.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, max=65_535, help="Of what is pushed, moments and victims.")] = 1,
+    rate: Annotated[float, typer.Option(min=1, help="Causes pushed a second at most.")] = 3000.0,
+    control: Annotated[str, typer.Option(help="A trainer that is wrong, which must be found out: forgets, or skips.")] = "",
+    data: Annotated[Path, typer.Option("--data", help="Data folder of the stack; emptied first.")] = Path(".headrace/verify-ps"),
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")] = None,
+) -> None:
+    """Push through shards with standbys while processes are ended at random moments, then count every key, at both members."""
+    from headrace.config import ConfigError
+    from headrace.verify.ps import run
+    from headrace.verify.ps_trainer import FORGETS, SKIPS
+
+    if control not in ("", FORGETS, SKIPS):
+        raise ConfigError(f"--control is {FORGETS} or {SKIPS}")
+    data = _new(data)
+    console = Console(soft_wrap=True, highlight=False)
+    result = run(data, kills=kills, seed=seed, rate=rate, control=control, say=console.print)
+    if as_json is not None:
+        as_json.write_text(json.dumps(result, indent=2) + "\n")
+    _tell_recovery(console, result)
+    console.print(_accounts(result))
+    wrong = _differing(result)
+    if result["kills_done"] != kills:
+        wrong.append(f"{result['kills_done']} of {kills} kills were done")
+    if wrong:
+        raise VerificationFailed("; ".join(wrong) + f" (data in {data})")
+
+
 def _new(data: Path) -> Path:
     """The folder for an own stack, emptied. Raises VerificationFailed when one runs there."""
     from headrace import state
@@ -107,12 +138,16 @@ def _differing(result: dict[str, Any]) -> list[str]:
     return [f"{one['check']}: {one['found']}, expected {one['expected']}" for one in result["checks"] if not one["agree"]]
 
 
-def _tell(console: Console, result: dict[str, Any]) -> None:
+def _tell_recovery(console: Console, result: dict[str, Any]) -> None:
     back = Table("process", "kills", "median s", "worst s", title="back, and learning again where training passes through it",
                  title_justify="left")
     for name, row in result["recovery"].items():
         back.add_row(name, str(row["kills"]), *(f"{row[key]:.1f}" if row[key] is not None else "-" for key in ("median_s", "worst_s")))
     console.print(back)
+
+
+def _tell(console: Console, result: dict[str, Any]) -> None:
+    _tell_recovery(console, result)
     console.print(_accounts(result))
     dropped = ", ".join(f"{count:,} {name}" for name, count in result["dropped"].items())
     copies = ", ".join(f"{count:,} of {topic}" for topic, count in result["copies"].items())

@@ -7,11 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from headrace.verify.victims import NoVictim, Victim, find, is_back, names
+from headrace.verify.victims import NoVictim, StackVictims, Victim
 
 PAUSE_S = (0.5, 4.0)  # between one process's return and the next kill
 OVERLAP = 0.2  # share of kills that do not wait for the one before to be over
@@ -37,12 +36,12 @@ class Kill:
 
 
 class Killer:
-    """Ends `count` processes of the stack on `data_dir`, each name in turn in a seeded order. `sent` and `applied` tell how far the
+    """Ends `count` of the `victims`, each name in turn in a seeded order. `sent` and `applied` tell how far the
     stream is; `applied` may raise while shards are away."""
 
-    def __init__(self, data_dir: Path, count: int, seed: int, sent: Callable[[], int], applied: Callable[[], int],
+    def __init__(self, victims: StackVictims, count: int, seed: int, sent: Callable[[], int], applied: Callable[[], int],
                  say: Callable[[str], None]) -> None:
-        self._data_dir, self._count, self._say = data_dir, count, say
+        self._victims, self._count, self._say = victims, count, say
         self._random = random.Random(seed)
         self._sent, self._applied = sent, applied
         self._began = time.monotonic()
@@ -83,7 +82,7 @@ class Killer:
         """Names to end, one after the other: every name once before one comes again."""
         order: list[str] = []
         while len(order) < self._count:
-            every = names(self._data_dir)
+            every = self._victims.names()
             self._random.shuffle(every)
             order += every
         return order[: self._count]
@@ -92,7 +91,7 @@ class Killer:
         ends = time.monotonic() + RECOVER_S
         while True:
             try:
-                victim = find(self._data_dir, name, self._random.choice)
+                victim = self._victims.find(name, self._random.choice)
                 before = self._told(0)
                 victim.kill()
                 break
@@ -113,7 +112,7 @@ class Killer:
     def _await(self, victim: Victim, kill: Kill, began: float) -> None:
         """Note when `victim` is replaced and the stream has gone on since."""
         try:
-            self._until(lambda: is_back(self._data_dir, victim), began, f"{victim.name} is not ready again")
+            self._until(lambda: self._victims.is_back(victim), began, f"{victim.name} is not ready again")
             if victim.name.split("-")[0] not in ASIDE:
                 base = self._told(-1)
                 self._until(lambda: self._told(-1) > base >= 0 or self._told(-1) >= self._sent(), began,

@@ -23,6 +23,7 @@ from headrace.taps import Taps
 from headrace.verify import counts, frozen
 from headrace.verify.kills import Killer, as_rows, by_process
 from headrace.verify.stream import TOPIC, Stream
+from headrace.verify.victims import StackVictims
 
 JOBS = ["features", "samples", "train", "vectors"]
 STUCK_S = 120.0
@@ -64,7 +65,7 @@ def _stream(config: Config, rows: Rows, kills: int, seed: int, rate: float, rows
         return 1.0 if killer.over else min(back / kills, 0.99)
 
     stream = Stream(config, rows, rate, rows_min, share, lambda: killer.failed is not None)
-    killer = Killer(config.stack.data_dir, kills, seed, lambda: stream.sent.impressions, lambda: look.applied, say)
+    killer = Killer(StackVictims(config.stack.data_dir), kills, seed, lambda: stream.sent.impressions, lambda: look.applied, say)
     killer.start()
     try:
         sent = stream.run()

@@ -37,6 +37,23 @@ class Victim:
         os.kill(self.pid, signal.SIGKILL)
 
 
+class StackVictims:
+    """The processes of the stack on `data_dir`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+
+    def names(self) -> list[str]:
+        return names(self._data_dir)
+
+    def find(self, name: str, choose: Callable[[list[int]], int]) -> Victim:
+        """Raises NoVictim."""
+        return find(self._data_dir, name, choose)
+
+    def is_back(self, victim: Victim) -> bool:
+        return is_back(self._data_dir, victim)
+
+
 def names(data_dir: Path) -> list[str]:
     """Every name that can be ended on this stack: all supervised children but the registry (asked at starts only), and a Python worker."""
     return [name for name in _children(data_dir) if name != "registry"] + [WORKER]

@@ -10,7 +10,7 @@ from headrace import state
 from headrace.processes import start_time
 from headrace.verify import kills
 from headrace.verify.kills import Killer, NotRecovered, by_process
-from headrace.verify.victims import WORKER, NoVictim, find, is_back, names
+from headrace.verify.victims import WORKER, NoVictim, StackVictims, find, is_back, names
 
 
 class Stack:
@@ -51,7 +51,7 @@ class Stack:
 @pytest.fixture
 def stack(tmp_path, request, monkeypatch):
     monkeypatch.setattr(kills, "PAUSE_S", (0.0, 0.01))
-    monkeypatch.setattr(kills, "names", lambda data: ["ps-0", "features", "ann"])
+    monkeypatch.setattr(StackVictims, "names", lambda self: ["ps-0", "features", "ann"])
     made = Stack(tmp_path, ["ps-0", "features", "ann"], getattr(request, "param", True))
     yield made
     made.close()
@@ -60,7 +60,7 @@ def stack(tmp_path, request, monkeypatch):
 def killer(stack, count, seed=1):
     learnt = iter(range(10_000))
     told = []
-    made = Killer(stack.folder, count, seed, lambda: 10_000, lambda: next(learnt), told.append)
+    made = Killer(StackVictims(stack.folder), count, seed, lambda: 10_000, lambda: next(learnt), told.append)
     made.start()
     made._thread.join(60)
     return made, told
