@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 
 SWEEP_S = 0.1
+PUBLISHED_S = 2.0  # that a pass may take at the end; what the broker has not acknowledged is sent again at the next start
 
 
 def now_ms() -> int:
@@ -41,7 +43,7 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish,
                   ps.log_bytes_max)
     owner = Owner(f"ps-{index}")
     store.turn = owner.call
-    owner.every(ps.publish_ms / 1000, Publisher(store.shard, publish, now_ms, flush).run_timed)
+    publisher, over = Publisher(store.shard, publish, now_ms, flush, owner.call), threading.Event()
     owner.every(SWEEP_S, store.shard.sweep)
     owner.every(SWEEP_S, store.keep_log_short)
     owner.every(ps.snapshot_s, store.snapshot_aside)
@@ -53,11 +55,15 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish,
     registry.register(_collector(hop))
     server = Server(host, int(port), shard_verbs(store, hop, ps.durability == "fsync"), owner)
     owner.start()
+    publishing = threading.Thread(target=publisher.keep_publishing, args=(ps.publish_ms / 1000, over), name="publish", daemon=True)
+    publishing.start()
     health = Health(ps.http_ports[index], lambda: (store.shard.log.failed if store.shard.log else "log"), registry)
 
     def stop() -> None:
+        over.set()
         health.close()
         stop_serving(server, owner)
+        publishing.join(PUBLISHED_S)
         store.close()
 
     return stop
