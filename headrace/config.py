@@ -170,6 +170,8 @@ class Model(Section):
     clip_value: float = Field(0.0, ge=0, description="Bound of each coordinate of a gradient; 0 is none.")
     clip_norm: float = Field(0.0, ge=0, description="Bound of the norm of a row's gradient; 0 is none.")
     weight_bound: float = Field(0.0, ge=0, description="Bound of each weight; 0 is none.")
+    weights_dtype: Literal["float32", "float16", "int8"] = Field("float32", description="How served weights travel to replicas; int8: with"
+                                                                 " a scale a row.")
     admission: Literal["none", "exact", "bloom"] = Field("none", description="Who gets a row: all, or who is counted admit_after times.")
     admit_after: int = Field(2, ge=1, le=255, description="Pushes of a feature until it gets a row, under an admission.")
     ttl_s: int = Field(0, ge=0, description="Event time after its last push at which a row goes; 0 is never.")
@@ -178,8 +180,9 @@ class Model(Section):
 
     @property
     def room(self) -> dict[str, Any]:
-        """What ps/spec.py bounds."""
-        return self.model_dump(include={"clip_value", "clip_norm", "weight_bound", "admission", "admit_after", "ttl_s", "bytes_max"})
+        """What ps/spec.py bounds, and how it is served."""
+        bounds = self.model_dump(include={"clip_value", "clip_norm", "weight_bound", "admission", "admit_after", "ttl_s", "bytes_max"})
+        return {**bounds, "encoding": self.weights_dtype}
 
 
 MODELS: tuple[str, ...] = get_args(Model.model_fields["name"].annotation)

@@ -24,6 +24,7 @@ from headrace.models.fields import fields_of
 from headrace.models.progressive import MODEL, POPULARITY, keys_of, summary
 from headrace.models.spec import model_spec
 from headrace.models.train import Trainer, Updates, local_rate
+from headrace.ps.encoding import served_as
 from headrace.ps.replica import Replica
 from headrace.ps.shard import APPLIED, Shard
 from headrace.ps.spec import ModelSpec
@@ -136,7 +137,7 @@ class Serving:
         for (model, name), held in self._replica.held.items():
             table = shard.table(model, name)
             for keys, weights in table.pages():
-                held.table.put(keys, weights)
+                held.table.put(keys, served_as(weights, table.spec.encoding))
         self._sequence = shard.sequence
 
     def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:

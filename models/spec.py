@@ -12,9 +12,9 @@ def model_spec(name: str, version: int, factors: int, optimizer: str, learning_r
                room: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Tables of model `name` ("fm" or "lr"): `weights` float32 (w and `factors` factors; lr: w alone), `counts` and `metrics` int64 sums.
 
-    Only `weights` is published to serving. `room`: clip_value, clip_norm, weight_bound, admission, admit_after, ttl_s and bytes_max of
-    ps/spec.py's TableSpec for `weights`; `counts`, a row a feature too, goes with ttl_s, and a quarter of bytes_max is its. Raises KeyError
-    for an unknown model.
+    Only `weights` is published to serving. `room`: clip_value, clip_norm, weight_bound, admission, admit_after, ttl_s, bytes_max and
+    encoding of ps/spec.py's TableSpec for `weights`; `counts`, a row a feature too, goes with ttl_s, and a quarter of bytes_max is its.
+    Raises KeyError for an unknown model.
     """
     room = dict(room or {})
     ttl_s, bytes_max = room.get("ttl_s", 0), room.pop("bytes_max", 0)

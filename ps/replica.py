@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headrace.ps import kernels
+from headrace.ps.encoding import of_block
 from headrace.ps.shard import shard_of, slots_of_shard
 from headrace.ps.spec import ModelSpec, TableSpec
 from headrace.ps.table import SLOTS, Table, kernel_input
@@ -34,13 +35,14 @@ def as_served(table: TableSpec) -> TableSpec:
 
 
 class Held:
-    """One served table: weights, and by slot the epoch and sequence that they are as of."""
+    """One served table: weights, and by slot the epoch and sequence that they are as of, and how they were encoded."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self.stamp = 0  # of what is put from here on
         self.epoch = np.zeros(SLOTS, np.int64)
         self.sequence = np.zeros(SLOTS, np.int64)
+        self.encoding = [""] * SLOTS  # that the rows of a slot came in; "" before the first
 
     def newer(self, slot: np.ndarray, epoch: int, sequence: int) -> np.ndarray:
         """bool[n]: whether what is held of the slots int64[n] is newer than (epoch, sequence)."""
@@ -83,10 +85,15 @@ class Replica:
         owners = sorted(set(self._owner(np.arange(*self.slots)).tolist()))
         self.gaps = {Gap(model, table, shard) for model, table in self.held for shard in owners}
         self.closing: dict[Gap, int] = {}  # -> the stamp of what is put since the export began
+        self.changes = 0  # of what is held: while it stands still nothing changes
         self.counts = {"folded": 0, "older": 0, "foreign": 0, "gaps": 0, "deleted": 0}
         self._newest_ms: dict[str, int] = {}
         self.newest: dict[str, Newest] = {}
         self._told: dict[str, Newest] = {}
+
+    def table(self, model: str, name: str) -> Table:
+        """Raises Refused, naming what there is."""
+        return self._held(model, name).table
 
     def pull(self, model: str, name: str, keys: np.ndarray) -> np.ndarray:
         """float32[n, dim] of uint64[n]; an unknown key gives its initial value, as the training shard would. Raises Refused, for a key of
@@ -132,12 +139,17 @@ class Replica:
             self.counts["foreign"] += 1
             return False
         slot, epoch, last = record["slot"], record["epoch"], record["last_sequence"]
-        keys = np.frombuffer(record["keys"], np.uint64)
-        values = np.frombuffer(record["values"], np.float32)
         dim = held.table.spec.dim
-        if record["dim"] != dim or len(values) != len(keys) * dim or not 0 <= slot < SLOTS or len(record["deleted"]) % 8:
-            raise BadMessage(f"block {record['model']}/{record['table']} slot {slot} at {last}: {len(keys)} keys, {len(values)} floats of"
-                             f" dim {record['dim']} (here {dim}), {len(record['deleted'])} bytes of deleted keys")
+        encoding = record.get("encoding", "float32")
+        where = f"block {record['model']}/{record['table']} slot {slot} at {last}"
+        if record["dim"] != dim or not 0 <= slot < SLOTS or len(record["deleted"]) % 8 or len(record["keys"]) % 8:
+            raise BadMessage(f"{where}: {len(record['keys'])} bytes of keys, dim {record['dim']} (here {dim}), {len(record['deleted'])}"
+                             " bytes of deleted keys")
+        keys = np.frombuffer(record["keys"], np.uint64)
+        try:
+            values = of_block(encoding, record["values"], record.get("scales", b""), len(keys), dim)
+        except BadMessage as error:
+            raise BadMessage(f"{where}: {error}") from None
         if not self.slots[0] <= slot < self.slots[1]:
             self.counts["foreign"] += 1
             return False
@@ -146,7 +158,7 @@ class Replica:
             self.counts["older"] += 1
             return False
         went_back = last < had  # a higher epoch, and less than was published before: the shard lost its end
-        if record["first_sequence"] > min(had + 1, last) or went_back:  # beyond its own end: another member has taken the shard over
+        if record["first_sequence"] > min(had + 1, last) or went_back or held.encoding[slot] not in ("", encoding):
             self.counts["gaps"] += 1
             self.gaps.add(Gap(record["model"], record["table"], int(self._owner(np.array([slot]))[0])))
         blocks = waiting.setdefault((record["model"], record["table"]), Waiting())
@@ -156,8 +168,9 @@ class Replica:
         if len(held.table) + blocks.rows + len(keys) > held.table.rows_max:
             blocks.put(held)  # what waits is counted exactly before it is said to be full
             self._room(held.table, keys)
-        blocks.add(keys, values.reshape(-1, dim))
-        held.epoch[slot], held.sequence[slot] = epoch, last
+        blocks.add(keys, values)
+        held.epoch[slot], held.sequence[slot], held.encoding[slot] = epoch, last, encoding
+        self.changes += 1
         self._newest_ms[record["model"]] = max(record["ts_ms"], self._newest_ms.get(record["model"], 0))
         self.counts["folded"] += 1
         self._tell(record["model"], record.get("newest"))
@@ -171,7 +184,7 @@ class Replica:
             self.newest[model] = newer(self.newest.get(model), newest) or newest
             self._seen(newest)
 
-    def begin_closing(self, gap: Gap, epoch: int, sequence: int) -> None:
+    def begin_closing(self, gap: Gap, epoch: int, sequence: int, encoding: str = "float32") -> None:
         """An export of `gap` has begun at (epoch, sequence): every page will be as of then or later, so older blocks of the shard's slots
         are refused from here on, and only what the export reads after them may be put over newer ones.
         """
@@ -179,6 +192,8 @@ class Replica:
         slots = self._slots_of(gap)
         slots = slots[~held.newer(slots, epoch, sequence)]
         held.epoch[slots], held.sequence[slots] = epoch, sequence
+        for slot in slots.tolist():
+            held.encoding[slot] = encoding
         self.gaps.discard(gap)  # one that is seen during the export is a new one
         held.stamp += 1
         self.closing[gap] = held.stamp
@@ -190,6 +205,7 @@ class Replica:
             return False
         self._room(held.table, keys)
         held.table.put(keys, values, held.stamp)
+        self.changes += 1
         return True
 
     def drop_stale(self, gap: Gap, start: int = 0, rows: int = 65536) -> int:
@@ -198,6 +214,7 @@ class Replica:
         held = self._held(gap.model, gap.table)
         keys, following = held.table.stale(self.closing[gap], self._slots_of(gap), start, rows)
         self.counts["deleted"] += held.table.remove(keys, publish=False)
+        self.changes += 1
         return following
 
     def end_closing(self, gap: Gap, whole: bool) -> None:

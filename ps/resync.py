@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 
+from headrace.ps.encoding import NO_SCALES, decode
 from headrace.ps.replica import Gap, Replica
 from headrace.rpc.client import Client
 from headrace.rpc.errors import Refused, RpcError
@@ -33,15 +34,17 @@ def close_gap(replica: Replica, owner: Owner, client: Client, gap: Gap) -> int:
 def _export(replica: Replica, owner: Owner, client: Client, gap: Gap) -> int:
     cursor, rows, tries, begun = 0, 0, 0, -1
     while cursor >= 0:
-        header, arrays = client.call("export", {"model": gap.model, "table": gap.table, "cursor": cursor, "slots": list(replica.slots)})
+        header, arrays = client.call("export", {"model": gap.model, "table": gap.table, "cursor": cursor, "slots": list(replica.slots),
+                                                "served": True})
         epoch, sequence = header["epoch"], header["sequence"]
         if epoch != begun:
             if cursor > 0:
                 cursor, rows, begun = 0, 0, -1
                 continue
             begun = epoch
-            owner.call(partial(replica.begin_closing, gap, epoch, sequence))
-        if owner.call(partial(replica.take_page, gap, epoch, sequence, arrays["keys"], arrays["values"])):
+            owner.call(partial(replica.begin_closing, gap, epoch, sequence, header.get("encoding", "float32")))
+        values = decode(arrays["values"], arrays.get("scales", NO_SCALES))
+        if owner.call(partial(replica.take_page, gap, epoch, sequence, arrays["keys"], values)):
             cursor, rows, tries = header["cursor"], rows + len(arrays["keys"]), 0
         else:
             tries += 1

@@ -10,13 +10,15 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from headrace.ps import kernels
+from headrace.ps.digest import page
+from headrace.ps.encoding import encode
 from headrace.ps.member import Member
 from headrace.ps.recovery import Store
 from headrace.ps.replica import Replica
 from headrace.ps.shard import APPLIED, RECUT
 from headrace.ps.table import SLOTS, kernel_input
 from headrace.rpc.causes import Causes
-from headrace.rpc.errors import BadMessage, Unavailable
+from headrace.rpc.errors import BadMessage, Refused, Unavailable
 from headrace.rpc.freshness import Hop, from_header, to_header
 from headrace.rpc.message import Arrays, Header, column
 from headrace.rpc.server import Later, Verb
@@ -26,15 +28,15 @@ LIVE = 0  # the version of what is being trained
 TABLE_GAUGES = {"rows": "Rows of a table", "bytes": "Bytes in use of a table", "load": "Share of its index that is taken",
                 "keys_waiting": "Keys counted and not let in; -1: the filter does not know"}
 TABLE_COUNTS = {"admitted": "Keys let in after they had waited", "kept_out": "Gradients dropped of keys that wait",
-                "removed": "Rows that went"}
+                "removed": "Rows that went", "clipped": "Values that their encoding could not say, as often as published"}
 Answer = tuple[Header, Arrays]
 
 
 def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
                 acknowledged: Callable[[int], Any] | None = None) -> dict[str, Verb]:
-    """pull, push, known, stats, export, snapshot; `hop` notes how old the newest cause of a push is when it is applied. `durable`: a push
-    is answered when the disk has it, else when the operating system has it. `acknowledged(sequence)`: called before, of a shard that has a
-    standby; it raises Unavailable when the push may not be answered."""
+    """pull, push, known, stats, export, digest, snapshot; `hop` notes how old the newest cause of a push is when it is applied. `durable`:
+    a push is answered when the disk has it, else when the operating system has it. `acknowledged(sequence)`: called before, of a shard that
+    has a standby; it raises Unavailable when the push may not be answered."""
     shard = store.shard
     if shard.log is not None:
         shard.log.durable = durable
@@ -71,16 +73,25 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
         return {"sequence": shard.sequence}, {"status": shard.known(_text(header, "model"), _text(header, "effect"), _causes(arrays))}
 
     def export(header: Header, arrays: Arrays) -> Answer:
-        table, cursor = shard.table(_text(header, "model"), _text(header, "table")), header.get("cursor", 0)
-        if not isinstance(cursor, int) or cursor < 0:
-            raise BadMessage(f"cursor {cursor!r}: begin with 0 and go on with the cursor that was answered, until -1")
-        keys, values, following = table.page(cursor, PAGE_ROWS)
+        table = shard.table(_text(header, "model"), _text(header, "table"))
+        keys, values, following = table.page(_cursor(header), PAGE_ROWS)
         if "slots" in header:
             first, stop = _range(header["slots"])
             slots = kernels.slots_of(kernel_input(keys))
             mine = (slots >= first) & (slots < stop)
             keys, values = keys[mine], values[mine]
-        return {"cursor": following, "sequence": shard.sequence, "epoch": shard.epoch}, {"keys": keys, "values": values}
+        told = {"cursor": following, "sequence": shard.sequence, "epoch": shard.epoch}
+        if not header.get("served"):
+            return told, {"keys": keys, "values": values}
+        found = encode(values, table.spec.encoding)
+        return {**told, "encoding": table.spec.encoding}, {"keys": keys, "values": found.values, "scales": found.scales}
+
+    def digest(header: Header, arrays: Arrays) -> Answer:
+        table = shard.table(_text(header, "model"), _text(header, "table"))
+        if not table.spec.served:
+            raise Refused(f"table {table.spec.name} is not served: replicas do not have it")
+        sums, following = page(table, _cursor(header), table.spec.encoding)
+        return {"cursor": following, "slots": list(shard.slots), "state": [shard.epoch, shard.sequence]}, sums
 
     def snapshot(header: Header, arrays: Arrays) -> Answer | Later:
         told: Header = {"sequence": shard.sequence}
@@ -97,7 +108,7 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
     def stats(header: Header, arrays: Arrays) -> Answer:
         return shard_stats(store), {}
 
-    return {"pull": pull, "push": push, "known": known, "export": export, "snapshot": snapshot, "stats": stats}
+    return {"pull": pull, "push": push, "known": known, "export": export, "digest": digest, "snapshot": snapshot, "stats": stats}
 
 
 def shard_stats(store: Store) -> Header:
@@ -119,7 +130,7 @@ def shard_stats(store: Store) -> Header:
 
 
 def replica_verbs(replica: Replica) -> dict[str, Verb]:
-    """pull and stats of a replica."""
+    """pull, digest and stats of a replica."""
 
     def pull(header: Header, arrays: Arrays) -> Answer:
         model, keys = _text(header, "model"), column(arrays, "keys", "uint64", (None,))
@@ -136,7 +147,12 @@ def replica_verbs(replica: Replica) -> dict[str, Verb]:
         return {"models": models, **replica.counts, "open_gaps": [list(gap) for gap in sorted(replica.gaps)],
                 "slots": list(replica.slots)}, {}
 
-    return {"pull": pull, "stats": stats}
+    def digest(header: Header, arrays: Arrays) -> Answer:
+        table = replica.table(_text(header, "model"), _text(header, "table"))
+        sums, following = page(table, _cursor(header), "float32")
+        return {"cursor": following, "slots": list(replica.slots), "state": replica.changes}, sums
+
+    return {"pull": pull, "digest": digest, "stats": stats}
 
 
 class ShardFigures:
@@ -234,6 +250,13 @@ def _range(value: Any) -> tuple[int, int]:
     if not numbers or not 0 <= value[0] < value[1] <= SLOTS:
         raise BadMessage(f"slots is {str(value)[:60]}, expected the first and the one after the last, of {SLOTS}")
     return value[0], value[1]
+
+
+def _cursor(header: Header) -> int:
+    cursor = header.get("cursor", 0)
+    if not isinstance(cursor, int) or cursor < 0:
+        raise BadMessage(f"cursor {cursor!r}: begin with 0 and go on with the cursor that was answered, until -1")
+    return cursor
 
 
 def _text(header: Header, name: str) -> str:

@@ -14,6 +14,7 @@ from headrace.ps.index import CALL_ROWS, CAPACITY_MIN, LOAD_MAX
 from headrace.ps.optimizers import OPTIMIZERS
 
 DIM_MAX = 4096
+ENCODINGS = ("float32", "float16", "int8")
 ROWS_MIN = 2 * CALL_ROWS
 _NAMES = "a name is made of a-z, 0-9, _ and -, at most 64 of them"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -27,7 +28,8 @@ class SpecError(ValueError):
 class TableSpec:
     """One table: `dim` numbers a row of `dtype` ("float32" or "int64"), changed by `optimizer` with `params` (ps/optimizers.py).
 
-    `init_scale`: standard deviation of columns 1.. of a new row (column 0 is 0), seeded by key and column; `served`: published to replicas.
+    `init_scale`: standard deviation of columns 1.. of a new row (column 0 is 0), seeded by key and column; `served`: published to replicas,
+    as `encoding` (ps/encoding.py: float32, float16, int8).
 
     A gradient's coordinates are held in +-`clip_value`, then a row's norm at `clip_norm`, and the weights after it in +-`weight_bound`; 0
     is no limit. `admission` (ps/admission.py) lets an unknown key in at its `admit_after`-th push; `admit_keys`: how many wait at once, by
@@ -43,6 +45,7 @@ class TableSpec:
     params: dict[str, float] = field(default_factory=dict)
     init_scale: float = 0.0
     served: bool = False
+    encoding: str = "float32"
     clip_value: float = 0.0
     clip_norm: float = 0.0
     weight_bound: float = 0.0
@@ -62,6 +65,7 @@ class TableSpec:
         _check(math.isfinite(self.init_scale) and self.init_scale >= 0, f"{where}: init_scale {self.init_scale!r} is no finite number >= 0")
         _check(self.dtype == "float32" or self.init_scale == 0, f"{where}: init_scale of an int64 table is 0")
         _check(not self.served or self.dtype == "float32", f"{where}: only a float32 table can be served")
+        _check(self.encoding in ENCODINGS, f"{where}: encoding {self.encoding!r}; known: {', '.join(ENCODINGS)}")
         for name in ("clip_value", "clip_norm", "weight_bound"):
             limit = getattr(self, name)
             _check(math.isfinite(limit) and limit >= 0, f"{where}: {name} {limit!r} is no finite number >= 0")

@@ -32,8 +32,9 @@ class Table:
     """Rows in one arena, found by an Index. Address space is reserved for `rows_max` rows; memory is used as rows come, a little ahead.
 
     One thread calls it. Kernels work on at most 4,096 rows a call. `published` int64[64]: last sequence published a slot (ps/publish.py).
-    `counts`: rows admitted, keys kept out, rows removed. `timed`, or a spec that needs it: a row keeps the event time in seconds of its
-    last push, or the stamp of its last put. `changes`, by default of a served table: rows are noted as changed.
+    `counts`: rows admitted, keys kept out, rows removed, values that their encoding could not say when they were published. `timed`, or a
+    spec that needs it: a row keeps the event time in seconds of its last push, or the stamp of its last put. `changes`, by default of a
+    served table: rows are noted as changed.
     """
 
     def __init__(self, spec: TableSpec, rows_max: int, timed: bool = False, changes: bool | None = None) -> None:
@@ -43,7 +44,7 @@ class Table:
         self.rows_max = min(rows_max, spec.rows_within()) if spec.bytes_max else rows_max
         self.dtype = np.dtype(spec.dtype)
         self.published = np.zeros(SLOTS, np.int64)
-        self.counts = {"admitted": 0, "kept_out": 0, "removed": 0}
+        self.counts = {"admitted": 0, "kept_out": 0, "removed": 0, "clipped": 0}
         self._index = Index(keys_max=self.rows_max)
         self._keys = reserve((self.rows_max,), np.uint64)
         self._rows = reserve((self.rows_max, spec.width), self.dtype)
@@ -67,6 +68,9 @@ class Table:
         made, held = Table(spec, rows_max), self.stored()
         if spec.admits() != self.spec.admits() or spec.waiting_max(rows_max) != self.spec.waiting_max(self.rows_max):
             held = held._replace(admission={})
+        if spec.served and spec.encoding != self.spec.encoding and len(held.keys):
+            one_a_slot = np.unique(kernels.slots_of(kernel_input(held.keys)), return_index=True)[1]
+            held = held._replace(changed=np.union1d(held.changed, one_a_slot))  # by whose blocks replicas see that all are served otherwise
         made.restore(held, now_s)
         return made
 

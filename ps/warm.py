@@ -8,6 +8,7 @@ import numpy as np
 
 from headrace.ps import kernels
 from headrace.ps.admission import ADMISSIONS
+from headrace.ps.digest import page
 from headrace.ps.index import LOAD_MAX, Index
 from headrace.ps.spec import ModelSpec, TableSpec
 from headrace.ps.table import Table, kernel_input
@@ -35,7 +36,9 @@ def warm_kernels(specs: Iterable[ModelSpec]) -> None:
         table.pull(keys)
         table.put(keys, table.pull(keys))
         table.remove(table.expired(1, 64))
+        if table_spec.served:
+            page(table, 0, table_spec.encoding)
 
 
 def _kernels_of(spec: TableSpec) -> tuple[object, ...]:
-    return spec.dtype, spec.optimizer, spec.dim, spec.init_scale > 0, spec.clips, spec.weight_bound > 0
+    return spec.dtype, spec.optimizer, spec.dim, spec.init_scale > 0, spec.clips, spec.weight_bound > 0, spec.served, spec.encoding

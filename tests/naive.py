@@ -395,3 +395,11 @@ class AvroReader:
 
     def wrong(self):
         raise ValueError("no value of its type")
+
+
+def quantized(row):
+    """(8-bit numbers, scale) of a row of finite float32, by the definition, in float32 arithmetic."""
+    scale = np.float32(max((abs(value) for value in row), default=np.float32(0)) / np.float32(127))
+    if scale < np.finfo(np.float32).tiny:
+        return [0] * len(row), np.float32(0)
+    return [int(min(max(np.rint(np.float32(value / scale)), -127), 127)) for value in row], scale

@@ -23,17 +23,25 @@ SNAPSHOT_S = 600.0
 
 
 @app.command()
-def stats(config: options.File = None, data: options.Data = None, as_json: options.Json = False) -> None:
+def stats(
+    config: options.File = None,
+    data: options.Data = None,
+    as_json: options.Json = False,
+    digests: Annotated[bool, typer.Option("--digests", help="Compare the rows of every replica with those that training serves.")] = False,
+) -> None:
     """Rows, bytes, load, who waits and who went, by table of each shard and replica; pushes, log and ages by shard. Ends with 1 when one of
-    them does not answer, and says which."""
-    found, silent = ask(options.configured(config, data))
+    them does not answer, and says which; with --digests also when a replica's rows differ from the training shards' and nothing changes."""
+    settings = options.configured(config, data)
+    found, silent = ask(settings)
+    rows = _compared(settings, silent) if digests else None
     if as_json:
-        typer.echo(json.dumps({"processes": found, "silent": silent}, indent=2))
+        typer.echo(json.dumps({"processes": found, "silent": silent} | ({} if rows is None else {"digests": rows}), indent=2))
     else:
         _show(found)
+        _show_digests(rows or [])
     for name, why in silent.items():
         typer.echo(f"error: {name} does not answer: {why}; `headrace status` shows whether it runs", err=True)
-    if silent:
+    if silent or any(row["differing"] and row["still"] for row in rows or []):
         raise typer.Exit(1)
 
 
@@ -189,6 +197,30 @@ def ask(config: Config) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         finally:
             client.close()
     return found, silent
+
+
+def _compared(config: Config, silent: dict[str, str]) -> list[dict[str, Any]]:
+    """Of all processes; none while one is silent."""
+    from headrace.digests import digests
+    from headrace.rpc.errors import RpcError
+
+    if silent:
+        return []
+    try:
+        return digests(config, ASK_S)
+    except RpcError as error:
+        silent["digest"] = str(error)
+        return []
+
+
+def _show_digests(rows: list[dict[str, Any]]) -> None:
+    if rows:
+        shown = Table("process", "table", "rows", "digest", "", box=None)
+        for row in rows:
+            said = "" if row["process"] == "training" else f"differs in {row['differing']} slots" if row["differing"] else "agrees"
+            shown.add_row(row["process"], f"{row['model']}/{row['table']}", f"{row['rows']:,}", row["digest"],
+                          said if row["still"] else f"{said} (it changes)".lstrip())
+        Console(width=WIDTH).print(shown)
 
 
 def _show(found: dict[str, dict[str, Any]]) -> None:

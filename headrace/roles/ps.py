@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,6 +37,7 @@ from headrace.rpc.server import Server
 log = logging.getLogger(__name__)
 SWEEP_S = 0.1
 PAUSE_S = 0.5
+PUBLISHED_S = 2.0  # that a pass may take at the end; what the broker has not acknowledged is sent again at the next start
 
 
 def now_ms() -> int:
@@ -78,7 +80,8 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish, 
     store.turn = owner.call
     registry, hop = CollectorRegistry(), Hop("gradient")
     verbs = shard_verbs(store, hop, durable, member.acknowledged if member is not None else None)
-    _timers(config, owner, store, member, Publisher(store.shard, publish, now_ms, flush, member.superseded if member else nothing_to_flush))
+    publisher = Publisher(store.shard, publish, now_ms, flush, owner.call, member.superseded if member is not None else nothing_to_flush)
+    _timers(config, owner, store, member)
     for figures in (ShardFigures(store), hop, *([MemberFigures(member)] if member is not None else [])):
         registry.register(_collector(figures))
     ProcessCollector(registry=registry)
@@ -87,13 +90,18 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish, 
     owner.start()
     if member is not None:
         member.start()
-    health = Health(port, partial(_missing, store, member), registry)
+    health, over = Health(port, partial(_missing, store, member), registry), threading.Event()
+    publishing = threading.Thread(target=publisher.keep_publishing, name="publish", daemon=True,
+                                  args=(ps.publish_ms / 1000, over, lambda: member is None or member.owns))
+    publishing.start()
 
     def stop() -> None:
+        over.set()
         health.close()
         if member is not None:
             member.stop()
         stop_serving(server, owner)
+        publishing.join(PUBLISHED_S)
         store.close()
 
     return stop
@@ -109,12 +117,8 @@ def _opened(folder: Path, store_of: Callable[[], Store], place: Place, first: bo
             time.sleep(PAUSE_S)
 
 
-def _timers(config: Config, owner: Owner, store: Store, member: Member | None, publisher: Publisher) -> None:
-    def owned(work: Callable[[], Any]) -> Callable[[], Any]:
-        return lambda: work() if member is None or member.owns else None
-
-    owner.every(config.ps.publish_ms / 1000, owned(publisher.run_timed))
-    owner.every(SWEEP_S, owned(store.shard.sweep))
+def _timers(config: Config, owner: Owner, store: Store, member: Member | None) -> None:
+    owner.every(SWEEP_S, lambda: store.shard.sweep() if member is None or member.owns else 0)
     owner.every(SWEEP_S, store.keep_log_short)
     owner.every(config.ps.snapshot_s, store.snapshot_aside)
 

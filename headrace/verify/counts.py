@@ -10,6 +10,7 @@ import numpy as np
 
 from headrace.features.client import FeatureClient
 from headrace.ps.client import ParameterClient
+from headrace.ps.encoding import served_as
 from headrace.rows import Rows
 from headrace.rpc.client import Client
 from headrace.schemas.hashing import feature_key
@@ -83,15 +84,15 @@ def check(name: str, found: int, expected: int) -> Check:
     return {"check": name, "found": int(found), "expected": int(expected), "agree": int(found) == int(expected)}
 
 
-def served(model: str, addresses: list[str], copies: list[list[str]]) -> Check:
-    """Rows that differ by a byte from the training shards', of every copy: the addresses of its serving shards. Asked once everything has
-    been published."""
+def served(model: str, addresses: list[str], copies: list[list[str]], encoding: str) -> Check:
+    """Rows that differ by a byte from the training shards' as `encoding` serves them, of every copy: the addresses of its serving shards.
+    Asked once everything has been published."""
     clients, differing = [ParameterClient(copy) for copy in copies], 0
     try:
         for keys, values in exported(model, "weights", addresses):
             for client in clients:
                 there, _ = client.pull(model, "weights", keys)
-                differing += int((_bytes(there) != _bytes(values)).any(axis=1).sum())
+                differing += int((_bytes(there) != _bytes(served_as(values, encoding))).any(axis=1).sum())
     finally:
         for client in clients:
             client.close()

@@ -139,7 +139,7 @@ def served(config: Config, model: str) -> counts.Check:
     """Every copy served against the shards, once it has had the time to fold the rest; what is still missing then is a difference."""
     ends = time.monotonic() + SETTLE_S
     while True:
-        found = counts.served(model, config.ps.reachable, config.replica.copies)
+        found = counts.served(model, config.ps.reachable, config.replica.copies, config.model.weights_dtype)
         if found["agree"] or time.monotonic() > ends:
             return found
         time.sleep(0.5)

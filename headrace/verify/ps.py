@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def _counted(config: Config, made: Made, pushed: int, where: str) -> list[counts
 def _served(config: Config) -> counts.Check:
     ends = time.monotonic() + SETTLE_S
     while True:
-        found = counts.served(config.model.name, config.ps.reachable, config.replica.copies)
+        found = counts.served(config.model.name, config.ps.reachable, config.replica.copies, config.model.weights_dtype)
         if found["agree"] or time.monotonic() > ends:
             return found
         time.sleep(0.5)
@@ -181,8 +182,7 @@ def _served(config: Config) -> counts.Check:
 def _settle(config: Config) -> None:
     """Wait until each shard's standby has everything."""
     for index, pair in enumerate(zip(config.ps.addresses, config.ps.standbys, strict=True)):
-        _until(lambda pair=pair: any(one.get("owns") and one.get("in_sync") and not one["standby_behind"] for one in map(_stats, pair)),
-               f"the standby of shard {index} is not in sync")
+        _until(partial(_together, pair), f"the standby of shard {index} is not in sync")
 
 
 def _have_standbys_own(config: Config) -> int:
@@ -197,11 +197,18 @@ def _have_standbys_own(config: Config) -> int:
         assert before is not None, "somebody owns it"
         other = f"{index}-standby" if before.member == str(index) else str(index)
         owners.say(Owner(before.epoch + 1, other, False, forced=True))
-        _until(lambda pair=pair, other=other: any(one.get("owns") and one.get("member") == other for one in map(_stats, pair)),
-               f"{other} does not own shard {index}")
+        _until(partial(_owns, pair, other), f"{other} does not own shard {index}")
         moved += 1
     log.close()
     return moved
+
+
+def _together(pair: tuple[str, str]) -> bool:
+    return any(one.get("owns") and one.get("in_sync") and not one["standby_behind"] for one in map(_stats, pair))
+
+
+def _owns(pair: tuple[str, str], member: str) -> bool:
+    return any(one.get("owns") and one.get("member") == member for one in map(_stats, pair))
 
 
 def _stats(address: str) -> dict[str, Any]:

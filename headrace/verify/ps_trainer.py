@@ -9,6 +9,7 @@ import random
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,24 +66,22 @@ class Position:
 
 
 def main(settings: str, file: str, seed: str, rate: str, control: str = "") -> None:
-    """Push until standard input ends. CONTROL forgets: after a start the same rows come under other causes; skips: what was on its way when
-    it was killed is not pushed again."""
+    """Push until standard input ends. CONTROL forgets: after a start the same rows come under other causes; skips: it begins
+    behind where it stopped."""
     config, position, stop = load(settings, environ={}, stack=False), Position(Path(file)), threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     model, chance = config.model, random.Random()
     made = Made(int(seed), 1 + model.factors)
     client = ParameterClient(config.ps.reachable, timeout_s=120.0)
     at = position.read()
+    at += BATCH[1] if control == SKIPS and at else 0
     shift = int(time.time() * 1000) << 20 if control == FORGETS else 0
     began, first, late = time.monotonic(), at, list[int]()
     while not stop.is_set():
         size = chance.randint(*BATCH)
         offsets = np.arange(at, at + size)
-        if control == SKIPS:
-            position.write(at + size)
-            time.sleep(max(0.0, began + (at - first) / float(rate) - time.monotonic()))  # when it is killed nearly always
         causes = Causes(np.full(size, SOURCE, np.int32), np.zeros(size, np.int32), offsets + shift)
-        client.push(model.name, config.samples.target, causes, lambda index, offsets=offsets: made.push(offsets[index]))
+        client.push(model.name, config.samples.target, causes, partial(_of, made, offsets))
         at += size
         late.append(at)
         if control != FORGETS or len(late) > LATE:
@@ -90,6 +89,10 @@ def main(settings: str, file: str, seed: str, rate: str, control: str = "") -> N
         time.sleep(max(0.0, began + (at - first) / float(rate) - time.monotonic()))
     position.write(at)
     client.close()
+
+
+def _of(made: Made, offsets: np.ndarray, index: np.ndarray) -> Tables:
+    return made.push(offsets[index])
 
 
 if __name__ == "__main__":

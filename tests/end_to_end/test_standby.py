@@ -78,7 +78,8 @@ def test_nothing_is_lost_when_a_shard_hangs_and_another_loses_its_disk(pair, kua
         until(lambda shard=shard: len({stats(command)[name]["sequence"] for name in (f"ps-{shard}", f"ps-{shard}-standby")}) == 1,
               f"both members of shard {shard} at one sequence")
         assert {one["applied"] for name in found if name.startswith("ps-") for one in found[name]["models"].values()} == {ROWS}
-    until(lambda: counts.served(stack.model, stack.config.ps.reachable, stack.config.replica.copies)["agree"],
+    until(lambda: counts.served(stack.model, stack.config.ps.reachable, stack.config.replica.copies,
+                                stack.config.model.weights_dtype)["agree"],
           "the replica has what the shards have")
 
 

@@ -1,14 +1,19 @@
 """`headrace ps stats` over shards and a replica behind Flight in this process."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 
 from headrace.cli import main
+from headrace.commands import ps
+from headrace.config import Model
 from headrace.ports import any_free
+from headrace.ps.publish import Publisher
 from headrace.ps.replica import Replica
 from headrace.ps.service import replica_verbs, shard_verbs
+from headrace.serve import specs
 from tests.ps import worlds
 
 SPEC = worlds.spec(admission="exact", bytes_max=8 << 20)
@@ -101,3 +106,34 @@ def test_a_copy_is_made_of_a_running_shard_listed_and_restored(stack, monkeypatc
     assert code == 2 and "no whole copy" in said.err
     with worlds.store(folder / "other" / "ps" / "0", [SPEC]) as other:
         assert other.shard.digest() == store.shard.digest()
+
+
+def test_digests_say_which_replica_differs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ps, "ASK_S", 0.3)
+    (spec,), sent, keys = specs([Model()]), [], np.arange(500, dtype=np.uint64)
+    with worlds.store(tmp_path / "ps", [spec]) as store, contextlib.ExitStack() as stack:
+        store.shard.push("fm", "click", worlds.causes([1]), {"weights": (keys, np.ones((len(keys), 9), np.float32))})
+        Publisher(store.shard, lambda topic, key, record: sent.append(record), lambda: 1).run_pass()
+        replicas = [Replica([spec], 1, 5000, lambda: 1) for _ in range(2)]
+        served = [stack.enter_context(worlds.served(verbs))[0].port for verbs in (shard_verbs(store), *map(replica_verbs, replicas))]
+        (tmp_path / "headrace.toml").write_text(
+            f'[ps]\naddresses = ["127.0.0.1:{served[0]}"]\nhttp_ports = [1]\n[stack]\ndata_dir = "{tmp_path}"\n'
+            f'[replica]\naddresses = ["127.0.0.1:{served[1]}", "127.0.0.1:{served[2]}"]\n')
+        replicas[0].fold_many(sent)
+
+        def run(*arguments):
+            with pytest.raises(SystemExit) as ended:
+                main(["ps", "stats", "--digests", *arguments])
+            return ended.value.code, capsys.readouterr().out
+
+        code, said = run("--json")
+        rows = {row["process"]: row for row in json.loads(said)["digests"]}
+        assert code == 1 and set(rows) == {"training", "replica-0", "replica-1"} and all(row["still"] for row in rows.values())
+        assert rows["replica-0"]["digest"] == rows["training"]["digest"] and rows["replica-0"]["differing"] == 0
+        assert (rows["training"]["rows"], rows["replica-1"]["rows"]) == (500, 0) and rows["replica-1"]["differing"] == 64
+        code, said = run()
+        assert code == 1 and "agrees" in said and "differs in 64 slots" in said
+        replicas[1].fold_many(sent)
+        code, said = run()
+        assert code == 0 and said.count("agrees") == 2

@@ -1,14 +1,19 @@
+import contextlib
 import io
+import threading
 
 import fastavro
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headrace.ps import kernels, publish
 from headrace.ps.publish import Publisher
 from headrace.ps.replica import Replica
 from headrace.ps.table import kernel_input
 from headrace.rpc.freshness import Newest
+from headrace.rpc.owner import Owner
 from headrace.schemas import hashing  # the folder of the schema
 from tests.ps import worlds
 
@@ -146,3 +151,66 @@ def test_blocks_say_the_newest_cause_and_a_replica_answers_with_it(tmp_path):
     replica = Replica([worlds.spec()], 1, 5000, lambda: 1000, seen.append)
     replica.fold_many(sent)
     assert replica.newest["fm"] == Newest(7, 0, 2, 900) and set(seen) == {Newest(7, 0, 2, 900)}
+
+
+@pytest.mark.parametrize("going", [{}, {"ttl_s": 2}])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_what_changes_while_a_pass_is_on_its_way_comes_in_a_later_one(tmp_path_factory, going, seed):
+    """Rows that are pushed again, that go, and that go and come again between taking and the broker's word; and passes that fail."""
+    rng, sent, turn = np.random.default_rng(seed), [], [0]
+    with worlds.store(tmp_path_factory.mktemp("shard"), [worlds.spec(**going)]) as store:
+        replica = Replica([worlds.spec()], 1, 5000, lambda: 1)
+
+        def push():
+            turn[0] += 1
+            store.shard.push("fm", "click", worlds.causes([turn[0]]), worlds.push_of(rng, space=60),
+                             Newest(7, 0, turn[0], 1000 * (turn[0] // 2)))
+            store.shard.sweep()
+
+        def meanwhile():
+            for _ in range(rng.integers(0, 3)):
+                push()
+            if rng.random() < 0.2:
+                raise TimeoutError("not acknowledged")
+
+        publisher = Publisher(store.shard, lambda topic, key, record: sent.append(record), lambda: 1, meanwhile)
+        for _ in range(30):
+            push()
+            with contextlib.suppress(TimeoutError):
+                publisher.run_pass()
+        last = Publisher(store.shard, lambda topic, key, record: sent.append(record), lambda: 1)
+        while last.run_pass():
+            pass
+        last.run_pass()
+        replica.fold_many(sent)
+        held, there = (table.stored().keys for table in (replica.table("fm", "weights"), store.shard.tables["fm", "weights"]))
+        assert set(held.tolist()) == set(there.tolist())
+        assert (replica.pull("fm", "weights", there) == store.shard.pull("fm", "weights", there)).all()
+        assert replica.counts["gaps"] == 0 and (store.shard.removed["ttl"] > 0) == bool(going)
+
+
+def test_a_broker_that_is_away_holds_up_no_push(tmp_path):
+    """The pass waits for the broker outside of the shard's turn."""
+    waits, back, owner = threading.Event(), threading.Event(), Owner("shard")
+    owner.start()
+
+    def flush():
+        waits.set()
+        assert back.wait(60)
+
+    with worlds.store(tmp_path) as store:
+        rng, over = np.random.default_rng(0), threading.Event()
+        store.shard.push("fm", "click", worlds.causes([0]), worlds.push_of(rng))
+        publisher = Publisher(store.shard, lambda topic, key, record: None, lambda: 1, flush, owner.call)
+        thread = threading.Thread(target=publisher.keep_publishing, args=(0.001, over))
+        thread.start()
+        assert waits.wait(60)
+        for i in range(1, 20):
+            assert owner.call(lambda i=i: store.shard.push("fm", "click", worlds.causes([i]), worlds.push_of(rng))).status == "applied"
+        back.set()
+        while owner.call(lambda: len(store.shard.tables["fm", "weights"].changed())):
+            pass
+        over.set()
+        thread.join()
+    owner.stop()
