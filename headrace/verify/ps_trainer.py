@@ -69,7 +69,7 @@ def main(settings: str, file: str, seed: str, rate: str, control: str = "") -> N
     """Push until standard input ends. CONTROL forgets: after a start the same rows come under other causes; skips: it begins
     behind where it stopped."""
     config, position, stop = load(settings, environ={}, stack=False), Position(Path(file)), threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Thread(target=_until_stdin_ends, args=(stop,), daemon=True).start()
     model, chance = config.model, random.Random()
     made = Made(int(seed), 1 + model.factors)
     client = ParameterClient(config.ps.reachable, timeout_s=120.0)
@@ -89,6 +89,11 @@ def main(settings: str, file: str, seed: str, rate: str, control: str = "") -> N
         time.sleep(max(0.0, began + (at - first) / float(rate) - time.monotonic()))
     position.write(at)
     client.close()
+
+
+def _until_stdin_ends(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
 
 
 def _of(made: Made, offsets: np.ndarray, index: np.ndarray) -> Tables:
