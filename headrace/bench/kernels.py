@@ -24,3 +24,18 @@ def read_lines(lines, count, seed):
         prefetch(lines, np.int64((mix(start + np.uint64(i + AHEAD)) >> _S32) * size >> _S32), 0)
         total += lines[np.int64((mix(start + np.uint64(i)) >> _S32) * size >> _S32), 0]
     return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def hashed_update(table, rows, grads, rate):
+    """AdaGrad of gradients [n, dim] on rows int64[n] of [m, 2 dim], weights and sums of squares, each asked for some time before: the
+    hashing trick's update."""
+    dim = grads.shape[1]
+    for i in range(len(rows)):
+        if i + AHEAD < len(rows):
+            prefetch(table, rows[i + AHEAD], 0)
+        row = rows[i]
+        for c in range(dim):
+            g = grads[i, c]
+            table[row, dim + c] += g * g
+            table[row, c] -= rate * g / np.sqrt(table[row, dim + c] + np.float32(1e-8))
