@@ -8,6 +8,7 @@ are said, and looked for, before anything is made.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ class Shard:
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows bytes, insert, update, lookup, snapshot, recovery, hashed.shared. Raises NoRoom."""
+    """Rows bytes, insert, update, lookup, snapshot, recovery, own_row. Raises NoRoom."""
     rows = ROWS_QUICK if quick else ROWS
     with tempfile.TemporaryDirectory(prefix="headrace-scale-") as temporary:
         folder = Path(temporary)
@@ -97,20 +98,41 @@ def _measured(folder: Path, rows: int, shards: list[Shard]) -> list[Row]:
     assert sum(one["rows"] for one in back) == rows, "and has it again"
     for shard in shards:
         shard.kill()
-    shared, per_s, places = _hashed(rows, took)
-    note = f"{rows:,} rows in {SHARDS} processes"
+    read_s, copied_s = _plainly(folder)
+    alone, per_s, places = _hashed(rows, took)
+    note, hashed = f"{rows:,} rows in {SHARDS} processes", "hashing trick, a process"
     wrote_s = sum(one["wall"] for one in written)
     return [
-        Row("bytes", took / rows, "B", "weights and slots alone", ROW_BYTES, f"{note}: {took / 1e9:.2f} GB resident,"
-            f" {sum(one['said'] for one in loaded) / 1e9:.2f} said by stats"),
-        Row("insert", _rate(loaded), "rows/s", None, None, f"{note}, new keys, through the log"),
-        Row("update", _rate(updated), "rows/s", "hashing trick, one process", per_s, f"{note}, known keys, through the log"),
-        Row("lookup", _rate(looked), "rows/s", None, None, note),
-        Row("snapshot", wrote_s, "s", None, None, f"one shard after the other, {size / 1e9:.2f} GB, {size / 1e9 / wrote_s:.2f} GB/s"),
-        Row("recovery", recovered_s, "s", None, None, f"both at once after kill -9, {size / 1e9 / recovered_s:.2f} GB/s of the snapshots"),
-        Row("hashed.shared", shared, "share of keys", "ours", 0.0, f"of the same keys under the hashing trick of the same bytes,"
-            f" {places:,} rows without keys"),
+        Row("bytes", rows * ROW_BYTES / took, "share", "weights and slots alone", 1.0, f"{note}: {took / rows:.1f} bytes a row,"
+            f" {took / 1e9:.2f} GB resident, {sum(one['said'] for one in loaded) / 1e9:.2f} said by stats"),
+        Row("insert", _rate(loaded), "rows/s", hashed, per_s, f"{note}, new keys, through the log"),
+        Row("update", _rate(updated), "rows/s", hashed, per_s, f"{note}, known keys, through the log"),
+        Row("lookup", _rate(looked), "rows/s", hashed, per_s, f"{note}; the peer's updates"),
+        Row("snapshot", wrote_s, "s", "copy of its files, synced", copied_s, f"one shard after the other, {size / 1e9:.2f} GB,"
+            f" {size / 1e9 / wrote_s:.2f} GB/s"),
+        Row("recovery", recovered_s, "s", "plain read of the snapshots", read_s, f"both at once after kill -9,"
+            f" {size / 1e9 / recovered_s:.2f} GB/s"),
+        Row("own_row", 1.0, "share", "hashing trick", alone, f"keys that share their row with no other; the trick has {places:,} rows in as"
+            " many bytes, without keys"),
     ]
+
+
+def _plainly(folder: Path) -> tuple[float, float]:
+    """Seconds of a plain read of all snapshots, and of a copy of them that is synced."""
+    files = [file for file in folder.rglob("*") if file.is_file() and "snapshots" in file.parts]
+    began = time.perf_counter()
+    for file in files:
+        with open(file, "rb", buffering=0) as held:
+            while held.read(1 << 24):
+                pass
+    read_s = time.perf_counter() - began
+    began, target = time.perf_counter(), folder / "copy"
+    for file in files:
+        with open(file, "rb", buffering=0) as held, open(target, "wb", buffering=0) as out:
+            while data := held.read(1 << 24):
+                out.write(data)
+                os.fdatasync(out.fileno())
+    return read_s, time.perf_counter() - began
 
 
 def _all(shards: list[Shard], what: str) -> list[dict[str, Any]]:
@@ -125,7 +147,7 @@ def _rate(told: list[dict[str, Any]]) -> float:
 
 
 def _hashed(rows: int, took: int) -> tuple[float, float, int]:
-    """(share of keys that share a row, updates/s, rows) of a table without keys of so many bytes."""
+    """(share of keys that have a row alone, updates/s, rows) of a table without keys of so many bytes."""
     places = took // ROW_BYTES
     used = np.zeros(places, np.uint8)
     table = np.zeros((places, 2 * DIM), np.float32)
@@ -141,7 +163,7 @@ def _hashed(rows: int, took: int) -> tuple[float, float, int]:
     began = time.perf_counter()
     for batch in batches:
         hashed_update(table, batch, grads, np.float32(0.05))
-    return 1 - alone / rows, UPDATES * PUSH / (time.perf_counter() - began), places
+    return alone / rows, UPDATES * PUSH / (time.perf_counter() - began), places
 
 
 def _places(keys: np.ndarray, places: int) -> np.ndarray:
