@@ -32,6 +32,8 @@ CATALOG: dict[str, Entry] = {
                     peer="redis-server"),
     "ps.recovery": Entry("ps_recovery", "a killed shard of 10 M rows until it answers, and pushes beside snapshots, expiry and growth"),
     "ps.scale": Entry("ps_scale", "100 M rows in two shard processes: bytes a row, rows/s, snapshot, recovery; and the hashing trick"),
+    "ps.sync": Entry("ps_sync", "ms from a gradient's acknowledgement to a replica's row, at the highest push rates; and the broker away",
+                     "headrace[local]", stack=True),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "ingest": Entry("ingest", "records/s of a topic of JSON into interactions, and ms that a record takes", "headrace[local]", stack=True),
     "ingest.rows": Entry("ingest_rows", "records of a JSON topic made into interactions by a mapping, of parsing and encoding alone"),

@@ -65,10 +65,10 @@ def measure(quick: bool) -> list[Row]:
 
 
 class Offsets:
-    """Fresh causes for each push, for several threads."""
+    """Fresh causes of a source for each push, for several threads."""
 
-    def __init__(self) -> None:
-        self._next, self._lock = 0, threading.Lock()
+    def __init__(self, source: int = 1) -> None:
+        self._source, self._next, self._lock = source, 0, threading.Lock()
 
     @property
     def taken(self) -> int:
@@ -78,7 +78,7 @@ class Offsets:
         with self._lock:
             self._next += count
             first = self._next - count
-        return Causes(np.full(count, 1, np.int32), np.zeros(count, np.int32), np.arange(first, first + count))
+        return Causes(np.full(count, self._source, np.int32), np.zeros(count, np.int32), np.arange(first, first + count))
 
 
 def pull(client: ParameterClient, keys: np.ndarray) -> None:

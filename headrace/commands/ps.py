@@ -246,4 +246,5 @@ def _show(found: dict[str, dict[str, Any]]) -> None:
         if "folded" in stats:
             ages = ", ".join(f"{model} at sequence {one['sequence']:,}, {one['age_ms']} ms old" for model, one in stats["models"].items())
             counts = ", ".join(f"{stats[key]:,} {key}" for key in ("folded", "older", "gaps", "deleted"))
-            console.print(f"{name}: {ages}; blocks {counts}; {len(stats['open_gaps'])} gaps open")
+            first, stop = stats["slots"]
+            console.print(f"{name}: slots {first} to {stop - 1}; {ages}; blocks {counts}; {len(stats['open_gaps'])} gaps open")

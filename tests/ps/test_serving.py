@@ -42,11 +42,11 @@ def process(port=0):
 
 
 @contextlib.contextmanager
-def asked(*verbs, shards=1):
+def asked(*verbs, shards=1, **more):
     """(client, servers) of processes that answer these verbs; the first is asked first."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(served(one))[0] for one in verbs]
-        client = stack.enter_context(client_of(*(one.address for one in servers), shards=shards))
+        client = stack.enter_context(client_of(*(one.address for one in servers), shards=shards, **more))
         client._first = [0] * shards
         yield client, servers
 
@@ -115,8 +115,9 @@ def test_parts_of_two_versions_are_asked_for_again_and_never_given_out():
         client.pull("fm", "weights", KEYS, 0.1)
 
 
-def test_the_copy_that_answered_last_is_asked_first_and_another_only_when_it_fails():
-    calls = [{}, {}]
+def test_the_copy_that_answered_last_is_asked_first_and_another_only_when_it_fails(monkeypatch):
+    monkeypatch.setattr(serving, "LEFT_S", 0.0)
+    calls, again = [{}, {}], {}
     with asked(*(counted(replica_verbs(filled()), one) for one in calls)) as (client, servers):
         for _ in range(10):
             right(client)
@@ -124,7 +125,10 @@ def test_the_copy_that_answered_last_is_asked_first_and_another_only_when_it_fai
         servers[0].shutdown()
         for _ in range(5):
             right(client)
-        assert [one["pull"] for one in calls] == [10, 5]
+        with served(counted(replica_verbs(filled()), again), servers[0].port):
+            for _ in range(5):
+                right(client)
+        assert [one["pull"] for one in calls] == [10, 10] and again["pull"] == 0
 
 
 def test_a_copy_that_has_not_fetched_all_rows_is_used_only_when_there_is_no_other():
@@ -156,15 +160,15 @@ def test_nobody_there_is_said_when_the_deadline_is_over():
 
 def test_a_slow_copy_is_left_for_another_and_waited_for_when_there_is_none(monkeypatch):
     monkeypatch.setattr(serving, "LEFT_S", 60.0)
-    slow, go = threading.Event(), threading.Event()
+    slow, go, answered_late = threading.Event(), threading.Event(), []
 
     def wait():
         slow.set()
-        go.wait(30)
+        answered_late.append(not go.wait(20))
 
-    with asked(answering(wait), answering()) as (client, _):
+    with asked(answering(wait), answering(), timeout_s=60.0) as (client, _):
         right(client)
-        assert slow.is_set() and not go.is_set()
+        assert slow.is_set() and not answered_late
         right(client)
         go.set()
     with asked(answering(lambda: time.sleep(0.6))) as (client, _):
