@@ -112,7 +112,7 @@ def replica_verbs(replica: Replica) -> dict[str, Verb]:
         model, keys = _text(header, "model"), column(arrays, "keys", "uint64", (None,))
         values = replica.pull(model, _text(header, "table"), keys)
         newest = to_header(replica.newest.get(model))
-        return {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model), "newest": newest}, {"values": values}
+        return {"sequence": replica.sequence(model), "age_ms": replica.age_ms(model), "newest": newest, "version": 0}, {"values": values}
 
     def stats(header: Header, arrays: Arrays) -> Answer:
         models: dict[str, Any] = {}
