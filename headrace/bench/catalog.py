@@ -31,6 +31,8 @@ CATALOG: dict[str, Entry] = {
     "ps.rpc": Entry("ps_rpc", "pulls and pushes through one client and one shard process, of Redis's MGET and MSET over a unix socket",
                     peer="redis-server"),
     "ps.recovery": Entry("ps_recovery", "a killed shard of 10 M rows until it answers, and pushes beside snapshots, expiry and growth"),
+    "ps.downgrade": Entry("ps_downgrade", "labels turned, a feature stuck, a slow drift: hours until the guard sees it and a good version"
+                                          " serves, and false trips"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "ingest": Entry("ingest", "records/s of a topic of JSON into interactions, and ms that a record takes", "headrace[local]", stack=True),
     "ingest.rows": Entry("ingest_rows", "records of a JSON topic made into interactions by a mapping, of parsing and encoding alone"),
