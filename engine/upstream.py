@@ -20,13 +20,14 @@ class Caller(Protocol):
 
 
 class Weights(NamedTuple):
-    """Serving rows float32[u,dim], the sequence they are at, how old the newest fold is (milliseconds, -1: none yet), and the newest cause
-    that they have seen."""
+    """Serving rows float32[u,dim], the sequence they are at, how old the newest fold is (milliseconds, -1: none yet), the newest cause
+    that they have seen, and the published version that they are of; 0: live."""
 
     rows: np.ndarray
     sequence: int
     age_ms: int
     newest: Newest | None = None
+    version: int = 0
 
 
 class Upstream:
@@ -50,7 +51,8 @@ class Upstream:
     def weights(self, keys: np.ndarray) -> Weights:
         """The serving rows of distinct keys uint64[u]."""
         header, arrays = self._replica.call_until(self._retry_s, "pull", {"model": self.model, "table": "weights"}, {"keys": keys})
-        return Weights(arrays["values"], int(header["sequence"]), int(header["age_ms"]), from_header(header.get("newest")))
+        return Weights(arrays["values"], int(header["sequence"]), int(header["age_ms"]), from_header(header.get("newest")),
+                       int(header.get("version", 0)))
 
     def reach(self) -> None:
         """Return when both answer. Raises Unavailable."""

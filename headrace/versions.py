@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -216,3 +217,20 @@ class Versions:
 def _slots(shard: Caller) -> tuple[int, int]:
     first, stop = shard.call("stats")[0]["slots"]
     return first, stop
+
+
+def told(folder: Path, model: str) -> str:
+    """What is served of a model, and why, as a sentence."""
+    try:
+        choice = versions.chosen(folder / model)
+    except VersionError as error:
+        return f"serving: {error}"
+    if not choice.turn:
+        return f"serving: live {model}; nothing else was ever chosen"
+    at = datetime.fromtimestamp(choice.at_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    pinned = ", pinned (`headrace models resume` gives it to the guard)" if choice.pinned else ""
+    return f"serving: {named(choice.version)} of {model}{pinned}; chosen by {choice.by} at {at} UTC: {choice.reason}"
+
+
+def named(version: int) -> str:
+    return "live" if version == LIVE else f"version {version}"

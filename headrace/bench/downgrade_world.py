@@ -20,7 +20,7 @@ from headrace.bench.world_policies import EXPLORE, Online, explored
 from headrace.config import Model
 from headrace.features.client import Assembled
 from headrace.features.layout import EMPTY_KEYS, SLOTS
-from headrace.offline import Serving
+from headrace.offline import Parameters, Serving
 from headrace.simulator.scenario import Scenario
 from headrace.simulator.tastes import DAY_MS
 from headrace.simulator.world import World
@@ -100,7 +100,7 @@ class Watched:
 
     def shown(self, ts_ms: int, top: np.ndarray, label: np.ndarray) -> None:
         platform, ranked = self._policy.platform, self._policy.ranked
-        weights = {LIVE: platform.parameters, **self.versions}
+        weights: dict[int, Parameters | Serving] = {LIVE: platform.parameters, **self.versions}
         scores = {number: platform.shadow(ranked, top.tolist(), one) for number, one in weights.items()}
         self._waiting.append((ts_ms + self._window_ms, label, scores))
 

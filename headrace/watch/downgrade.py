@@ -30,7 +30,8 @@ from headrace.watch.windows import CLIP, Window, Windows
 
 LIVE = 0
 LABELS, MODEL, NONE = "labels", "model", ""
-ERRORS = 3.0  # standard errors that a difference must have
+ERRORS = 3.0  # standard errors that a difference must have, to act upon it
+ERRORS_BACK = 1.0  # and live's, interval after interval: of two that are equal live is to be served
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class Guard:
         self.window: Window | None = None
         self.trouble, self._alarmed, self._stuck = NONE, NONE, False
         self._for = {LABELS: 0, MODEL: 0}
-        self._calm, self._worse, self._better, self._drift = 0, 0, 0, 0
+        self._calm = self._better = self._drift = 0
+        self._ahead: dict[int, int] = {}  # intervals in turn that a good version has beaten the one that is served
         self._onset_s = self._published_s = 0.0
         self.log_odds: float | None = None
         self.entropy: float | None = None
@@ -115,10 +117,12 @@ class Guard:
         if self.trouble == NONE:
             self._remember(window)
             steps += self._prove(now_s, window)
+        self._ahead = {number: self._ahead.get(number, 0) + 1 for number in self._good()
+                       if number != serving and not self._for[LABELS] and self._beats(window, number, serving)}
         if not pinned:
             steps += self._down(window) if serving == LIVE else self._aside(window, serving)
         else:
-            self._worse = self._better = 0
+            self._better = 0
         moved = any(step.kind == "serve" for step in steps)
         if serving == LIVE and not moved and self._may_publish(now_s, window):
             self._published_s = now_s
@@ -216,14 +220,14 @@ class Guard:
 
     def _down(self, window: Window) -> list[Step]:
         """Live is served: step back, or say that there is nothing to step back to."""
-        self._worse = self._better = 0
+        self._better = 0
         if self._for[LABELS] >= self._patience():
             for number in self._good():
                 if self._before(number):
                     return [self._serve(number, "labels are not believed: the newest good version from before", window)]
         elif self.trouble == MODEL and self._for[LABELS] == 0 and self._for[MODEL] >= self._patience():
             for number in self._good():
-                if self._beats(window, number, LIVE):
+                if self._ahead.get(number, 0) >= self.bounds.patience:
                     gain = window.better(number, LIVE)[0]
                     return [self._serve(number, f"live is out of its bounds, and this one has {gain:.1%} less log-loss on the same samples",
                                         window)]
@@ -237,17 +241,15 @@ class Guard:
     def _aside(self, window: Window, serving: int) -> list[Step]:
         """A version is served: an older one instead, or live again."""
         if self._for[LABELS] or not window.has(serving):
-            self._worse = self._better = 0
+            self._better = 0
             return []
         gain, errors = window.better(LIVE, serving)
-        self._better = self._better + 1 if gain > 0 and errors >= ERRORS else 0
-        others = [number for number in self._good() if number != serving and self._older(number, serving)
-                  and self._beats(window, number, serving)]
-        self._worse = self._worse + 1 if others else 0
+        self._better = self._better + 1 if gain > 0 and errors >= ERRORS_BACK else 0
         if self._better >= self.bounds.return_after:
             return [self._serve(LIVE, f"live's shadow has had less log-loss for {self._better} intervals, now by {gain:.1%}", window)]
-        if self._worse >= self.bounds.patience:
-            return [self._serve(others[0], f"version {serving} is worse than this one too, for {self._worse} intervals", window)]
+        for number in self._good():
+            if self._older(number, serving) and (ahead := self._ahead.get(number, 0)) >= self.bounds.patience:
+                return [self._serve(number, f"version {serving} is worse than this one too, for {ahead} intervals", window)]
         return []
 
     def _older(self, number: int, than: int) -> bool:
@@ -260,7 +262,7 @@ class Guard:
         return gain >= self.bounds.better and errors >= ERRORS
 
     def _serve(self, number: int, reason: str, window: Window) -> Step:
-        self._worse = self._better = 0
+        self._better, self._ahead = 0, {}
         return Step("serve", number, reason, window.figures())
 
     def _may_publish(self, now_s: float, window: Window) -> bool:

@@ -47,8 +47,8 @@ class Drifts:
 
 
 def loss_detectors() -> dict[str, Callable[[float], bool]]:
-    """The same two, for one number a sample: each says True at a drift."""
-    made: dict[str, Any] = {"adwin": drift.ADWIN(), "page_hinkley": drift.PageHinkley()}
+    """The same two, for one number a sample, of which Page-Hinkley looks at rises alone: each says True at a drift."""
+    made: dict[str, Any] = {"adwin": drift.ADWIN(), "page_hinkley": drift.PageHinkley(mode="up")}
 
     def updated(detector: Any, value: float) -> bool:
         detector.update(value)
