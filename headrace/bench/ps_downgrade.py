@@ -46,8 +46,8 @@ class Plan:
 
 
 FLIPS = (Trouble("labels_100", share=1.0), Trouble("labels_20", share=0.2))
-FULL = Plan(1200, 1200, 84, 48, 66, 84, 24, 2,
-            (*FLIPS, Trouble("labels_5", share=0.05), Trouble("drift_20", share=0.2, creeping=True), Trouble("stuck", stuck="item_lift")))
+FULL = Plan(1200, 1200, 96, 48, 66, 84, 24, 2,
+            (*FLIPS, Trouble("labels_5", share=0.05), Trouble("drift_20", share=0.2, creeping=True), Trouble("stuck", stuck="item_id")))
 QUICK = Plan(500, 500, 36, 20, 28, 0, 0, 0, (Trouble("labels_100", share=1.0),), replace(BOUNDS, samples_min=800, every_s=2 * 3600))
 CLEAN = Trouble("clean", NEVER, NEVER)
 TASTES = "drift"

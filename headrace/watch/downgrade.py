@@ -82,6 +82,7 @@ class Guard:
         self.trouble, self._alarmed, self._stuck = NONE, NONE, False
         self._for = {LABELS: 0, MODEL: 0}
         self._calm = self._better = self._drift = 0
+        self._serving = LIVE
         self._ahead: dict[int, int] = {}  # intervals in turn that a good version has beaten the one that is served
         self._onset_s = self._published_s = 0.0
         self.log_odds: float | None = None
@@ -108,6 +109,8 @@ class Guard:
         """An interval is over. `serving` is what is served, `there` the versions that exist, and when they were made. At most one Step of
         kind serve; it is not taken for done: what is served is told at the next tick."""
         self._meet(now_s, there)
+        if serving != self._serving:
+            self._serving, self._better, self._ahead = serving, 0, {}
         self._drift = max(0, self._drift - 1)
         window = self.window = self._windows.turn()
         if window is None or not window.has(LIVE):
@@ -220,7 +223,6 @@ class Guard:
 
     def _down(self, window: Window) -> list[Step]:
         """Live is served: step back, or say that there is nothing to step back to."""
-        self._better = 0
         if self._for[LABELS] >= self._patience():
             for number in self._good():
                 if self._before(number):
@@ -262,7 +264,6 @@ class Guard:
         return gain >= self.bounds.better and errors >= ERRORS
 
     def _serve(self, number: int, reason: str, window: Window) -> Step:
-        self._better, self._ahead = 0, {}
         return Step("serve", number, reason, window.figures())
 
     def _may_publish(self, now_s: float, window: Window) -> bool:

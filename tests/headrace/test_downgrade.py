@@ -240,7 +240,7 @@ def test_a_step_that_was_not_done_is_said_again():
         stream.turn()
         said += "serve" in [step.kind for step in stream.steps[-1]]
         stream.serving = LIVE  # no replica answered
-    assert said >= 5
+    assert said >= 7
 
 
 def test_what_it_knew_survives_its_process():
@@ -285,7 +285,7 @@ def test_it_never_flaps_whatever_happens(seed, data):
 
 
 @settings(max_examples=200, deadline=None)
-@given(ages=st.lists(st.floats(1, 1e6), min_size=0, max_size=30, unique=True), keep=st.integers(2, 8), data=st.data())
+@given(ages=st.lists(st.integers(1, 1_000_000), min_size=0, max_size=30, unique=True), keep=st.integers(2, 8), data=st.data())
 def test_what_is_kept_is_few_and_reaches_far_back(ages, keep, data):
     created = {number: 1e6 - age for number, age in enumerate(ages)}
     needed = frozenset(data.draw(st.sets(st.sampled_from(sorted(created)), max_size=2))) if created else frozenset()
