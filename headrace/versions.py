@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from headrace.config import Config
 from headrace.ps import versions
 from headrace.ps.spec import ModelSpec
 from headrace.ps.versions import LIVE, Choice, Version, VersionError
@@ -217,6 +218,11 @@ class Versions:
 def _slots(shard: Caller) -> tuple[int, int]:
     first, stop = shard.call("stats")[0]["slots"]
     return first, stop
+
+
+def replicas_of(config: Config) -> list[str]:
+    """Addresses of all replicas that serve: one so far."""
+    return [config.replica.address]
 
 
 def told(folder: Path, model: str) -> str:

@@ -51,8 +51,9 @@ def publish(name: Name = "", note: Note = "", config: options.File = None, data:
     except Unavailable as error:
         raise StackAway(f"nothing was published: {error}; a version is made from the training shards, `headrace up` starts them") from None
     finally:
-        for client in (parameters, *shards):
-            client.close()
+        parameters.close()
+        for shard in shards:
+            shard.close()
     typer.echo(f"version {made.number} of {model.name}: {sum(made.rows.values()):,} rows, {made.bytes / MIB:,.1f} MiB, in"
                f" {versions.root / str(made.number)}")
 
@@ -137,8 +138,9 @@ def _versions(config: Config, model: Model, timeout_s: float) -> Iterator[Versio
     from headrace.rpc.client import Client
     from headrace.serve import specs
     from headrace.versions import Versions as Made
+    from headrace.versions import replicas_of
 
-    replicas = [Client(config.replica.address, timeout_s)] if model.name == config.model.name else []
+    replicas = [Client(address, timeout_s) for address in replicas_of(config)] if model.name == config.model.name else []
     try:
         yield Made(config.stack.data_dir / "versions", specs([model])[0], replicas, now_ms)
     finally:

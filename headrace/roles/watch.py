@@ -24,7 +24,7 @@ from headrace.roles.ps import now_ms
 from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 from headrace.rpc.health import Health
-from headrace.versions import Versions
+from headrace.versions import Versions, replicas_of
 from headrace.watch.downgrade import Bounds
 from headrace.watch.figures import Exported
 from headrace.watch.keeper import Keeper
@@ -138,7 +138,7 @@ def _guard(config: Config, specs: list[ModelSpec], detectors: dict[str, Callable
            registry: CollectorRegistry) -> tuple[Keeper, Shadow, Callable[[], None]]:
     """The guard of the served model, and what closes its connections."""
     spec = next(one for one in specs if one.model == config.model.name)
-    scores, told = Client(config.replica.address), Client(config.replica.address, LOAD_S)
+    scores, told = Client(config.replica.address), [Client(address, LOAD_S) for address in replicas_of(config)]
     shards = [Client(address, LOAD_S) for address in config.ps.addresses]
     header = {"model": spec.model, "table": "weights"}
 
@@ -148,14 +148,14 @@ def _guard(config: Config, specs: list[ModelSpec], detectors: dict[str, Callable
         return int(answer.get("version", 0)), arrays["values"]
 
     settings = config.versions.model_dump(exclude={"guard"})
-    keeper = Keeper(Versions(config.stack.data_dir / "versions", spec, [told], now_ms), spec, MODELS[spec.model](fields_of(SLOTS, SIDE)),
+    keeper = Keeper(Versions(config.stack.data_dir / "versions", spec, told, now_ms), spec, MODELS[spec.model](fields_of(SLOTS, SIDE)),
                     pull, shards, Bounds(**settings), detectors, config.ps.rows_max, now_ms)
     shadow = Shadow(keeper.score, keeper.take, width=F, target=config.samples.target, share=config.watch.share,
                     rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic)
     registry.register(keeper)  # type: ignore[arg-type]
 
     def end() -> None:
-        for client in (scores, told, *shards):
+        for client in (scores, *told, *shards):
             client.close()
 
     return keeper, shadow, end
