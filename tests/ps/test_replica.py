@@ -209,7 +209,7 @@ def test_verbs():
     with worlds.served(replica_verbs(replica)) as (server, _):
         client = Client(server.address)
         header, arrays = client.call("pull", {"model": "fm", "table": "weights"}, {"keys": KEYS})
-        assert header == {"sequence": 0, "age_ms": -1, "newest": None}
+        assert header == {"sequence": 0, "age_ms": -1, "newest": None, "version": 0}
         assert (arrays["values"] == replica.pull("fm", "weights", KEYS)).all()
         assert client.call("stats")[0]["open_gaps"] == [["fm", "weights", 0]]
         client.close()
