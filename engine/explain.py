@@ -45,4 +45,4 @@ def state(ranked: Ranked, model: str) -> dict[str, Any]:
     weights = ranked.weights
     served = {"sequence": weights.sequence, "age_ms": weights.age_ms, "newest": told(weights.newest)}
     return {"features_sequence": ranked.assembled.sequence, "weights": served,
-            "model": model, "version": weights.sequence}
+            "model": model, "version": weights.sequence, "serving_version": weights.version}

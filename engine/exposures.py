@@ -10,12 +10,18 @@ import numpy as np
 from headrace.engine.ranking import Ranked
 from headrace.features.layout import FEATURE_SET
 
+SERVING = "serving"  # layer of the arm that names a published version
 Keyed = tuple[bytes, dict[str, Any]]
 
 
 def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, scene: str, context: Mapping[str, str],
                 ts_ms: int, model: str) -> list[Keyed]:
-    """(key, interactions record) of the items at positions `at` of `ranked`, in the order served."""
+    """(key, interactions record) of the items at positions `at` of `ranked`, in the order served.
+
+    A published version that served is an arm, "serving=N", as one day's experiments will be: so it travels with the exposure through all
+    topics that there are. Without one the score is of the live model, at sequence `version`.
+    """
+    arms = [f"{SERVING}={ranked.weights.version}"] if ranked.weights.version else []
     records = []
     for position, i in enumerate(at):
         exposure = {
@@ -24,7 +30,7 @@ def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, s
             "feature_values": np.ascontiguousarray(ranked.assembled.values[i], "<f4").tobytes(),
             "numbers": np.ascontiguousarray(ranked.assembled.numbers[i], "<f4").tobytes(),
             "features_sequence": ranked.assembled.sequence, "model": model, "version": ranked.weights.sequence,
-            "score": float(ranked.probabilities[i]), "arms": [],
+            "score": float(ranked.probabilities[i]), "arms": arms,
         }
         records.append((user.encode(), {
             "event_id": f"{request_id}:{position}", "request_id": request_id, "scene": scene, "user_id": user, "item_id": ranked.items[i],

@@ -22,13 +22,14 @@ class Serving(Protocol):
 
 
 class Weights(NamedTuple):
-    """Serving rows float32[u,dim], the sequence they are at, how old the newest fold is (milliseconds, -1: none yet), and the newest cause
-    that they have seen."""
+    """Serving rows float32[u,dim], the sequence they are at, how old the newest fold is (milliseconds, -1: none yet), the newest cause
+    that they have seen, and the published version that they are of; 0: live."""
 
     rows: np.ndarray
     sequence: int
     age_ms: int
     newest: Newest | None = None
+    version: int = 0
 
 
 class Upstream:
@@ -52,7 +53,7 @@ class Upstream:
     def weights(self, keys: np.ndarray) -> Weights:
         """The serving rows of distinct keys uint64[u]."""
         served = self._serving.pull(self.model, "weights", keys, self._retry_s)
-        return Weights(served.values, served.sequence, served.age_ms, served.newest)
+        return Weights(served.values, served.sequence, served.age_ms, served.newest, served.version)
 
     def reach(self) -> None:
         """Return when both answer. Raises Unavailable."""

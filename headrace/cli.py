@@ -26,6 +26,7 @@ COMMANDS = {
     "offline": ("headrace.commands.offline:command", "Learn a log in this process, without Kafka and Flink."),
     "backfill": ("headrace.commands.backfill:app", "Learn what parameter shards lack, from samples or a file."),
     "ps": ("headrace.commands.ps:app", "The parameter server: what it holds, another number of shards, copies."),
+    "models": ("headrace.commands.models:app", "Published versions of the served model: publish, list, step back, pin, resume."),
     "emit": ("headrace.commands.emit:command", "Send a few interactions."),
     "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),
     "simulate": ("headrace.commands.simulate:command", "A seeded world of users: a log with its truth, or live requests."),
@@ -41,7 +42,8 @@ COMMANDS = {
 }
 # Errors of what was asked for, against errors of the world (1).
 ASKED = {"KeysError", "UnknownReason", "BadPlace", "BadAge", "ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress",
-         "TopicMismatch", "ReshardError", "BackupError", "IngestError", "SourceError", "MappingError"}
+         "TopicMismatch", "ReshardError", "BackupError", "IngestError", "SourceError", "MappingError",
+         "VersionUnknown", "VersionError"}
 
 
 class CommandAbsent(Exception):

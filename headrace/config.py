@@ -143,6 +143,28 @@ class Watch(Section):
     rate_max: float = Field(1000.0, ge=1, description="Exposures a second at most.")
 
 
+class Versions(Section):
+    """Published versions of the served model, and the guard of the watch role, which steps back to them and returns."""
+
+    guard: bool = Field(True, description="Publish versions, step back and return by itself, wherever the watch role runs (watch.enabled).")
+    every_s: float = Field(3600.0, gt=0, description="How often a version is published while live is within its bounds.")
+    keep: int = Field(6, ge=2, description="Versions that the guard keeps of its own, dense where they are new; each is scored on every"
+                                           " watched sample.")
+    interval_s: float = Field(30.0, gt=0, description="How often the guard decides: at most one change in it.")
+    window_s: float = Field(300.0, gt=0, description="Length of the window that it judges by, at least.")
+    samples_min: int = Field(2000, ge=100, description="Samples of the window, at least: a quiet stream is judged by a longer one.")
+    patience: int = Field(3, ge=1, description="Intervals in turn out of bounds before it acts; half as many when a detector has found a"
+                                               " drift of the loss.")
+    return_after: int = Field(10, ge=1, description="Intervals in turn that live's shadow must have been better before it"
+                                                   " is served again.")
+    entropy_rise: float = Field(0.05, gt=0, description="Bound of live's log-loss, as a share of the base rate's, above what it was.")
+    calibration: float = Field(1.5, gt=1, description="Bound of live's predicted over true positives, and one over it.")
+    base_rate_shift: float = Field(0.4, gt=0, description="Bound of the base rate from what it was, in log-odds: beyond it labels are not"
+                                                          " believed.")
+    better: float = Field(0.01, ge=0, description="Share of log-loss that a version must have less, on the same samples, to be stepped to.")
+    memory_s: float = Field(21600.0, gt=0, description="Half-life of what is remembered as normal.")
+
+
 class Samples(Section):
     """How exposures and actions become samples."""
 
@@ -200,6 +222,7 @@ class Config(Section):
     ann: Ann = Ann()
     engine: Engine = Engine()
     watch: Watch = Watch()
+    versions: Versions = Versions()
     samples: Samples = Samples()
     model: Model = Model()
     models: dict[str, Model] = Field({}, description="trained beside it on the same samples, not served.")

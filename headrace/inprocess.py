@@ -23,9 +23,10 @@ from headrace.features.events import EventBatch
 from headrace.features.layout import NUMBERS, SIDE, SLOTS
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
-from headrace.models.batch import Batch
+from headrace.models.batch import Batch, unique
 from headrace.models.catalog import MODELS
 from headrace.models.fields import fields_of
+from headrace.models.fm import probability
 from headrace.models.train import Trainer, local_rate
 from headrace.offline import RING, Parameters, Serving, causes_of
 from headrace.ps.serving import Served
@@ -54,10 +55,11 @@ class Platform:
         self._shard = FeatureShard(self._store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096)
         self.parameters = Parameters(model)
         self._serving: Parameters | Serving = self.parameters.copy() if copied else self.parameters
-        learner = MODELS[model.name](fields_of(SLOTS, SIDE))
+        self._learner = learner = MODELS[model.name](fields_of(SLOTS, SIDE))
         self._trainer = Trainer(learner, self.parameters.pull, self.parameters.push, model.l2, model.window_offsets,
                                 rate=local_rate(model.optimizer, model.learning_rate))
-        upstream = Upstream(cast(FeatureClient, _Features(self._shard)), _Served(self._pull), model.name)
+        self._features = _Features(self._shard)
+        upstream = Upstream(cast(FeatureClient, self._features), _Served(self._pull), model.name)
         self._ranker, self._model = Ranker(upstream, learner), model.name
         self._window_ms, self._batch_rows = window_ms, batch_rows
         self._due: list[tuple[int, int, Record]] = []
@@ -103,6 +105,21 @@ class Platform:
         """Serve a copy of what has been learnt by now."""
         self._serving = self.parameters.copy()
 
+    def serve(self, weights: Parameters | Serving) -> None:
+        """Serve these from now on: `parameters` is live, `parameters.copy()` a version."""
+        self._serving = weights
+
+    def shadow(self, ranked: Ranked, top: Sequence[int], weights: Parameters | Serving) -> np.ndarray:
+        """float32[n]: what other weights say of places `top` of `ranked`."""
+        at = np.asarray(top, np.int64)
+        batch = Batch(ranked.assembled.keys[at], ranked.assembled.values[at], np.zeros(len(at), np.float32), np.ones(len(at), np.float32))
+        keys, places = unique(batch)
+        return probability(self._learner.predict(weights.pull(self._model, "weights", keys)[0], places, batch.values))
+
+    def spoil(self, change: Callable[[Assembled], Assembled]) -> None:
+        """From now on inputs come to ranking, and to training, as `change` gives them."""
+        self._features.change = change
+
     def close(self) -> None:
         self._store.close()
 
@@ -128,9 +145,11 @@ class _Features:
 
     def __init__(self, shard: FeatureShard) -> None:
         self._shard = shard
+        self.change: Callable[[Assembled], Assembled] | None = None
 
     def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray) -> Assembled:
-        return Assembled(*self._shard.assemble(user, item, context, ts_ms), self._shard.sequence)
+        found = Assembled(*self._shard.assemble(user, item, context, ts_ms), self._shard.sequence)
+        return found if self.change is None else self.change(found)
 
 
 class _Served:

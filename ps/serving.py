@@ -68,18 +68,19 @@ class ServingClient:
         self._lock = threading.Lock()
         self._closed = False
 
-    def pull(self, model: str, table: str, keys: np.ndarray, deadline_s: float = 0.0) -> Served:
-        """The rows of distinct keys uint64[n]; copies are tried again until `deadline_s` is over, each once at least.
+    def pull(self, model: str, table: str, keys: np.ndarray, deadline_s: float = 0.0, version: int | None = None) -> Served:
+        """The rows of distinct keys uint64[n]; copies are tried again until `deadline_s` is over, each once at least. `version`: of a
+        published one instead of what is served (0: live).
 
         Raises Unavailable, and Refused and the like as soon as one copy says so.
         """
         until = time.monotonic() + deadline_s
         keys = kernel_input(np.asarray(keys, np.uint64))
-        parts = self._parts(keys)
+        parts, header = self._parts(keys), {"model": model, "table": table} | ({} if version is None else {"version": version})
         while True:
-            asked = [(shard, "pull", {"model": model, "table": table}, {"keys": keys if at is None else keys[at]}) for shard, at in parts]
+            asked = [(shard, "pull", header, {"keys": keys if at is None else keys[at]}) for shard, at in parts]
             answers = self._all(asked, until)
-            versions = {int(header.get("version", 0)) for header, _ in answers}
+            versions = {int(told.get("version", 0)) for told, _ in answers}
             if len(versions) == 1:
                 return _joined(len(keys), parts, answers, versions.pop())
             if time.monotonic() >= until:

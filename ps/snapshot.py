@@ -7,16 +7,14 @@ Files and folders are synced before the folder gets its name. The snapshot befor
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from headrace.ps.sealed import read_file, seal, sealed, sync_folder, write_file
 from headrace.ps.stored import Stored
 from headrace.rpc.causes import PAGE_BITS, RingKey
 
@@ -25,7 +23,6 @@ FORMAT = 2
 READ = (1, 2)  # 1: without touched, gone, admission and clocks
 KEPT = 2
 ARRAYS = {"keys": np.uint64, "rows": None, "touched": np.uint32, "changed": np.int64, "gone": np.uint64}
-SYNC_BYTES = 1 << 24  # at once: one sync of all of a big file would have the log wait behind it
 NOTHING = np.zeros(0, np.uint8)
 _PAGE_BYTES = PAGE_BITS // 8
 
@@ -74,19 +71,17 @@ def write(folder: Path, cut: Cut) -> Path:
         held = table.stored
         arrays = {kind: getattr(held, kind) for kind in ARRAYS} | {f"admission.{kind}": array for kind, array in held.admission.items()}
         for kind, array in arrays.items():
-            files[f"{model}.{name}.{kind}"] = _write_file(work / f"{model}.{name}.{kind}", array)
+            files[f"{model}.{name}.{kind}"] = write_file(work / f"{model}.{name}.{kind}", array)
         tables.append({"model": model, "table": name, "version": table.version, "layout": table.layout, "rows": len(held.keys),
                        "width": int(held.rows.shape[1]), "dtype": held.rows.dtype.name, "published": held.published.tolist(),
                        "admission": {kind: array.dtype.name for kind, array in held.admission.items()}})
     pages = np.frombuffer(b"".join(data for _, _, data in cut.rings), np.uint8)
-    files["rings"] = _write_file(work / "rings", pages)
+    files["rings"] = write_file(work / "rings", pages)
     rings = [[*key, page] for key, page, _ in cut.rings]
-    line = json.dumps({"format": FORMAT, "sequence": cut.sequence, "epoch": cut.epoch, "tables": tables, "rings": rings, "files": files,
-                       "firsts": [[*key, page, dropped] for key, page, dropped in cut.firsts], "clocks": cut.clocks})
-    _write_file(work / "manifest.json", np.frombuffer(f"{line}\n{hashlib.sha256(line.encode()).hexdigest()}\n".encode(), np.uint8))
-    _sync(work)
+    seal(work, {"format": FORMAT, "sequence": cut.sequence, "epoch": cut.epoch, "tables": tables, "rings": rings, "files": files,
+                "firsts": [[*key, page, dropped] for key, page, dropped in cut.firsts], "clocks": cut.clocks})
     work.rename(final)
-    _sync(folder)
+    sync_folder(folder)
     for _, old in folders(folder)[:-KEPT]:
         shutil.rmtree(old)
     return final
@@ -111,13 +106,10 @@ def read_newest(folder: Path) -> Cut | None:
 
 def read(path: Path) -> Cut:
     """The cut in the snapshot folder `path`. Raises ValueError (KeyError, TypeError, OSError) when it does not hold together."""
-    line, own = (path / "manifest.json").read_text().split("\n")[:2]
-    if hashlib.sha256(line.encode()).hexdigest() != own:
-        raise ValueError("manifest.json does not have the sha256 that it says")
-    manifest = json.loads(line)
+    manifest = sealed(path)
     if manifest["format"] not in READ:
         raise ValueError(f"format {manifest['format']}, this version reads {READ}")
-    data = {name: _read_file(path / name, said) for name, said in manifest["files"].items()}
+    data = {name: read_file(path / name, said) for name, said in manifest["files"].items()}
     tables = {}
     for said in manifest["tables"]:
         at = f"{said['model']}.{said['table']}"
@@ -131,31 +123,3 @@ def read(path: Path) -> Cut:
     # Snapshots of before did not count what was dropped.
     firsts = [(RingKey(*one[:4]), one[4], one[5] if len(one) > 5 else 0) for one in manifest.get("firsts", [])]
     return Cut(manifest["sequence"], manifest["epoch"], tables, rings, firsts, manifest.get("clocks", {}))
-
-
-def _write_file(path: Path, array: np.ndarray) -> dict[str, Any]:
-    raw, told = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, hashlib.sha256()
-    with open(path, "wb", buffering=0) as file:
-        for start in range(0, len(raw), SYNC_BYTES):
-            part = raw[start : start + SYNC_BYTES]
-            told.update(part)
-            while len(part):
-                part = part[file.write(part) :]
-            os.fdatasync(file.fileno())
-        os.fsync(file.fileno())
-    return {"bytes": len(raw), "sha256": told.hexdigest()}
-
-
-def _read_file(path: Path, said: dict[str, Any]) -> np.ndarray:
-    raw = np.fromfile(path, np.uint8)
-    if len(raw) != said["bytes"] or hashlib.sha256(raw.data).hexdigest() != said["sha256"]:
-        raise ValueError(f"{path.name} does not have the bytes and the sha256 that the manifest says")
-    return raw
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -57,7 +57,8 @@ def user(desk: Desk, fields: Mapping[str, str]) -> dict[str, Any]:
     for one in items:
         sources[one.source] = sources.get(one.source, 0) + 1
     return {"problem": "", "user": name, "item": other, "fallback": answer["fallback"], "items": items, "sources": sources, "bars": BARS,
-            "weights": answer.get("weights"), "model": answer.get("model"), "features_sequence": answer.get("features_sequence"),
+            "weights": answer.get("weights"), "model": answer.get("model"),
+            "serving_version": answer.get("serving_version", 0), "features_sequence": answer.get("features_sequence"),
             "of_user": [_said(slot) for slot in seen if slot["slot"] in OF_USER],
             "of_item": [_said(slot) for slot in seen if slot["slot"] not in OF_USER]}
 

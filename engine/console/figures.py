@@ -91,10 +91,12 @@ class Process:
 
 @dataclass(frozen=True)
 class Processes:
-    """`supervised`: the stack's own state file says so; else health pages alone."""
+    """`supervised`: the stack's own state file says so; else health pages alone. `serving`: which version is served and why, when it is
+    not live by itself."""
 
     rows: list[Process]
     supervised: bool
+    serving: str = ""
 
 
 Point = Mapping[str, float | None]

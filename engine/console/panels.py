@@ -69,6 +69,8 @@ def summary(desk: Desk, _: Mapping[str, str]) -> dict[str, Any]:
     state, said = _sentence(learnt, per_s, [row.name for row in down], problems)
     if waits := _of_a_log(desk.engine.clock.state()):
         said = f"{said} {waits}"
+    if held is not None and held.serving:
+        said = f"{said} Not simply live: {held.serving}."
     return {"learning": learnt, "window": window, "per_s": per_s, "hop": last, "rows": rows, "down": down, "state": state, "said": said}
 
 

@@ -34,6 +34,8 @@ CATALOG: dict[str, Entry] = {
     "ps.scale": Entry("ps_scale", "100 M rows in two shard processes: bytes a row, rows/s, snapshot, recovery; and the hashing trick"),
     "ps.sync": Entry("ps_sync", "ms from a gradient's acknowledgement to a replica's row, at the highest push rates; and the broker away",
                      "headrace[local]", stack=True),
+    "ps.downgrade": Entry("ps_downgrade", "labels turned, a feature stuck, a slow drift: hours until the guard sees it and a good version"
+                                          " serves, and false trips"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "ingest": Entry("ingest", "records/s of a topic of JSON into interactions, and ms that a record takes", "headrace[local]", stack=True),
     "ingest.rows": Entry("ingest_rows", "records of a JSON topic made into interactions by a mapping, of parsing and encoding alone"),

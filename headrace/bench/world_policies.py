@@ -69,6 +69,7 @@ class Online:
         self._born = iter(np.argsort(world.items.born_ms, kind="stable").tolist())
         self._next_item = next(self._born, None)
         self._ranked: Ranked | None = None
+        self.now_ms = 0
 
     def score(self, request: int, items: np.ndarray) -> np.ndarray:
         world, ts_ms = self._world, int(self._world.requests.ts_ms[request])
@@ -79,7 +80,6 @@ class Online:
         return self._ranked.probabilities
 
     def shown(self, request: int, items: np.ndarray, top: np.ndarray, outcome: Outcome, label: np.ndarray) -> None:
-        assert self._ranked is not None, "a list is scored before it is shown"
         world, ts_ms, user = self._world, int(self._world.requests.ts_ms[request]), int(self._world.requests.user[request])
         known = {f"user.{name}": value for name, value in world.users.fields(user).items()}
         actions = []
@@ -88,7 +88,13 @@ class Online:
                 if after_ms <= self._window_ms:
                     actions.append(_record(f"{request}:{n}:{action}", world.users.name(user), self._item_names[item], action, value,
                                            ts_ms + after_ms, known | self._fields[item]))
-        self.platform.show(self._ranked, top.tolist(), f"r{request}", world.users.name(user), world.context(ts_ms), ts_ms, actions, label)
+        self.platform.show(self.ranked, top.tolist(), f"r{request}", world.users.name(user), world.context(ts_ms), ts_ms, actions, label)
+
+    @property
+    def ranked(self) -> Ranked:
+        """What was scored last."""
+        assert self._ranked is not None, "a list is scored before it is looked at"
+        return self._ranked
 
     def close(self) -> None:
         self.platform.close()

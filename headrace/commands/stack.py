@@ -55,12 +55,15 @@ def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
     else:
         from rich.console import Console
 
+        from headrace.versions import told as serving
         from headrace.watch.figures import read
 
         # A pipe has no width: what reads it gets every cell whole.
         Console(width=None if sys.stdout.isatty() else WIDE).print(table(found))
         if any(row["name"] == "engine" for row in found) and (told := _clock(config)):
             typer.echo(told)
+        if any(row["name"] == "replica" for row in found):
+            typer.echo(serving(config.stack.data_dir / "versions", config.model.name))
         watched = read(config.watch.http_port) if any(row["name"] == "watch" for row in found) else None
         if watched is not None:
             typer.echo(watched.sentence())

@@ -10,6 +10,8 @@ from headrace import access, status
 from headrace.config import Config
 from headrace.engine.console.figures import Point, Process, Processes
 from headrace.ports import answers, host_of
+from headrace.ps.versions import VersionError, chosen
+from headrace.versions import told
 
 ANSWERS, SILENT = "answers", "does not answer"
 
@@ -26,10 +28,19 @@ class ProcessesLook:
         rows = [Process(one["name"], one["state"], one["address"], one["memory_mb"], one["restarts"]) for one in found or []]
         known = {one.name for one in rows}
         rows += [self._asked(name, address, page) for name, address, page in elsewhere(self._config) if name not in known]
-        return Processes(rows, found is not None), {"memory_mb": sum(one.memory_mb or 0 for one in rows)}
+        return Processes(rows, found is not None, self._serving()), {"memory_mb": sum(one.memory_mb or 0 for one in rows)}
 
     def close(self) -> None:
         self._http.close()
+
+    def _serving(self) -> str:
+        """"" while live serves and nobody holds it there."""
+        folder, model = self._config.stack.data_dir / "versions", self._config.model.name
+        try:
+            choice = chosen(folder / model)
+        except VersionError:
+            return told(folder, model)
+        return told(folder, model) if choice.version or choice.pinned else ""
 
     def _asked(self, name: str, address: str, page: str) -> Process:
         if name == "kafka":

@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from headrace.config import Config
 from headrace.ps.replica import Replica
 from headrace.ps.resync import keep_closed
-from headrace.ps.service import ReplicaFigures, replica_verbs
+from headrace.ps.service import ReplicaFigures
 from headrace.ps.spec import ModelSpec
+from headrace.ps.versioned import Versioned, VersionFigures
 from headrace.ps.warm import warm_kernels
 from headrace.roles.ps import now_ms
 from headrace.roles.stopping import stop_serving
@@ -49,29 +50,34 @@ def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) 
     """Serve serving shard index % config.replica.shards at config.replica.addresses[index]; what it returns stops it.
 
     `consume(fold, stop)` runs on a thread: it feeds decoded weight records to `fold` (see Feed) until `stop` is set, and is called again
-    a second after it raises. Ready once it runs and all has been fetched from the training shards; it answers before.
+    a second after it raises. Ready once it runs, all has been fetched from the training shards and what
+    was chosen is loaded; it answers before.
     """
     warm_kernels(specs)
     owner, stopping = Owner("replica"), threading.Event()
     hop = Hop("serving_row")
     shards = config.replica.shards
     replica = Replica(specs, len(config.ps.addresses), config.ps.rows_max, now_ms, hop.observe, (index % shards, shards))
+    versioned = Versioned(replica, specs, config.stack.data_dir / "versions", config.ps.rows_max, now_ms)
     host, _, port = config.replica.addresses[index].rpartition(":")
     registry = CollectorRegistry()
-    figures: tuple[Any, ...] = (ReplicaFigures(replica), hop)
+    figures: tuple[Any, ...] = (ReplicaFigures(replica), VersionFigures(versioned), hop)
     for one in figures:
         registry.register(one)
     ProcessCollector(registry=registry)
-    server = Server(host, int(port), replica_verbs(replica), owner)
+    server = Server(host, int(port), versioned.verbs(), owner)
     owner.start()
     feeding = threading.Thread(target=_feed, args=(consume, Feed(replica, owner), stopping), name="consume", daemon=True)
     closing = threading.Thread(target=keep_closed, args=(replica, owner, config.ps.reachable, stopping), name="resync", daemon=True)
-    feeding.start()
-    closing.start()
+    following = threading.Thread(target=versioned.keep_following, args=(owner, stopping), name="versions", daemon=True)
+    for thread in (feeding, closing, following):
+        thread.start()
 
     def missing() -> str:
         if not feeding.is_alive():
             return "the consumer of weights has ended"
+        if versioned.trouble():
+            return versioned.trouble()
         return "" if replica.whole else f"{len(replica.gaps) + len(replica.closing)} tables to fetch"
 
     health = Health(config.replica.http_ports[index], missing, registry)
@@ -81,6 +87,7 @@ def start(config: Config, index: int, specs: list[ModelSpec], consume: Consume) 
         health.close()
         feeding.join(5)
         closing.join(5)
+        following.join(5)
         stop_serving(server, owner)
 
     return stop

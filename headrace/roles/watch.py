@@ -1,4 +1,4 @@
-"""The watch role: River as a peer on a share of the live stream, its detectors on ours, all of it at /metrics."""
+"""The watch role: River as a peer on a share of the live stream, its detectors on ours, and the guard of serving; all at /metrics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -19,11 +20,17 @@ from headrace.models.fm import probability
 from headrace.models.progressive import SAMPLED, keys_of, summary
 from headrace.ps.client import ParameterClient
 from headrace.ps.serving import ServingClient
+from headrace.ps.spec import ModelSpec
 from headrace.roles.ps import now_ms
+from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 from headrace.rpc.health import Health
+from headrace.versions import Versions
+from headrace.watch.downgrade import Bounds
 from headrace.watch.figures import Exported
-from headrace.watch.river_peer import Drifts, Peer
+from headrace.watch.keeper import Keeper
+from headrace.watch.page_hinkley import PageHinkley
+from headrace.watch.shadow import Shadow
 from headrace.watch.watcher import Records, Watcher
 
 log = logging.getLogger(__name__)
@@ -31,17 +38,68 @@ RETRY_S = 5.0
 START_S = 60.0
 METRICS_S = 0.5  # of a scrape
 
-Read = Callable[[Callable[[Records], None], threading.Event], None]
+LOAD_S = 600.0  # of a version that a replica prepares, or a shard's snapshot
+
+Take = Callable[[Records], None]
+Read = Callable[[Take, threading.Event], None]
 
 
-def start(config: Config, index: int, exposures: Read, samples: Read) -> Callable[[], None]:
-    """Watch until what it returns is called; figures at config.watch.http_port.
+def start(config: Config, index: int, exposures: Read, samples: Read, specs: list[ModelSpec] | None = None) -> Callable[[], None]:
+    """Watch until what it returns is called; figures at config.watch.http_port. With `specs` and versions.guard the guard is on too;
+    without River there is only the guard.
 
     `exposures(take, stop)` and `samples(take, stop)` each run on a thread: they hand (append time in ms, decoded record) of `enriched` and
     `samples` from now on to `take` until `stop` is set, and are called again a second after they raise. There is one watch; `index` is 0.
-    Raises Unavailable when the parameter server does not come up.
+    Raises Unavailable when the parameter server does not come up, ModuleNotFoundError without River and without the guard.
     """
     assert index == 0, "there is one watch"
+    registry, stop = CollectorRegistry(), threading.Event()
+    ProcessCollector(registry=registry)
+    readers: list[tuple[Take, Take]] = []
+    threads: list[threading.Thread] = []
+    ends: list[Callable[[], None]] = []
+    guarded = config.versions.guard and specs is not None
+    detectors: dict[str, Callable[[float], bool]] = {"page_hinkley": PageHinkley().update}
+    try:
+        from headrace.watch import river_peer
+
+        detectors = river_peer.loss_detectors()
+        watcher, end = _peer(config, river_peer, registry)
+        readers.append((watcher.expose, watcher.settle))
+        ends.append(end)
+    except ModuleNotFoundError as error:
+        if not guarded:
+            raise
+        log.warning("%s is not installed: no peer is watched beside ours, only the guard", error.name)
+    if guarded and specs is not None:
+        keeper, shadow, end = _guard(config, specs, detectors, registry)
+        readers.append((shadow.expose, shadow.settle))
+        ends.append(end)
+        threads.append(threading.Thread(target=keeper.keep_ticking, args=(stop,), name="guard", daemon=True))
+    for name, read, at in (("exposures", exposures, 0), ("samples", samples, 1)):
+        takes = [takers[at] for takers in readers]
+        threads.append(threading.Thread(target=_read, args=(name, read, takes, stop), name=name, daemon=True))
+    for thread in threads:
+        thread.start()
+
+    def missing() -> str:
+        return ", ".join(f"the thread {thread.name} has ended" for thread in threads if not thread.is_alive())
+
+    health = Health(config.watch.http_port, missing, registry)
+
+    def close() -> None:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        health.close()
+        for end in ends:
+            end()
+
+    return close
+
+
+def _peer(config: Config, river_peer: Any, registry: CollectorRegistry) -> tuple[Watcher, Callable[[], None]]:
+    """River beside ours, and what closes its connections."""
     model = MODELS[config.model.name](fields_of(SLOTS, SIDE))
     serving = ServingClient(config.replica.addresses, config.replica.shards)
     parameters = ParameterClient(config.ps.reachable, START_S)
@@ -65,35 +123,50 @@ def start(config: Config, index: int, exposures: Read, samples: Read) -> Callabl
             log.warning("training's scores cannot be read: %s", error)
             return None
 
-    drifts = Drifts()
-    watcher = Watcher(score, Peer(), drifts, found, width=F, target=config.samples.target, share=config.watch.share,
+    drifts = river_peer.Drifts()
+    watcher = Watcher(score, river_peer.Peer(), drifts, found, width=F, target=config.samples.target, share=config.watch.share,
                       rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic)
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
     registry.register(Exported(watcher, drifts.found, learnt))  # type: ignore[arg-type]
-    stop = threading.Event()
-    threads = [threading.Thread(target=_read, args=(name, read, take, stop), name=name, daemon=True)
-               for name, read, take in (("exposures", exposures, watcher.expose), ("samples", samples, watcher.settle))]
-    for thread in threads:
-        thread.start()
 
-    def missing() -> str:
-        return ", ".join(f"the reader of {thread.name} has ended" for thread in threads if not thread.is_alive())
-
-    health = Health(config.watch.http_port, missing, registry)
-
-    def close() -> None:
-        stop.set()
-        for thread in threads:
-            thread.join(10)
-        health.close()
+    def end() -> None:
         serving.close()
         parameters.close()
 
-    return close
+    return watcher, end
 
 
-def _read(name: str, read: Read, take: Callable[[Records], None], stop: threading.Event) -> None:
+def _guard(config: Config, specs: list[ModelSpec], detectors: dict[str, Callable[[float], bool]],
+           registry: CollectorRegistry) -> tuple[Keeper, Shadow, Callable[[], None]]:
+    """The guard of the served model, and what closes its connections."""
+    spec = next(one for one in specs if one.model == config.model.name)
+    scores = ServingClient(config.replica.addresses, config.replica.shards)
+    told = [Client(address, LOAD_S) for address in config.replica.addresses]
+    shards = [Client(address, LOAD_S) for address in config.ps.reachable]
+
+    def pull(keys: np.ndarray, version: int | None) -> tuple[int, np.ndarray]:
+        served = scores.pull(spec.model, "weights", keys, RETRY_S, version)
+        return served.version, served.values
+
+    settings = config.versions.model_dump(exclude={"guard"})
+    keeper = Keeper(Versions(config.stack.data_dir / "versions", spec, told, now_ms), spec, MODELS[spec.model](fields_of(SLOTS, SIDE)),
+                    pull, shards, Bounds(**settings), detectors, config.ps.rows_max, now_ms)
+    shadow = Shadow(keeper.score, keeper.take, width=F, target=config.samples.target, share=config.watch.share,
+                    rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic)
+    registry.register(keeper)  # type: ignore[arg-type]
+
+    def end() -> None:
+        scores.close()
+        for client in (*told, *shards):
+            client.close()
+
+    return keeper, shadow, end
+
+
+def _read(name: str, read: Read, takes: list[Take], stop: threading.Event) -> None:
+    def take(records: Records) -> None:
+        for one in takes:
+            one(records)
+
     while not stop.is_set():
         try:
             read(take, stop)

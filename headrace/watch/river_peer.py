@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,17 @@ class Drifts:
                 self.found[kind, of] += 1
                 now.append((kind, of))
         return now
+
+
+def loss_detectors() -> dict[str, Callable[[float], bool]]:
+    """The same two, for one number a sample, of which Page-Hinkley looks at rises alone: each says True at a drift."""
+    made: dict[str, Any] = {"adwin": drift.ADWIN(), "page_hinkley": drift.PageHinkley(mode="up")}
+
+    def updated(detector: Any, value: float) -> bool:
+        detector.update(value)
+        return bool(detector.drift_detected)
+
+    return {name: partial(updated, detector) for name, detector in made.items()}
 
 
 def _named(keys: np.ndarray, values: np.ndarray) -> dict[int, float]:

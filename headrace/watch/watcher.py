@@ -70,6 +70,29 @@ class Tally:
         return summary(self._counts.reshape(-1))
 
 
+class Share:
+    """The impressions that are watched: `share` of the causes, chosen by hash, at most `rate_max` a second of `clock_s`."""
+
+    def __init__(self, share: float, rate_max: float, clock_s: Callable[[], float]) -> None:
+        self._share, self._rate_max, self._clock_s = share, rate_max, clock_s
+        self._left, self._filled_s = rate_max, clock_s()
+
+    def chosen(self, records: Records) -> tuple[list[Mapping[str, Any]], int]:
+        """Those with features among `records` of `enriched`, and how many the rate did not leave; a second's worth may come at once."""
+        shown = [record for _, record in records if record["action"] == "impression" and record["feature_keys"]]
+        if not shown:
+            return [], 0
+        source, partition, offset = (np.array(column) for column in zip(*map(cause_of, shown), strict=True))
+        of_share = sampled(source, partition, offset, self._share)
+        found = [record for record, wanted in zip(shown, of_share, strict=True) if wanted]
+        now_s = self._clock_s()
+        self._left = min(self._rate_max, self._left + (now_s - self._filled_s) * self._rate_max)
+        self._filled_s = now_s
+        taken = found[: int(self._left)]
+        self._left -= len(taken)
+        return taken, len(found) - len(taken)
+
+
 class Watcher:
     """`score(batch) -> float32[n]` predicts with our serving weights, `learner` is the peer, `found` is told of each drift of ours.
 
@@ -81,9 +104,8 @@ class Watcher:
     def __init__(self, score: Callable[[Batch], np.ndarray], learner: Learner, detectors: Detectors, found: Callable[[str, str], Any], *,
                  width: int, target: str, share: float, rate_max: float, now_ms: Callable[[], int], clock_s: Callable[[], float]) -> None:
         self._score, self._learner, self._detectors, self._found = score, learner, detectors, found
-        self._width, self._target, self._share, self._rate_max = width, target, share, rate_max
-        self._now_ms, self._clock_s = now_ms, clock_s
-        self._left, self._filled_s = rate_max, clock_s()
+        self._width, self._target, self._now_ms = width, target, now_ms
+        self._share = Share(share, rate_max, clock_s)
         self._waiting: OrderedDict[Cause, Waiting] = OrderedDict()
         self._lock = threading.Lock()
         self.ours, self.theirs, self.learner = Tally(), Tally(), Tally()
@@ -91,12 +113,8 @@ class Watcher:
 
     def expose(self, records: Records) -> None:
         """Predict the sampled impressions of `enriched`. Raises what `score` raises, having counted it."""
-        shown = [record for _, record in records if record["action"] == "impression" and record["feature_keys"]]
-        if not shown:
-            return
-        source, partition, offset = (np.array(column) for column in zip(*map(cause_of, shown), strict=True))
-        of_share = sampled(source, partition, offset, self._share)
-        chosen = self._capped([record for record, wanted in zip(shown, of_share, strict=True) if wanted])
+        chosen, capped = self._share.chosen(records)
+        self.outcomes["capped"] += capped
         if not chosen:
             return
         batch = from_bytes([record["feature_keys"] for record in chosen], [record["feature_values"] for record in chosen], self._width)
@@ -131,16 +149,6 @@ class Watcher:
                         self._found(kind, of)
                 self.learner.add(self._learner.predict(held.keys, held.values), positive)
                 self._learner.learn(held.keys, held.values, positive)
-
-    def _capped(self, chosen: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """As many as the rate leaves; a second's worth may come at once."""
-        now_s = self._clock_s()
-        self._left = min(self._rate_max, self._left + (now_s - self._filled_s) * self._rate_max)
-        self._filled_s = now_s
-        taken = chosen[: int(self._left)]
-        self._left -= len(taken)
-        self.outcomes["capped"] += len(chosen) - len(taken)
-        return taken
 
 
 def cause_of(record: Mapping[str, Any]) -> Cause:
