@@ -71,6 +71,8 @@ class Ps(Section):
     rows_max: int = Field(20_000_000, description="Rows a table that address space is reserved for; memory is used as rows come.")
     publish_ms: int = Field(50, description="How often changed rows go to weights.MODEL.")
     snapshot_s: float = Field(60.0, description="How often a snapshot is taken and the log cut.")
+    staleness_max: int = Field(0, ge=0, description="Pushes that a shard may have applied between the pull that a gradient is of and its"
+                                                    " own push; beyond it the trainer pulls again; 0: no bound.")
     durability: Literal["os", "fsync"] = Field("os", description="A push is answered when the operating system has it in the log (a kill"
                                                " loses nothing), or when the disk has it (nor does a power failure).")
     log_bytes_max: int = Field(4 << 30, ge=0, description="Of a shard's log: beyond it a snapshot is made at once, and pushes wait; 0:"

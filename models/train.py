@@ -12,6 +12,7 @@ from headrace.models.batch import Batch, unique
 from headrace.models.catalog import Model
 from headrace.models.fm import probability
 from headrace.rpc.causes import Causes
+from headrace.rpc.errors import Stale
 from headrace.rpc.freshness import Newest
 
 Updates = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -19,6 +20,7 @@ Pull = Callable[[str, str, np.ndarray], tuple[np.ndarray, int]]
 PullTables = Callable[[str, Sequence[str], np.ndarray], tuple[list[np.ndarray], int]]
 Push = Callable[[str, str, Causes, Callable[[np.ndarray], Updates], Newest | None], Any]
 Refuse = Callable[[int, str], Any]
+STALE_MAX = 8
 
 
 class NotFinite(ValueError):
@@ -48,10 +50,10 @@ class Trainer:
         self.model, self.effect = model, effect
         self._pull, self._push, self._pull_tables = pull, push, pull_tables
         self._l2, self._window_offsets, self._rate, self._share = l2, window_offsets, rate, share
-        self.sequence = 0
+        self.sequence = self.stale = 0  # of the rows pulled; pushes that a shard found too stale
 
     def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, scores: np.ndarray | None = None,
-              newest: Newest | None = None, *, refuse: Refuse | None = None) -> np.ndarray:
+              newest: Newest | None = None, *, refuse: Refuse | None = None, again: int = STALE_MAX) -> np.ndarray:
         """Pull, predict and learn in turn, push; probabilities float32[n], each from before its own sample was learnt.
 
         Users come in bursts, of which a push holds a part: a sample is predicted by the rows that were pulled and by the samples of this
@@ -64,7 +66,8 @@ class Trainer:
 
         A push whose gradient is not finite is cut in halves by cause, before any shard sees it; a sample whose own gradient is not is told
         to `refuse(row, sentence)`, and the others are learnt. Raises NotFinite when there is no `refuse`, or when no sample is left because
-        the model itself is not finite; and what pull and push raise. Nothing but the pulled rows' `sequence` is kept between calls.
+        the model itself is not finite; and what pull and push raise; Stale only after it has pulled and computed anew `again` times.
+        Nothing but the pulled rows' `sequence` is kept between calls.
         """
         assert len(batch) == len(causes) == len(popularity), "one cause and one baseline score a sample"
         if not len(batch):
@@ -107,7 +110,15 @@ class Trainer:
             return lambda chosen: updates(part[chosen], found if len(chosen) == len(part) else gradients(part[chosen]))
 
         for number, (part, found) in enumerate(whole, 1):
-            self._push(self.model.name, self.effect, causes.take(part), computed(part, found), newest if number == len(whole) else None)
+            try:
+                self._push(self.model.name, self.effect, causes.take(part), computed(part, found), newest if number == len(whole) else None)
+            except Stale:
+                if not again:
+                    raise
+                self.stale += 1  # from rows of now; the scores stay those of before
+                told = _nothing if broken else refuse
+                self.learn(batch, causes, popularity, judged, newest, refuse=told, again=again - 1)
+                break
         return predicted
 
     def _rows(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +133,10 @@ class Trainer:
     def _gradients(self, rows: np.ndarray, seen: np.ndarray, index: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         logits, grads, squares = self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate)
         return logits, np.concatenate([grads, squares], axis=1) if self._rate else grads
+
+
+def _nothing(row: int, sentence: str) -> None:
+    """Of a sample that was told already."""
 
 
 def local_rate(optimizer: str, learning_rate: float) -> float:

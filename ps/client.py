@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -38,6 +39,14 @@ class PushResult(NamedTuple):
     sequence: int
 
 
+def summed(keys: np.ndarray, grads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(distinct keys uint64[u], grads [u, dim]) of keys uint64[n] that may repeat, the gradients of each summed: what a push takes."""
+    distinct, inverse = np.unique(np.asarray(keys, np.uint64), return_inverse=True)
+    made = np.zeros((len(distinct), *grads.shape[1:]), grads.dtype)
+    np.add.at(made, inverse.reshape(-1), grads)
+    return distinct, made
+
+
 class ParameterClient:
     """A client of all training shards (or of replicas that hold everything: then one address), in the order of their slots.
 
@@ -49,6 +58,7 @@ class ParameterClient:
     def __init__(self, addresses: Sequence[str] = (), timeout_s: float = 30.0, callers: Sequence[Caller] | None = None) -> None:
         self._clients: Sequence[Caller] = [Client(address, timeout_s) for address in addresses] if callers is None else callers
         self._timeout_s = timeout_s
+        self._of = threading.local()  # by thread: the shards' sequences that its last pull was of
 
     def pull(self, model: str, table: str, keys: np.ndarray) -> tuple[np.ndarray, int]:
         """([n, dim] in the order of uint64[n], sequence): every push up to `sequence` is in the values. Raises Refused, Unavailable."""
@@ -64,6 +74,7 @@ class ParameterClient:
         header = {"model": model, "table": tables[0]} if len(tables) == 1 else {"model": model, "tables": list(tables)}
         names = ["values"] if len(tables) == 1 else [f"{table}.values" for table in tables]
         answers = self._all([(shard, "pull", header, {"keys": keys if len(calls) == 1 else keys[at]}) for shard, at in calls])
+        self._note_pull({shard: int(told["sequence"]) for (shard, _), (told, _) in zip(reversed(calls), reversed(answers), strict=True)})
         found = []
         for name in names:
             first = answers[0][1][name]
@@ -82,8 +93,8 @@ class ParameterClient:
 
         `compute(index int64[k])` -> {table: (distinct keys uint64[u], grads [u, dim])} for the causes at `index`: called for all, and
         again, on this thread, for the rest when a shard has applied some of them. `newest` of the causes tells how fresh the shards are.
-        `wanted`: the causes that each shard is sent, int64 indices; all of them by default. Raises TooOld, Refused, BadMessage and
-        Unavailable.
+        `wanted`: the causes that each shard is sent, int64 indices; all of them by default. Each shard is told which of its pushes this
+        thread's last pull had seen, and refuses what is staler than its bound. Raises TooOld, Refused, BadMessage, Stale and Unavailable.
         """
         if wanted is None:
             wanted = [np.arange(len(causes))] * len(self._clients)
@@ -98,7 +109,7 @@ class ParameterClient:
             for shard, index in open_index.items():
                 if index.tobytes() not in known:
                     known[index.tobytes()] = self._split(compute(index))
-                calls.append((shard, "push", {"model": model, "effect": effect, "newest": to_header(newest)},
+                calls.append((shard, "push", {"model": model, "effect": effect, "newest": to_header(newest), **self._pulled(shard)},
                               {**causes.take(index)._asdict(), **known[index.tobytes()][shard]}))
             following = {}
             for (shard, index), (header, arrays) in zip(list(open_index.items()), self._all(calls), strict=True):
@@ -110,6 +121,44 @@ class ParameterClient:
                     sequence.append(header["sequence"])
             open_index = following
         return PushResult(done[APPLIED], done[DUPLICATE], done[RECUT], min(sequence))
+
+    def pull_push(self, model: str, effect: str, causes: Causes, compute: Compute, tables: Sequence[str], keys: np.ndarray,
+                  newest: Newest | None = None) -> tuple[PushResult, list[np.ndarray], int]:
+        """`push`, and `pull_tables` of uint64[n] as it is behind the push, in one call a shard. Raises what they raise."""
+        keys = kernel_input(np.asarray(keys, np.uint64))
+        parts: dict[int, np.ndarray] = dict(self._by_shard(keys))
+        if not len(causes) or any(len(at) > PULL_ROWS for at in parts.values()):
+            return self.push(model, effect, causes, compute, newest), *self.pull_tables(model, tables, keys)
+        everything = self._split(compute(np.arange(len(causes))))
+        nothing = np.zeros(0, np.int64)
+        answers = self._all([(shard, "pull_push", {"model": model, "effect": effect, "newest": to_header(newest), "tables": list(tables),
+                                                   **self._pulled(shard)},
+                              {**causes._asdict(), **everything[shard], "pull.keys": keys[parts.get(shard, nothing)]})
+                             for shard in range(len(self._clients))])
+        done = {status: sum(header["status"] == status for header, _ in answers) for status in (APPLIED, DUPLICATE, RECUT)}
+        if done[RECUT]:  # what is left goes as a push of its own, and the rows are pulled behind it
+            rest = [np.nonzero(arrays["applied"] == 0)[0] if header["status"] == RECUT else nothing for header, arrays in answers]
+            more = self.push(model, effect, causes, compute, newest, wanted=rest)
+            result = PushResult(done[APPLIED] + more.applied, done[DUPLICATE] + more.duplicate, done[RECUT] + more.recut, more.sequence)
+            return result, *self.pull_tables(model, tables, keys)
+        self._note_pull({shard: int(answers[shard][0]["sequence"]) for shard in parts})
+        found = []
+        for table in tables:
+            first = answers[0][1][f"{table}.values"]
+            values = np.empty((len(keys), first.shape[1]), first.dtype)
+            for shard, at in parts.items():
+                values[at] = answers[shard][1][f"{table}.values"]
+            found.append(values)
+        sequence = min(int(header["sequence"]) for header, _ in answers)
+        return PushResult(done[APPLIED], done[DUPLICATE], 0, sequence), found, sequence
+
+    def _note_pull(self, sequences: dict[int, int]) -> None:
+        self._of.pulled = sequences
+
+    def _pulled(self, shard: int) -> dict[str, int]:
+        """What a push to a shard says of the rows that its gradients are of: nothing where this thread has pulled none of that shard."""
+        pulled: dict[int, int] = getattr(self._of, "pulled", {})
+        return {"pulled": pulled[shard]} if shard in pulled else {}
 
     def known(self, model: str, effect: str, causes: Causes) -> list[np.ndarray]:
         """Each shard's uint8[n]: rpc.causes.NEW, APPLIED or OLD of every cause, as of now. Raises Refused, BadMessage, Unavailable."""

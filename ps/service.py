@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from headrace.ps import kernels
 from headrace.ps.digest import page
@@ -34,9 +34,9 @@ Answer = tuple[Header, Arrays]
 
 def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
                 acknowledged: Callable[[int], Any] | None = None) -> dict[str, Verb]:
-    """pull, push, known, stats, export, digest, snapshot; `hop` notes how old the newest cause of a push is when it is applied. `durable`:
-    a push is answered when the disk has it, else when the operating system has it. `acknowledged(sequence)`: called before, of a shard that
-    has a standby; it raises Unavailable when the push may not be answered."""
+    """pull, push, pull_push, known, stats, export, digest, snapshot; `hop` notes how old the newest cause of a push is when it is applied.
+    `durable`: a push is answered when the disk has it, else when the operating system has it. `acknowledged(sequence)`: called before, of a
+    shard that has a standby; it raises Unavailable when the push may not be answered."""
     shard = store.shard
     if shard.log is not None:
         shard.log.durable = durable
@@ -61,13 +61,28 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
         return {"sequence": shard.sequence}, {f"{table}.values": shard.pull(model, str(table), keys) for table in tables}
 
     def push(header: Header, arrays: Arrays) -> Answer | Later:
-        newest = from_header(header.get("newest"))
-        done = shard.push(_text(header, "model"), _text(header, "effect"), _causes(arrays), _tables(arrays), newest)
+        newest, pulled = from_header(header.get("newest")), header.get("pulled")
+        if pulled is not None and not isinstance(pulled, int):
+            raise BadMessage(f"header 'pulled' is {pulled!r:.40}, expected a sequence")
+        done = shard.push(_text(header, "model"), _text(header, "effect"), _causes(arrays), _tables(arrays), newest, pulled)
         if hop is not None and done.status == APPLIED:
             hop.observe(newest)
         bits = {"applied": done.applied.astype(np.uint8)} if done.status == RECUT and done.applied is not None else {}
         told, wait_s = {"status": done.status, "sequence": done.sequence}, store.pace_s()
         return Later(told, bits, lambda: safe(done.sequence, wait_s)) if durable or wait_s or acknowledged else (told, bits)
+
+    def pull_push(header: Header, arrays: Arrays) -> Answer | Later:
+        """A push, and then a pull in the same turn: of `tables`, the keys `pull.keys`."""
+        keys, model, tables = column(arrays, "pull.keys", "uint64", (None,)), _text(header, "model"), header.get("tables")
+        if not isinstance(tables, list) or not tables or len(set(map(str, tables))) != len(tables):
+            raise BadMessage(f"tables is {str(tables)[:100]}, expected a list of distinct names")
+        for table in tables:
+            shard.pull(model, str(table), keys)  # what is wrong with the pull is said before anything is applied
+        done = push(header, {name: array for name, array in arrays.items() if name != "pull.keys"})
+        values = {f"{table}.values": shard.pull(model, str(table), keys) for table in tables}
+        if isinstance(done, Later):
+            return Later(done.header, {**done.arrays, **values}, done.then)
+        return done[0], {**done[1], **values}
 
     def known(header: Header, arrays: Arrays) -> Answer:
         return {"sequence": shard.sequence}, {"status": shard.known(_text(header, "model"), _text(header, "effect"), _causes(arrays))}
@@ -108,7 +123,8 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
     def stats(header: Header, arrays: Arrays) -> Answer:
         return shard_stats(store), {}
 
-    return {"pull": pull, "push": push, "known": known, "export": export, "digest": digest, "snapshot": snapshot, "stats": stats}
+    return {"pull": pull, "push": push, "pull_push": pull_push, "known": known, "export": export, "digest": digest, "snapshot": snapshot,
+            "stats": stats}
 
 
 def shard_stats(store: Store) -> Header:
@@ -126,7 +142,8 @@ def shard_stats(store: Store) -> Header:
         models[model] = {"version": spec.version, "applied": shard.rings.count(spec.scope), "tables": tables}
     return {"models": models, **shard.counts, "removed": dict(shard.removed), "sequence": shard.sequence, "epoch": shard.epoch,
             "slots": list(shard.slots), "log_bytes": shard.log.size_bytes if shard.log else 0,
-            "snapshot_age_s": store.snapshot_age_s(), "unsnapshotted": shard.sequence - store.snapshotted}
+            "staleness": shard.staleness.told(), "snapshot_age_s": store.snapshot_age_s(),
+            "unsnapshotted": shard.sequence - store.snapshotted}
 
 
 def replica_verbs(replica: Replica) -> dict[str, Verb]:
@@ -179,6 +196,9 @@ class ShardFigures:
         yield went
         for name, count in shard.counts.items():
             yield CounterMetricFamily(f"headrace_ps_{name}", f"Pushes received: {name}", value=count)
+        stale = HistogramMetricFamily("headrace_ps_staleness", "Pushes applied between the pull that a push is of and the push")
+        stale.add_metric([], shard.staleness.buckets(), shard.staleness.sum)
+        yield stale
         yield GaugeMetricFamily("headrace_ps_sequence", "Sequence of the shard", value=shard.sequence)
         yield GaugeMetricFamily("headrace_ps_snapshot_age_seconds", "Since the newest snapshot was taken; -1 before the first",
                                 value=self._store.snapshot_age_s())

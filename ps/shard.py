@@ -19,9 +19,10 @@ from headrace.ps import kernels
 from headrace.ps.log import Log, Record
 from headrace.ps.snapshot import Cut, TableCut
 from headrace.ps.spec import ModelSpec
+from headrace.ps.staleness import Staleness
 from headrace.ps.table import SLOTS, Table, kernel_input
 from headrace.rpc.causes import Causes, Rings
-from headrace.rpc.errors import BadMessage, Refused, Unavailable
+from headrace.rpc.errors import BadMessage, Refused, Stale, Unavailable
 from headrace.rpc.freshness import Newest, newer
 
 APPLIED, DUPLICATE, RECUT = "applied", "duplicate", "recut"
@@ -61,7 +62,8 @@ class Shard:
         self.rings = Rings(ring_length)
         self.sequence = 0
         self.epoch = 0
-        self.counts = {"pushes": 0, "duplicates": 0, "recuts": 0, "refused": 0}
+        self.counts = {"pushes": 0, "duplicates": 0, "recuts": 0, "refused": 0, "stale": 0}
+        self.staleness = Staleness()
         self.removed = {EXPIRED: 0, CROWDED_OUT: 0}  # rows, since the start
         self.clocks: dict[str, int] = {}  # event time in seconds by model
         self.log: Log | None = None
@@ -86,14 +88,16 @@ class Shard:
         """uint8[n]: rpc.causes.NEW, APPLIED or OLD. Raises Refused for an unknown model, BadMessage for a negative number."""
         return self.rings.check(self._spec(model).scope, effect, causes)
 
-    def push(self, model: str, effect: str, causes: Causes, tables: Tables, newest: Newest | None = None) -> Pushed:
+    def push(self, model: str, effect: str, causes: Causes, tables: Tables, newest: Newest | None = None,
+             pulled: int | None = None) -> Pushed:
         """Apply a push once. `tables`: name -> (distinct keys uint64[u], grads [u, dim] of the table's dtype, or [u, 2 dim]: followed by
         the sums of the squares of the samples' own gradients, where the optimizer keeps such sums); none is normal.
-        `newest` of the causes, for who asks how fresh the model is.
+        `newest` of the causes, for who asks how fresh the model is. `pulled`: the sequence of the rows that the gradients are of, where the
+        caller says so.
 
         None of the causes applied: APPLIED. All: DUPLICATE. Some: RECUT, nothing applied. Raises BadMessage (no cause, a repeated cause),
         Refused (unknown table, wrong shape, a key that repeats or is another shard's, a gradient that is not finite, a full table), TooOld,
-        Unavailable (the log cannot be appended): then nothing was applied.
+        Stale (more pushes than `staleness.most` lie between), Unavailable (the log cannot be appended): then nothing was applied.
         """
         self.counts["pushes"] += 1
         try:
@@ -108,6 +112,7 @@ class Shard:
         if bits.any():
             self.counts["recuts"] += 1
             return Pushed(RECUT, self.sequence, bits)
+        self._fresh_enough(pulled)
         at_s = max(self.clocks.get(model, 0), newest.ts_ms // 1000 if newest is not None else 0)
         self._make_room(spec, tables)
         self._append(spec, {"effect": effect, "at_s": at_s}, causes._asdict(), tables)
@@ -116,6 +121,16 @@ class Shard:
         if seen is not None:
             self.newest[model] = seen
         return Pushed(APPLIED, self.sequence)
+
+    def _fresh_enough(self, pulled: int | None) -> None:
+        """Note how stale a push is. Raises Stale."""
+        if pulled is not None:
+            stale = max(0, self.sequence - pulled)  # a shard that came back without its end is behind what was pulled
+            if self.staleness.most and stale > self.staleness.most:
+                self.counts["stale"] += 1
+                raise Stale(f"{stale} pushes were applied since the rows were pulled, at most {self.staleness.most} may be"
+                            " (ps.staleness_max): pull again")
+            self.staleness.observe(stale)
 
     def replay(self, record: Record) -> None:
         """Apply a record of the log again. A model or version that is served no more only moves the sequence on."""

@@ -33,6 +33,12 @@ class TooOld(RpcError):
     code = "too_old"
 
 
+class Stale(RpcError):
+    """More pushes than ps.staleness_max were applied since the rows were pulled: nothing was applied; pull again and compute anew."""
+
+    code = "stale"
+
+
 class Unavailable(RpcError):
     """Nobody answers at the address: look at `headrace status` and the role's log."""
 
@@ -51,5 +57,5 @@ class Internal(RpcError):
     code = "internal"
 
 
-BY_CODE: dict[str, type[RpcError]] = {kind.code: kind for kind in (BadMessage, UnknownVerb, Refused, TooOld, Unavailable, Forbidden,
+BY_CODE: dict[str, type[RpcError]] = {kind.code: kind for kind in (BadMessage, UnknownVerb, Refused, TooOld, Stale, Unavailable, Forbidden,
                                                                 Internal)}

@@ -77,7 +77,7 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish, 
         store = found.store
     else:
         store = store_of()
-    store.turn = owner.call
+    store.turn, store.shard.staleness.most = owner.call, ps.staleness_max
     registry, hop = CollectorRegistry(), Hop("gradient")
     verbs = shard_verbs(store, hop, durable, member.acknowledged if member is not None else None)
     publisher = Publisher(store.shard, publish, now_ms, flush, owner.call, member.superseded if member is not None else nothing_to_flush)

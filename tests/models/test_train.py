@@ -4,7 +4,8 @@ import pytest
 from headrace.models import progressive
 from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
-from headrace.models.train import NotFinite, Trainer
+from headrace.models.train import STALE_MAX, NotFinite, Trainer
+from headrace.rpc.errors import Stale
 from tests.models.worlds import FIELDS, Shards, causes_of, films
 
 
@@ -162,3 +163,38 @@ def test_without_anyone_to_take_it_or_with_a_broken_model_it_is_an_error():
     with pytest.raises(NotFinite, match="8 of 8 samples"):
         broken.learn(films(8), causes_of(np.arange(8)), half, refuse=lambda *told: refused.append(told))
     assert shards.pushes == 0 and refused == []
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_push_that_is_too_stale_is_computed_anew_from_rows_of_now_and_scored_as_before(times):
+    batch, shards, left = films(200), Shards(), [times]
+    pulls = []
+
+    def pull(*asked):
+        pulls.append(asked[1])
+        return shards.pull(*asked)
+
+    def push(*asked):
+        if left[0]:
+            left[0] -= 1
+            raise Stale("rows of long ago")
+        return shards.push(*asked)
+
+    trainer = Trainer(MODELS["fm"](FIELDS), pull, push, l2=0.0)
+    at, half = np.arange(200), np.full(200, 0.5, np.float32)
+    predicted = trainer.learn(batch, causes_of(at), half)
+    assert trainer.stale == times and len(pulls) == times + 1
+    plain = Shards()
+    assert (predicted == Trainer(MODELS["fm"](FIELDS), plain.pull, plain.push, l2=0.0).learn(batch, causes_of(at), half)).all()
+    assert shards.sums("counts") == plain.sums("counts") and shards.sums("metrics") == plain.sums("metrics")
+
+
+def test_a_shard_that_finds_every_push_too_stale_stops_the_job():
+    def push(*asked):
+        raise Stale("rows of long ago")
+
+    shards = Shards()
+    trainer = Trainer(MODELS["fm"](FIELDS), shards.pull, push, l2=0.0)
+    with pytest.raises(Stale):
+        trainer.learn(films(20), causes_of(np.arange(20)), np.full(20, 0.5, np.float32))
+    assert trainer.stale == STALE_MAX

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from headrace.ps.client import ParameterClient, PushResult
+from headrace.ps.client import ParameterClient, PushResult, summed
 from headrace.ps.service import shard_verbs
 from headrace.rpc.client import Client
-from headrace.rpc.errors import BadMessage, Refused, TooOld, Unavailable
+from headrace.rpc.errors import BadMessage, Refused, Stale, TooOld, Unavailable
 from tests.ps import worlds
 
 SPREAD = np.arange(500, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -209,3 +209,77 @@ def test_pushes_are_exact_while_a_shard_is_killed_and_started_again(tmp_path):
 def computing_at(rows, at):
     inner = computing(rows)
     return lambda index: inner(at[index])
+
+
+def test_pull_push_is_a_push_and_then_a_pull_in_one_call_a_shard(two):
+    client, stores = two
+    rng = np.random.default_rng(5)
+    rows = rng.integers(0, 500, (30, 4))
+    keys = rng.permutation(SPREAD)[:120]
+    client.push("fm", "click", worlds.causes(range(10)), computing(rows[:10]))
+    calls = [store.shard.counts["pushes"] for store in stores]
+    done, (weights, counts), sequence = client.pull_push("fm", "click", worlds.causes(range(10, 20)), computing(rows[10:20]),
+                                                         ("weights", "counts"), keys)
+    assert done == PushResult(2, 0, 0, 2) and sequence == 2
+    assert [store.shard.counts["pushes"] for store in stores] == [one + 1 for one in calls]
+    assert (counts == client.pull("fm", "counts", keys)[0]).all() and (weights == client.pull("fm", "weights", keys)[0]).all()
+    want = Counter(rows[:20].ravel().tolist())
+    place = {int(key): i for i, key in enumerate(SPREAD)}
+    assert counts.ravel().tolist() == [want[place[int(key)]] for key in keys]
+    again, (_, same), _ = client.pull_push("fm", "click", worlds.causes(range(10, 20)), computing(rows[10:20]), ("weights", "counts"), keys)
+    assert again.duplicate == 2 and (same == counts).all()
+    mixed, (_, more), _ = client.pull_push("fm", "click", worlds.causes(range(15, 30)), computing(rows[15:30]), ("weights", "counts"), keys)
+    assert (mixed.applied, mixed.recut) == (2, 2)
+    want = Counter(rows.ravel().tolist())
+    assert more.ravel().tolist() == [want[place[int(key)]] for key in keys]
+    _, (none,), _ = client.pull_push("fm", "click", worlds.causes([99]), computing(rows[:1]), ("weights",), SPREAD[:0])
+    assert none.shape == (0, 3)
+    with pytest.raises(Refused, match="nothing"):
+        client.pull_push("fm", "click", worlds.causes([77]), computing(rows[:1]), ("nothing",), keys)
+    assert [one["models"]["fm"]["applied"] for one in client.stats()] == [31, 31], "what is wrong with the pull applies nothing"
+    for wrong in ("weights", [], ["weights", "weights"]):
+        with pytest.raises(BadMessage, match="tables"):
+            client._clients[0].call("pull_push", {"model": "fm", "effect": "click", "tables": wrong},
+                                    {**worlds.causes([78])._asdict(), "pull.keys": SPREAD[:0]})
+
+
+def test_a_shard_notes_how_stale_a_push_is_and_refuses_what_is_beyond_its_bound(two):
+    client, stores = two
+    rows = np.random.default_rng(0).integers(0, 500, (40, 4))
+    client.push("fm", "click", worlds.causes([0]), computing(rows[:1]))
+    assert all(store.shard.staleness.told()["count"] == 0 for store in stores), "nothing was pulled"
+    client.pull("fm", "weights", SPREAD)
+    for offset in range(1, 6):  # other pushes come between: the rows are of before them
+        client.push("fm", "click", worlds.causes([offset]), computing(rows[offset : offset + 1]))
+    assert [store.shard.staleness.told() for store in stores] == [{"count": 5, "mean": 2.0, "p99": 4, "worst": 4}] * 2
+    for store in stores:
+        store.shard.staleness.most = 4
+    with pytest.raises(Stale, match="5 pushes were applied since"):
+        client.push("fm", "click", worlds.causes([6]), computing(rows[6:7]))
+    assert [store.shard.counts["stale"] for store in stores] == [1, 1] and stores[0].shard.sequence == 6
+    assert client.push("fm", "click", worlds.causes([5]), computing(rows[5:6])).duplicate == 2, "what is known is known, however stale"
+    client.pull("fm", "weights", SPREAD)
+    assert client.push("fm", "click", worlds.causes([6]), computing(rows[6:7])).applied == 2
+    with pytest.raises(BadMessage, match="pulled"):
+        client._clients[0].call("push", {"model": "fm", "effect": "click", "pulled": "x"}, worlds.causes([70])._asdict())
+
+
+def test_threads_are_as_stale_as_their_own_pulls(two):
+    client, stores = two
+    rows = np.random.default_rng(0).integers(0, 500, (40, 4))
+    client.pull("fm", "weights", SPREAD)
+
+    def other():
+        client.push("fm", "click", worlds.causes([1]), computing(rows[:1]))  # it has pulled nothing
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert stores[0].shard.staleness.told()["count"] == 0
+    client.push("fm", "click", worlds.causes([2]), computing(rows[1:2]))
+    assert stores[0].shard.staleness.told()["worst"] == 1
+
+
+def test_repeats_are_summed():
+    keys, grads = summed(np.array([7, 3, 7, 7], np.uint64), np.array([[1, 2], [3, 4], [5, 6], [7, 8]], np.int64))
+    assert keys.tolist() == [3, 7] and grads.tolist() == [[3, 4], [13, 16]] and grads.dtype == np.int64
