@@ -46,7 +46,7 @@ def asked(*verbs, shards=1, **more):
     """(client, servers) of processes that answer these verbs; the first is asked first."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(served(one))[0] for one in verbs]
-        client = stack.enter_context(client_of(*(one.address for one in servers), shards=shards, **more))
+        client = stack.enter_context(client_of(*(one.address for one in servers), shards=shards, **{"patience_s": 5.0, **more}))
         client._first = [0] * shards
         yield client, servers
 
@@ -166,7 +166,7 @@ def test_a_slow_copy_is_left_for_another_and_waited_for_when_there_is_none(monke
         slow.set()
         answered_late.append(not go.wait(20))
 
-    with asked(answering(wait), answering(), timeout_s=60.0) as (client, _):
+    with asked(answering(wait), answering(), timeout_s=60.0, patience_s=0.1) as (client, _):
         right(client)
         assert slow.is_set() and not answered_late
         right(client)
