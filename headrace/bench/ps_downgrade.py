@@ -54,7 +54,8 @@ TASTES = "drift"
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows downgrade.TROUBLE.detect, .serve (simulated hours from its beginning), .loss (nats, the truth's) and downgrade.false_trips."""
+    """Rows downgrade.TROUBLE.detect, .serve (simulated hours from its beginning),
+    .loss (nats, the truth's), and downgrade.clean: hours without a false step."""
     plan, model = QUICK if quick else FULL, config.load(stack=False).model
     asked: list[Asked] = [(plan, trouble, 0, guarded, model) for trouble in plan.all for guarded in (True, False)]
     asked += [(plan, CLEAN, seed, True, model) for seed in range(1, 1 + plan.clean_seeds)]
@@ -63,9 +64,11 @@ def measure(quick: bool) -> list[Row]:
         done = list(pool.map(one, asked))
     by = {(trouble.name, seed, guarded): found for (_, trouble, seed, guarded, _), found in zip(asked, done, strict=True)}
     rows = [row for trouble in plan.all for row in of(plan, trouble, by[trouble.name, 0, True], by[trouble.name, 0, False])]
-    clean = [by[CLEAN.name, seed, True] for seed in range(1, 1 + plan.clean_seeds)]
-    return [*rows, *([false_trips(plan, clean), tastes(plan, by[TASTES, 1, True], by[TASTES, 1, False])] if clean else
-                     [before(plan, by[plan.all[0].name, 0, True])])]
+    if not plan.clean_seeds:
+        return [*rows, clean([(by[plan.all[0].name, 0, True], 0.0, plan.first)], "before the trouble")]
+    spans = [(by[CLEAN.name, seed, True], plan.settled_h, plan.clean_h) for seed in range(1, 1 + plan.clean_seeds)]
+    told = f"in {len(spans)} worlds, from hour {plan.settled_h:g}"
+    return [*rows, clean(spans, told), tastes(plan, by[TASTES, 1, True], by[TASTES, 1, False])]
 
 
 def one(asked: Asked) -> Course:
@@ -83,13 +86,14 @@ def of(plan: Plan, trouble: Trouble, guarded: Course, alone: Course) -> list[Row
     seen = next(((hour, samples, step) for hour, samples, step in guarded.steps if step.kind == "alarm" and hour >= trouble.first), None)
     moved = next(((hour, samples, step) for hour, samples, step in guarded.steps
                   if step.kind == "serve" and step.version != LIVE and hour >= trouble.first), None)
+    lasts = ("what the trouble lasts", trouble.last - trouble.first)
     for name, found in (("detect", seen), ("serve", moved)):
         if found is None or found[0] > trouble.last:
             note = "not within the trouble" if found is None else f"only {found[0] - trouble.last:.2f} h after its end: {found[2].reason}"
-            rows.append(Row(f"downgrade.{trouble.name}.{name}", NEVER, "h", note=note))
+            rows.append(Row(f"downgrade.{trouble.name}.{name}", NEVER, "h", *lasts, note))
         else:
             note = f"after {found[1] - samples_before:,} samples; {found[2].reason}"
-            rows.append(Row(f"downgrade.{trouble.name}.{name}", found[0] - trouble.first, "h", note=note))
+            rows.append(Row(f"downgrade.{trouble.name}.{name}", found[0] - trouble.first, "h", *lasts, note))
     within, after = (trouble.first, trouble.last), (trouble.last, plan.hours)
     back = next((hour for hour, _, step in guarded.steps if step.kind == "serve" and step.version == LIVE and hour >= trouble.first), None)
     told = "live did not return" if back is None else f"live returned {back - trouble.last:.1f} h after its end"
@@ -101,14 +105,16 @@ def of(plan: Plan, trouble: Trouble, guarded: Course, alone: Course) -> list[Row
     return rows
 
 
-def false_trips(plan: Plan, clean: list[Course]) -> Row:
-    """Steps back in worlds without trouble."""
-    steps = [step for found in clean for hour, _, step in found.steps if hour >= plan.settled_h]
-    hours = len(clean) * (plan.clean_h - plan.settled_h)
-    alarms = sum(step.kind == "alarm" for step in steps)
-    return Row("downgrade.false_trips", float(sum(step.kind == "serve" for step in steps)), "steps", note=f"in {hours:.0f} clean hours"
-               f" of {len(clean)} worlds, each from hour {plan.settled_h:g}; {alarms} alarms that moved nothing;"
-               f" {sum(step.kind == 'publish' for step in steps)} versions published")
+def clean(spans: list[tuple[Course, float, float]], why: str) -> Row:
+    """Hours without trouble, each Course's from the first to the last, in which live was served, of all that there were: all, without a
+    false step."""
+    hours = sum(last - first for _, first, last in spans)
+    steps = [step for found, first, last in spans for hour, _, step in found.steps if first <= hour < last]
+    lived = sum(float((found.served[at] == LIVE).mean()) * (last - first) for found, first, last in spans
+                for at in [(found.hour >= first) & (found.hour < last)])
+    counts = {kind: sum(step.kind == kind for step in steps) for kind in ("serve", "alarm", "publish")}
+    return Row("downgrade.clean", lived, "clean hours", "all of them", hours, f"live served, {why}: {counts['serve']} false steps,"
+               f" {counts['alarm']} alarms, {counts['publish']} versions published")
 
 
 def tastes(plan: Plan, guarded: Course, alone: Course) -> Row:
@@ -117,12 +123,6 @@ def tastes(plan: Plan, guarded: Course, alone: Course) -> Row:
     span = (plan.settled_h, plan.clean_h)
     return Row("downgrade.tastes.loss", mean(guarded, *span), "nats", "without the guard", mean(alone, *span),
                f"tastes move within days (scenario drift): {moved} steps; it should follow live")
-
-
-def before(plan: Plan, guarded: Course) -> Row:
-    """Steps back before there was any trouble."""
-    trips = sum(step.kind == "serve" for hour, _, step in guarded.steps if hour < plan.first)
-    return Row("downgrade.false_trips", float(trips), "steps", note=f"in the {plan.first:g} h before the trouble")
 
 
 def mean(course_: Course, first: float, last: float, what: str = "loss") -> float:

@@ -84,7 +84,7 @@ class Guard:
         self._calm = self._better = self._drift = 0
         self._serving = LIVE
         self._ahead: dict[int, int] = {}  # intervals in turn that a good version has beaten the one that is served
-        self._onset_s = self._published_s = 0.0
+        self._published_s = 0.0
         self.log_odds: float | None = None
         self.entropy: float | None = None
         self._turns = 0
@@ -160,7 +160,7 @@ class Guard:
         """A version that does not learn, from before the trouble, by which labels can be told from the model."""
         if serving != LIVE and window.has(serving):
             return serving
-        return next((number for number in self._good() if window.has(number) and self._before(number)), None)
+        return next((number for number in self._good() if window.has(number)), None)
 
     def _count(self, now_s: float, window: Window, why: str) -> list[Step]:
         """How long there has been trouble; alarm and calm, once each."""
@@ -171,8 +171,6 @@ class Guard:
                 told, self._alarmed = self._alarmed, NONE
                 return [Step("calm", LIVE, f"{told}: within bounds again", window.figures())]
             return []
-        if not self._onset_s:
-            self._onset_s = now_s - window.intervals * self.bounds.interval_s
         self._calm = 0
         self._for[self.trouble] += 1  # the other is kept: a shift near its bound may look like either from one interval to the next
         for one in self.known.values():
@@ -193,7 +191,6 @@ class Guard:
 
     def _quiet(self) -> None:
         self._for = {LABELS: 0, MODEL: 0}
-        self._onset_s = 0.0
 
     def _remember(self, window: Window) -> None:
         """Move the references towards what is seen, fast at first."""
@@ -218,15 +215,12 @@ class Guard:
         """Newest first."""
         return sorted((number for number, one in self.known.items() if one.good), key=lambda n: (self.known[n].created_s, n), reverse=True)
 
-    def _before(self, number: int) -> bool:
-        return not self._onset_s or self.known[number].created_s <= self._onset_s
-
     def _down(self, window: Window) -> list[Step]:
         """Live is served: step back, or say that there is nothing to step back to."""
         if self._for[LABELS] >= self._patience():
-            for number in self._good():
-                if self._before(number):
-                    return [self._serve(number, "labels are not believed: the newest good version from before", window)]
+            good = self._good()  # whose whole window without trouble lies before the one that shows it
+            if good:
+                return [self._serve(good[0], "labels are not believed: the newest good version from before", window)]
         elif self.trouble == MODEL and self._for[LABELS] == 0 and self._for[MODEL] >= self._patience():
             for number in self._good():
                 if self._ahead.get(number, 0) >= self.bounds.patience:
