@@ -36,7 +36,7 @@ def test_a_worker_without_headrace_runs_a_shipped_stage(tmp_path):
     done = subprocess.run([sys.executable, "-c", WORKER, str(tmp_path)], input=data, capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     file, model, schemas = done.stdout.decode().split()
-    assert file.startswith(str(tmp_path / "headrace-")) and model == "fm" and int(schemas) == 10
+    assert file.startswith(str(tmp_path / "headrace-")) and model == "fm" and int(schemas) == 11
 
 
 def test_the_same_code_goes_to_the_same_place_once(tmp_path):
