@@ -1,4 +1,4 @@
-"""What admission, expiry and a byte budget do in a simulated world with items that are born and die: memory down, log-loss hardly up."""
+"""What admission and expiry do in a simulated world with items that are born and die: memory down, log-loss hardly up."""
 
 import numpy as np
 import pytest
@@ -87,10 +87,3 @@ def test_rows_go_down_and_the_loss_hardly_up(world, everything, room, share):
     assert found["rows"] < share * everything["rows"]
     assert found["logloss"] < everything["logloss"] + 0.004
     assert found["auc_new"] > everything["auc_new"] - 0.03
-
-
-def test_a_byte_budget_is_kept_and_costs_less_than_it_saves(world, everything):
-    budget = 1_700_000  # three quarters are the weights'
-    found = learnt(world, bytes_max=budget)
-    assert found["bytes"] <= 3 * budget // 4 < everything["bytes"] and found["rows"] < everything["rows"]
-    assert found["logloss"] < everything["logloss"] + 0.004
