@@ -17,7 +17,7 @@ from headrace.schemas.interaction import HEARTBEAT, check_interaction
 DEFAULTS: dict[str, Any] = {"request_id": None, "scene": "", "value": 1.0, "position": None, "context": {}, "exposure": None}
 FIELDS = ("event_id", "request_id", "scene", "user_id", "item_id", "action", "value", "position", "ts_ms", "context")
 Send = Callable[[list[Keyed]], list[str]]
-AHEAD_MS = 86_400_000  # a producer of a log runs ahead of its stack by less
+AHEAD_MS = 60_000  # a producer of a log runs ahead of its stack by less
 
 
 class Events:

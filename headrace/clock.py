@@ -91,8 +91,9 @@ def sentence(state: State) -> str:
         return "clock: not set yet; the first live event sets it to now, a replay to its log's time unless --clock now"
     if state.mode == "now":
         return f"clock: now ({text_of(state.ts_ms)})"
-    return (f"clock: a replayed log's, event time {text_of(state.ts_ms)}; events of today wait, and are not learnt, until event time comes"
-            " to them: `headrace clock now` takes the stack to today, for good")
+    return (f"clock: a replayed log's, event time {text_of(state.ts_ms)}; events that bring a ts_ms of today wait, and are not learnt,"
+            " until event time comes to them (those without one get the log's time): `headrace clock now` takes the stack to today, for"
+            " good")
 
 
 def waits(state: State, ts_ms: int) -> str:

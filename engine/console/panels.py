@@ -79,7 +79,7 @@ def _of_a_log(clock: Mapping[str, Any]) -> str:
     if clock["mode"] != LOG or now_ms() - clock["ts_ms"] < DAY_MS:
         return ""
     at = datetime.fromtimestamp(clock["ts_ms"] / 1000, timezone.utc)
-    return (f"The stack's clock is a replayed log's, at {at:%Y-%m-%d %H:%M} UTC: events of today wait until `headrace clock now` takes"
+    return (f"The stack's clock is a replayed log's, at {at:%Y-%m-%d %H:%M} UTC: events dated today wait until `headrace clock now` takes"
             " it to today, for good.")
 
 

@@ -88,8 +88,8 @@ def command(
         report.write_text(json.dumps(figures, indent=2) + "\n")
     console.print(table(figures))
     if clock is ClockName.log:
-        console.print("the stack's clock is this log's from now on: events of today wait until `headrace clock now`, which takes the stack"
-                      " to today for good", highlight=False)
+        console.print("the stack's clock is this log's from now on: events that bring a ts_ms of today wait until `headrace clock now`,"
+                      " which takes the stack to today for good", highlight=False)
 
 
 def _guessed(file: Path) -> str:

@@ -21,7 +21,7 @@ def past(tmp_path_factory, kuairand):
         assert submitted.returncode == 0, submitted.stderr
         done = command("replay", str(kuairand), "--mapping", mapping(kuairand), "--limit", str(ROWS))
         assert done.returncode == 0, done.stderr
-        assert "events of today wait until `headrace clock now`" in done.stdout
+        assert "events that bring a ts_ms of today wait until `headrace clock now`" in done.stdout
         with Outside(stack) as outside:
             yield outside, command
 

@@ -16,6 +16,7 @@ from headrace.config import Config
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
 from headrace.schemas.hashing import feature_key
+from headrace.verify import counts
 from tests.end_to_end.conftest import running, towards
 from tests.end_to_end.outside import until
 
@@ -111,6 +112,8 @@ def test_a_replica_is_killed_and_no_request_fails(learnt):
             return len({row["score"] for row in answer["items"]}) == len(ITEMS)
 
         until(score, "the replicas serve what was learnt: the items differ")
+    model = learnt.model  # and both of them: a slow one is left for the other
+    until(lambda: counts.served(model.name, learnt.ps.reachable, learnt.replica.copies, model.weights_dtype)["agree"], "both copies")
     with Asking(learnt.engine.url) as asking:
         asking.more()
         assert len(asking.scores) == 1

@@ -64,6 +64,8 @@ def test_events_of_today_on_the_clock_of_an_old_log_are_noted(world):
     world.clock.set("log", WALL_MS - 30 * 86_400_000)
     answer = world.http.post("/events", json=[GOOD, {**GOOD, "ts_ms": WALL_MS}, {**GOOD, "ts_ms": WALL_MS}]).json()
     assert answer["accepted"] == 3 and answer["note"].startswith("2 of these events lie ahead") and "headrace clock now" in answer["note"]
+    near = world.http.post("/events", json={**GOOD, "ts_ms": world.clock.peek() + 120_000}).json()
+    assert near["note"].startswith("1 of"), "two minutes ahead of the log wait too"
     world.clock.leave_log()
     assert "note" not in world.http.post("/events", json={**GOOD, "ts_ms": WALL_MS}).json()
 

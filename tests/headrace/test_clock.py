@@ -40,7 +40,7 @@ def test_the_log_is_left_by_one_call_and_a_refusal_is_the_engines_own_sentence()
 
 @pytest.mark.parametrize(("state", "says"), [
     (State(), "not set yet"), (State("now", TODAY_MS), "clock: now (2026-"),
-    (State("log", LOG_MS), "event time 1998-04-22 23:10:38 UTC; events of today wait"),
+    (State("log", LOG_MS), "event time 1998-04-22 23:10:38 UTC; events that bring a ts_ms of today wait"),
 ])
 def test_the_clock_is_said(state, says):
     assert says in sentence(state) and ("headrace clock now" in sentence(state)) == (state.mode == "log")
