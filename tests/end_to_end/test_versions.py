@@ -116,7 +116,7 @@ def test_a_version_serves_bit_by_bit_while_live_learns_and_through_a_kill(loop):
     asked = {"user": "user-2", "items": ITEMS, "ts_ms": ts_ms}
     seen = until(lambda: (one := stack.post("/score", asked)).status_code == 200 and one.json(), "the engine to reach it")
     assert seen["serving_version"] == 1 and [row["score"] for row in seen["items"]] == oracle.scores("user-2", ts_ms)
-    metrics = stack.http.get(f"http://127.0.0.1:{stack.config.replica.http_port}/metrics").text
+    metrics = stack.http.get(f"http://127.0.0.1:{stack.config.replica.http_ports[0]}/metrics").text
     assert 'headrace_serving_version{model="fm"} 1.0' in metrics
     stack.replica.close()  # its streams were those of the process that died
     until(lambda: live(stack), "live folded again, beside the version")
