@@ -65,7 +65,16 @@ class Two:
         return 1 if self.owner().member == "0-standby" else 0
 
     def together(self):
-        until(lambda: self.owner() is not None and self.owner().in_sync, "the standby in sync")
+        """Both in sync. A member that ended to begin from a copy (it fell behind the snapshots on a busy machine) is started again, as a
+        supervisor does."""
+        def both():
+            for index, process in list(self.processes.items()):
+                if process.poll() == 3:
+                    process.communicate()
+                    self.start(index)
+            return self.owner() is not None and self.owner().in_sync
+
+        until(both, "the standby in sync")
 
     def close(self):
         self.client.close()
