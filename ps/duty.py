@@ -26,6 +26,7 @@ class Duty:
         self._asking = threading.Lock()  # of the owners' log
         self._waits = owner.in_sync  # pushes wait for the standby
         self._join_at = -1  # a standby that says it has this is in sync
+        self._unsure = False  # it was said to be in sync, and nobody answered: the log may have it
         self.acked, self.heard = -1, time.monotonic()
         self.alone = 0  # how often the shard went on without its standby
         self.over = ""  # why this member owns the shard no more
@@ -56,7 +57,7 @@ class Duty:
                     self._waits, self._join_at = True, end
             joins = self._waits and after >= self._join_at
         if joins:
-            self._note(True)
+            self._note_in_sync()
 
     def end(self, why: str) -> None:
         """Answer no push any more: an owner that stops would go on alone when its standby's questions end, and leave it behind."""
@@ -86,7 +87,7 @@ class Duty:
                     raise Unavailable(self.over)
                 if self.acked >= sequence or not self._waits:
                     return  # it came, or another push has done this
-            if self.owner.in_sync:
+            if self.owner.in_sync or self._unsure:
                 self._say(self.owner._replace(in_sync=False))
             with self._changed:
                 self._waits, self._join_at, self.alone = False, -1, self.alone + 1
@@ -94,12 +95,13 @@ class Duty:
         log.warning("shard %s goes on without its standby, which has not acknowledged %d within %g s", self._owners.shard, sequence,
                     self._acknowledge_s)
 
-    def _note(self, in_sync: bool) -> None:
+    def _note_in_sync(self) -> None:
         with self._asking:
-            if self.owner.in_sync == in_sync or self.over or not self._waits:
+            if self.owner.in_sync or self.over or not self._waits:
                 return
+            self._unsure = True
             try:
-                self._say(self.owner._replace(in_sync=in_sync))
+                self._say(self.owner._replace(in_sync=True))
             except Unavailable as error:
                 log.warning("that the standby is in sync could not be said: %s", error)
                 return
@@ -110,7 +112,7 @@ class Duty:
             self._see(self._owners.now())
             raise Unavailable(self.over or "the owners' log did not take what the shard's owner said")
         with self._changed:
-            self.owner = owner
+            self.owner, self._unsure = owner, False
 
     def _see(self, state: Owner | None) -> None:
         if state is not None and (state.epoch, state.member) != (self.owner.epoch, self.owner.member) and not self.over:

@@ -76,7 +76,8 @@ def opened(folder: Path, store_of: Callable[[], Store], place: Place, first: boo
             store = store_of()
         lineage = Lineage(folder)
         if owns(lineage, state, place.member, first, store.shard.sequence) and not _other_is_ahead(client, state, store):
-            owner = claim(owners, lineage, store, place.member, state is not None and state.in_sync, lineage.superseding)
+            followed = state is not None and state.forced  # until now: what it has not published it does not know
+            owner = claim(owners, lineage, store, place.member, state is not None and state.in_sync, followed)
             if owner is not None:
                 return Opened(store, lineage, owner)
         if _behind(client, store, lineage, place):

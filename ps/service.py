@@ -15,7 +15,7 @@ from headrace.ps.encoding import encode
 from headrace.ps.member import Member
 from headrace.ps.recovery import Store
 from headrace.ps.replica import Replica
-from headrace.ps.shard import APPLIED, RECUT
+from headrace.ps.shard import APPLIED, RECUT, Shard
 from headrace.ps.table import SLOTS, kernel_input
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import BadMessage, Refused, Unavailable
@@ -41,6 +41,27 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
     if shard.log is not None:
         shard.log.durable = durable
 
+    def snapshot(header: Header, arrays: Arrays) -> Answer | Later:
+        told: Header = {"sequence": shard.sequence}
+        try:
+            if header.get("aside"):
+                store.snapshot_aside()
+                return told, {}
+            if store.turn is None:
+                return {**told, "path": str(store.snapshot())}, {}
+            return Later(told, {}, lambda: told.update(path=str(store.written(told["sequence"]))))
+        except OSError as error:
+            raise Unavailable(f"the snapshot could not be written, the log is kept: {error}") from None
+
+    def stats(header: Header, arrays: Arrays) -> Answer:
+        return shard_stats(store), {}
+
+    return {**_reads(shard), **_pushes(store, hop, durable, acknowledged), "snapshot": snapshot, "stats": stats}
+
+
+def _pushes(store: Store, hop: Hop | None, durable: bool, acknowledged: Callable[[int], Any] | None) -> dict[str, Verb]:
+    shard = store.shard
+
     def safe(sequence: int, wait_s: float) -> None:
         if wait_s:
             time.sleep(wait_s)
@@ -51,14 +72,6 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
                 raise Unavailable(f"the push is applied, and not safe on the disk: {error}") from None
         if acknowledged is not None:
             acknowledged(sequence)
-
-    def pull(header: Header, arrays: Arrays) -> Answer:
-        keys, model, tables = column(arrays, "keys", "uint64", (None,)), _text(header, "model"), header.get("tables")
-        if tables is None:
-            return {"sequence": shard.sequence}, {"values": shard.pull(model, _text(header, "table"), keys)}
-        if not isinstance(tables, list) or len(set(map(str, tables))) != len(tables):
-            raise BadMessage(f"tables is {str(tables)[:100]}, expected a list of distinct names")
-        return {"sequence": shard.sequence}, {f"{table}.values": shard.pull(model, str(table), keys) for table in tables}
 
     def push(header: Header, arrays: Arrays) -> Answer | Later:
         newest, pulled = from_header(header.get("newest")), header.get("pulled")
@@ -73,16 +86,24 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
 
     def pull_push(header: Header, arrays: Arrays) -> Answer | Later:
         """A push, and then a pull in the same turn: of `tables`, the keys `pull.keys`."""
-        keys, model, tables = column(arrays, "pull.keys", "uint64", (None,)), _text(header, "model"), header.get("tables")
-        if not isinstance(tables, list) or not tables or len(set(map(str, tables))) != len(tables):
-            raise BadMessage(f"tables is {str(tables)[:100]}, expected a list of distinct names")
+        keys, model, tables = column(arrays, "pull.keys", "uint64", (None,)), _text(header, "model"), _names(header)
         for table in tables:
-            shard.pull(model, str(table), keys)  # what is wrong with the pull is said before anything is applied
+            shard.pullable(model, table, keys)  # what is wrong with the pull is said before anything is applied
         done = push(header, {name: array for name, array in arrays.items() if name != "pull.keys"})
-        values = {f"{table}.values": shard.pull(model, str(table), keys) for table in tables}
+        values = {f"{table}.values": shard.pull(model, table, keys) for table in tables}
         if isinstance(done, Later):
             return Later(done.header, {**done.arrays, **values}, done.then)
         return done[0], {**done[1], **values}
+
+    return {"push": push, "pull_push": pull_push}
+
+
+def _reads(shard: Shard) -> dict[str, Verb]:
+    def pull(header: Header, arrays: Arrays) -> Answer:
+        keys, model = column(arrays, "keys", "uint64", (None,)), _text(header, "model")
+        if "tables" not in header:
+            return {"sequence": shard.sequence}, {"values": shard.pull(model, _text(header, "table"), keys)}
+        return {"sequence": shard.sequence}, {f"{table}.values": shard.pull(model, table, keys) for table in _names(header)}
 
     def known(header: Header, arrays: Arrays) -> Answer:
         return {"sequence": shard.sequence}, {"status": shard.known(_text(header, "model"), _text(header, "effect"), _causes(arrays))}
@@ -108,23 +129,7 @@ def shard_verbs(store: Store, hop: Hop | None = None, durable: bool = False,
         sums, following = page(table, _cursor(header), table.spec.encoding)
         return {"cursor": following, "slots": list(shard.slots), "state": [shard.epoch, shard.sequence]}, sums
 
-    def snapshot(header: Header, arrays: Arrays) -> Answer | Later:
-        told: Header = {"sequence": shard.sequence}
-        try:
-            if header.get("aside"):
-                store.snapshot_aside()
-                return told, {}
-            if store.turn is None:
-                return {**told, "path": str(store.snapshot())}, {}
-            return Later(told, {}, lambda: told.update(path=str(store.written(told["sequence"]))))
-        except OSError as error:
-            raise Unavailable(f"the snapshot could not be written, the log is kept: {error}") from None
-
-    def stats(header: Header, arrays: Arrays) -> Answer:
-        return shard_stats(store), {}
-
-    return {"pull": pull, "push": push, "pull_push": pull_push, "known": known, "export": export, "digest": digest, "snapshot": snapshot,
-            "stats": stats}
+    return {"pull": pull, "known": known, "export": export, "digest": digest}
 
 
 def shard_stats(store: Store) -> Header:
@@ -277,6 +282,14 @@ def _cursor(header: Header) -> int:
     if not isinstance(cursor, int) or cursor < 0:
         raise BadMessage(f"cursor {cursor!r}: begin with 0 and go on with the cursor that was answered, until -1")
     return cursor
+
+
+def _names(header: Header) -> list[str]:
+    """`tables`. Raises BadMessage."""
+    tables = header.get("tables")
+    if not isinstance(tables, list) or not tables or not all(isinstance(one, str) for one in tables) or len(set(tables)) != len(tables):
+        raise BadMessage(f"tables is {str(tables)[:100]}, expected a list of distinct names")
+    return tables
 
 
 def _text(header: Header, name: str) -> str:

@@ -80,9 +80,13 @@ class Shard:
 
     def pull(self, model: str, name: str, keys: np.ndarray) -> np.ndarray:
         """[n, dim] weights of uint64[n]; an unknown key gives its initial value. Raises Refused for a key of another shard."""
+        return self.pullable(model, name, keys).pull(keys)
+
+    def pullable(self, model: str, name: str, keys: np.ndarray) -> Table:
+        """The table, which gives uint64[n]. Raises Refused as `pull` does."""
         table = self.table(model, name)
         self._mine(keys, name)
-        return table.pull(keys)
+        return table
 
     def known(self, model: str, effect: str, causes: Causes) -> np.ndarray:
         """uint8[n]: rpc.causes.NEW, APPLIED or OLD. Raises Refused for an unknown model, BadMessage for a negative number."""

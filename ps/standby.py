@@ -154,12 +154,13 @@ class Follower:
         """Claim the shard of an owner that is silent; None when that may not be, now."""
         try:
             state = self._owners.now()
-            if state is None or not (state.in_sync or (state.forced and state.member == self.place.member)):
+            # The shard may be this member's already: by a person's word, or by a claim of ours whose answer was lost.
+            mine = state is not None and state.member == self.place.member and (
+                state.forced or self._lineage.epoch_at(self._store.shard.sequence) == state.epoch)
+            if not mine and (state is None or state.member == self.place.member or not state.in_sync):
                 self._trouble(f"{self.place.other} is silent, and this member may lack what it has acknowledged: `headrace ps promote`"
                               " makes it the owner all the same")
                 return None
-            if state.member == self.place.member and not state.forced:
-                return None  # it starts anew as the owner
             silent_s = time.monotonic() - self.heard
             owner = self._turns.call(lambda: claim(self._owners, self._lineage, self._store, self.place.member, False, True))
         except Unavailable as error:

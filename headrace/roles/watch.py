@@ -27,11 +27,12 @@ from headrace.rpc.errors import RpcError
 from headrace.rpc.health import Health
 from headrace.versions import Versions
 from headrace.watch.downgrade import Bounds
+from headrace.watch.exposed import Records
 from headrace.watch.figures import Exported
 from headrace.watch.keeper import Keeper
 from headrace.watch.page_hinkley import PageHinkley
 from headrace.watch.shadow import Shadow
-from headrace.watch.watcher import Records, Watcher
+from headrace.watch.watcher import Watcher
 
 log = logging.getLogger(__name__)
 RETRY_S = 5.0

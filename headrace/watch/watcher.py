@@ -10,19 +10,15 @@ local stack. A training job that lags shows here, and not in how it learns.
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from headrace.models.batch import Batch, from_bytes
-from headrace.models.progressive import BINS, LOSS_BIN, MICRO, SUM_BIN, bins_of, sampled, summary
+from headrace.models.batch import Batch
+from headrace.models.progressive import BINS, LOSS_BIN, MICRO, SUM_BIN, bins_of, summary
+from headrace.watch.exposed import Exposed, Records, Share
 
-Cause = tuple[int, int, int]
-Records = Sequence[tuple[int, Mapping[str, Any]]]
-"""Append time at the broker in ms, decoded record."""
-PENDING_MAX = 100_000
 _CLIP = 1e-7
 
 
@@ -41,9 +37,8 @@ class Detectors(Protocol):
 
 
 class Waiting(NamedTuple):
-    """Predictions of a cause, when they were ready, and the sample to learn."""
+    """Predictions of a cause, and the sample to learn."""
 
-    scored_ms: int
     ours: float
     theirs: float
     keys: np.ndarray
@@ -70,29 +65,6 @@ class Tally:
         return summary(self._counts.reshape(-1))
 
 
-class Share:
-    """The impressions that are watched: `share` of the causes, chosen by hash, at most `rate_max` a second of `clock_s`."""
-
-    def __init__(self, share: float, rate_max: float, clock_s: Callable[[], float]) -> None:
-        self._share, self._rate_max, self._clock_s = share, rate_max, clock_s
-        self._left, self._filled_s = rate_max, clock_s()
-
-    def chosen(self, records: Records) -> tuple[list[Mapping[str, Any]], int]:
-        """Those with features among `records` of `enriched`, and how many the rate did not leave; a second's worth may come at once."""
-        shown = [record for _, record in records if record["action"] == "impression" and record["feature_keys"]]
-        if not shown:
-            return [], 0
-        source, partition, offset = (np.array(column) for column in zip(*map(cause_of, shown), strict=True))
-        of_share = sampled(source, partition, offset, self._share)
-        found = [record for record, wanted in zip(shown, of_share, strict=True) if wanted]
-        now_s = self._clock_s()
-        self._left = min(self._rate_max, self._left + (now_s - self._filled_s) * self._rate_max)
-        self._filled_s = now_s
-        taken = found[: int(self._left)]
-        self._left -= len(taken)
-        return taken, len(found) - len(taken)
-
-
 class Watcher:
     """`score(batch) -> float32[n]` predicts with our serving weights, `learner` is the peer, `found` is told of each drift of ours.
 
@@ -103,54 +75,32 @@ class Watcher:
 
     def __init__(self, score: Callable[[Batch], np.ndarray], learner: Learner, detectors: Detectors, found: Callable[[str, str], Any], *,
                  width: int, target: str, share: float, rate_max: float, now_ms: Callable[[], int], clock_s: Callable[[], float]) -> None:
-        self._score, self._learner, self._detectors, self._found = score, learner, detectors, found
-        self._width, self._target, self._now_ms = width, target, now_ms
-        self._share = Share(share, rate_max, clock_s)
-        self._waiting: OrderedDict[Cause, Waiting] = OrderedDict()
+        self._learner, self._detectors, self._found, self._now_ms = learner, detectors, found, now_ms
+        self._exposed = Exposed[np.ndarray, Waiting](score, Share(share, rate_max, clock_s), width, target)
         self._lock = threading.Lock()
         self.ours, self.theirs, self.learner = Tally(), Tally(), Tally()
-        self.outcomes = Counter(scored=0, capped=0, failed=0, late=0)
+        self.outcomes = self._exposed.outcomes
 
     def expose(self, records: Records) -> None:
         """Predict the sampled impressions of `enriched`. Raises what `score` raises, having counted it."""
-        chosen, capped = self._share.chosen(records)
-        self.outcomes["capped"] += capped
-        if not chosen:
+        found = self._exposed.scored(records)
+        if found is None:
             return
-        batch = from_bytes([record["feature_keys"] for record in chosen], [record["feature_values"] for record in chosen], self._width)
-        try:
-            ours = self._score(batch)
-        except Exception:
-            self.outcomes["failed"] += len(chosen)
-            raise
+        chosen, batch, ours = found
         with self._lock:
             theirs = [self._learner.predict(keys, values) for keys, values in zip(batch.keys, batch.values, strict=True)]
             scored_ms = self._now_ms()
             for i, record in enumerate(chosen):
-                self._waiting[cause_of(record)] = Waiting(scored_ms, float(ours[i]), theirs[i], batch.keys[i], batch.values[i])
-            while len(self._waiting) > PENDING_MAX:
-                self._waiting.popitem(last=False)
+                self._exposed.keep(record, scored_ms, Waiting(float(ours[i]), theirs[i], batch.keys[i], batch.values[i]))
 
     def settle(self, records: Records) -> None:
         """Score what was predicted of the exposures of `samples`, once each, and let the peer learn them."""
         with self._lock:
-            for appended_ms, record in records:
-                held = self._waiting.pop(cause_of(record), None) if record["target"] == self._target else None
-                if held is None:
-                    continue
-                positive = record["label"] >= 0.5
-                if held.scored_ms > appended_ms:
-                    self.outcomes["late"] += 1
-                else:
-                    self.outcomes["scored"] += 1
+            for held, positive, late in self._exposed.settled(records):
+                if not late:
                     loss = self.ours.add(held.ours, positive)
                     self.theirs.add(held.theirs, positive)
                     for kind, of in self._detectors.update(loss, held.ours - positive):
                         self._found(kind, of)
                 self.learner.add(self._learner.predict(held.keys, held.values), positive)
                 self._learner.learn(held.keys, held.values, positive)
-
-
-def cause_of(record: Mapping[str, Any]) -> Cause:
-    return record["source"], record["partition"], record["offset"]
-

@@ -17,7 +17,7 @@ from headrace.models.train import Trainer
 from headrace.roles import watch
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
-from headrace.watch import watcher as watching
+from headrace.watch import exposed
 from headrace.watch.figures import Figures, read
 from headrace.watch.watcher import Tally, Watcher
 from tests import naive
@@ -153,7 +153,7 @@ def test_a_replica_that_is_away_costs_its_exposures_and_nothing_else():
 
 
 def test_exposures_without_a_sample_are_forgotten_oldest_first(monkeypatch):
-    monkeypatch.setattr(watching, "PENDING_MAX", 3)
+    monkeypatch.setattr(exposed, "PENDING_MAX", 3)
     stage = Stage()
     stage.expose(*(exposure(n) for n in range(5)))
     stage.settle(*(sample(n, 1) for n in range(5)))

@@ -220,6 +220,40 @@ def test_without_the_owners_log_nothing_is_acknowledged_that_the_standby_lacks(t
         assert held.counted() == {1}
 
 
+def test_an_owner_whose_word_that_it_is_in_sync_was_taken_unheard_takes_it_back_before_it_goes_on_alone(tmp_path):
+    with pair(tmp_path) as held:
+        held.log.mute = lambda record: record["in_sync"]
+        held.start("0")
+        held.start("0-standby")
+        together(held)  # by the log, and the owner does not know
+        held.log.mute = lambda record: False
+        held.end("0-standby")
+        held.push(3)
+        assert not held.in_sync(), "a standby that lacks these pushes could take over"
+
+
+def test_a_claim_that_was_taken_unheard_is_made_again(tmp_path):
+    with pair(tmp_path, "0", "0-standby") as held:
+        together(held)
+        held.push(4)
+        lost = []
+        held.log.mute = lambda record: record["member"] == "0-standby" and not lost and not lost.append(record)
+        held.end("0")
+        held.push(2)
+        assert lost and held.counted() == {6} and held.owner().member == "0-standby" and held.owner().epoch > lost[0]["epoch"]
+
+
+def test_a_standby_that_is_made_the_owner_while_it_is_down_has_replicas_fetch_everything(tmp_path):
+    with pair(tmp_path, "0", "0-standby") as held:
+        together(held)
+        held.push(4)
+        for name in ("0-standby", "0"):
+            held.end(name)
+        assert Owners(held.log, "0/1").say(Owner(held.owner().epoch + 1, "0-standby", False, forced=True))
+        standby = held.start("0-standby")
+        assert standby.member.owns and standby.shard.superseding
+
+
 def test_a_disk_that_is_lost_comes_back_as_a_standby(tmp_path):
     import shutil
 

@@ -42,14 +42,16 @@ def push_of(rng, dim=3, space=300, rows=20):
 
 
 class ListLog:
-    """An owners' log (ps/owners.py) in memory; `away`: it cannot be reached."""
+    """An owners' log (ps/owners.py) in memory; `away`: it cannot be reached; `mute(record)`: it takes a record, and its answer is lost."""
 
     def __init__(self):
-        self.records, self.away = [], False
+        self.records, self.away, self.mute = [], False, lambda record: False
 
     def append(self, record):
         self._reach()
         self.records.append(dict(record))
+        if self.mute(record):
+            raise Unavailable("no answer of the owners' log")
 
     def read(self, start):
         self._reach()
