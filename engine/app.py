@@ -143,7 +143,8 @@ def _ingest(api: FastAPI, engine: Engine, events: Events) -> None:
     def take(body: Annotated[Any, Body(description="An event or a list, fields as in schemas/interactions.avsc.")]) -> JSONResponse:
         """Send events to the log; a verdict for each, 207 when some were refused, 422 when all were.
 
-        On a stack whose clock is a log's, `note` says so when an event is dated far ahead of the stack's event time: it waits for that.
+        `note` says it when an action is one that nothing counts, misspelt perhaps; and on a stack whose clock is a log's, when an event is
+        dated far ahead of the stack's event time and waits for that.
         """
         if isinstance(body, bytes):  # a form's type, which curl sends by itself: any page of the web may send that, JSON it may not
             raise HTTPException(415, "the body has no type application/json: add the header Content-Type: application/json")
@@ -153,7 +154,7 @@ def _ingest(api: FastAPI, engine: Engine, events: Events) -> None:
         verdicts = events.take(given)
         accepted = sum(verdict["accepted"] for verdict in verdicts)
         answer = {"accepted": accepted, "refused": len(verdicts) - accepted, "verdicts": verdicts}
-        if note := events.note(given):
+        if note := events.note([event for event, verdict in zip(given, verdicts, strict=True) if verdict["accepted"]]):
             answer["note"] = note
         if accepted == len(verdicts):
             return JSONResponse(answer, 200)

@@ -11,6 +11,7 @@ from typing import Any
 
 from headrace.engine.clock import LOG, Clock
 from headrace.engine.exposures import Keyed
+from headrace.features.layout import ACTIONS
 from headrace.schemas.errors import Malformed
 from headrace.schemas.interaction import HEARTBEAT, check_interaction
 
@@ -22,10 +23,11 @@ AHEAD_MS = 60_000  # a producer of a log runs ahead of its stack by less
 
 class Events:
     """Takes events as JSON objects. `send(records)` returns, for each, "" once the log has it, else why not. Larger ones than `bytes_max`
-    bytes of JSON are refused."""
+    bytes of JSON are refused. `target`: the action that is learnt, known like those of features."""
 
-    def __init__(self, clock: Clock, send: Send, bytes_max: int = 65536) -> None:
+    def __init__(self, clock: Clock, send: Send, bytes_max: int = 65536, target: str = "click") -> None:
         self._clock, self._send, self._bytes_max = clock, send, bytes_max
+        self._actions = tuple(dict.fromkeys((*ACTIONS, target)))
 
     def take(self, events: Sequence[Any]) -> list[dict[str, Any]]:
         """A verdict for each: {"accepted": true, "event_id"} or {"accepted": false, "reason", "detail"}. Events that are good are sent even
@@ -48,11 +50,26 @@ class Events:
         return verdicts
 
     def note(self, events: Sequence[Any]) -> str:
-        """What is to be said of events that wait until event time reaches theirs, as those of today do on an old log's clock; else ""."""
+        """What is to be said of events that are good and yet do little: those of an action that nothing counts, and those that wait until
+        event time reaches theirs, as those of today do on an old log's clock. "" when there is nothing to say."""
+        objects = [event for event in events if isinstance(event, dict)]
+        return "; ".join(said for said in (self._unknown(objects), self._ahead(objects)) if said)
+
+    def _unknown(self, events: Sequence[dict[str, Any]]) -> str:
+        """An action may be anybody's own, so a misspelt one is taken, and this tells it."""
+        strange = {event["action"]: None for event in events if isinstance(event.get("action"), str) and event["action"] not in self._actions}
+        if not strange:
+            return ""
+        action = next(iter(strange))
+        near = difflib.get_close_matches(action, self._actions, 1)
+        return (f"no feature and no label counts the action {action!r:.80}" + (f", the nearest that counts is {near[0]!r}" if near else
+                f"; those that count are {', '.join(self._actions)} (samples.target is the one that is learnt)"))
+
+    def _ahead(self, events: Sequence[dict[str, Any]]) -> str:
         state = self._clock.state()
         if state["mode"] != LOG:
             return ""
-        times = [event.get("ts_ms") for event in events if isinstance(event, dict)]
+        times = [event.get("ts_ms") for event in events]
         ahead = sum(isinstance(ts_ms, int) and ts_ms > state["ts_ms"] + AHEAD_MS for ts_ms in times)
         return (f"{ahead} of these events lie ahead of the stack's event time, {state['ts_ms']}, and are not learnt before it comes there:"
                 " it is a replayed log's; `headrace clock now` takes it to today, for good") if ahead else ""

@@ -14,6 +14,7 @@ from headrace.engine.explain import contributions, seen, state, told
 from headrace.engine.exposures import Keyed, impressions
 from headrace.engine.ranking import Ranker
 from headrace.engine.upstream import Upstream
+from headrace.features.layout import ITEM_ID
 from headrace.rpc.freshness import Newest
 from headrace.schemas.hashing import feature_key
 
@@ -99,10 +100,13 @@ class Engine:
         return {"item": item, **_listed(self._vectors.nearest(ITEM, ITEM, item, k))}
 
     def score(self, user: str, items: Sequence[str], context: Mapping[str, str], ts_ms: int | None) -> dict[str, Any]:
-        """Probabilities of the items given, in their order; no trace is left. `ts_ms` fixes the time that features are read at."""
+        """Probabilities of the items given, in their order; no trace is left. `ts_ms` fixes the time that features are read at. "found" of an
+        item: whether the model has learnt of it; else its score is that of any item it has not met."""
         at_ms = self.clock.peek() if ts_ms is None else ts_ms
         ranked = self._ranker.score(user, items, context, at_ms)
-        rows = [{"item_id": item, "score": float(p)} for item, p in zip(items, ranked.probabilities, strict=True)]
+        found = ranked.weights.rows[ranked.index[:, ITEM_ID]].any(axis=1)
+        rows = [{"item_id": item, "score": float(p), "found": bool(f)}
+                for item, p, f in zip(items, ranked.probabilities, found, strict=True)]
         return {"user": user, "ts_ms": at_ms, "items": rows, **state(ranked, self._upstream.model)}
 
     def features(self, user: str, item: str, context: Mapping[str, str], ts_ms: int | None) -> dict[str, Any]:

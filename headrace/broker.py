@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
@@ -67,11 +68,14 @@ def prepare(config: Config) -> list[str]:
     home = (config.stack.data_dir / "kafka").resolve()
     data = home / "data"
     data.mkdir(parents=True, exist_ok=True)
+    temporary = home / "tmp"  # what a JVM that is killed has unpacked of its libraries stays there, and is emptied at the next start
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     server = home / "server.properties"
     server.write_text("".join(f"{key}={value}\n" for key, value in properties(config, data).items()))
     log4j = home / "log4j2.properties"
     log4j.write_text(LOG4J)
-    start = [str(java.executable()), f"-Dlog4j2.configurationFile={log4j}", "-cp", _classpath()]
+    start = [str(java.executable()), f"-Djava.io.tmpdir={temporary}", f"-Dlog4j2.configurationFile={log4j}", "-cp", _classpath()]
     if not (data / "meta.properties").exists():
         _format(start, server)
     heap = [f"-Xmx{config.kafka.heap_mb}m", "-Xms128m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:+ExitOnOutOfMemoryError"]

@@ -119,7 +119,7 @@ def memory() -> Finding:
     import psutil
 
     free_gb = psutil.virtual_memory().available / 1e9
-    return Finding("memory", free_gb >= 3, f"{free_gb:.1f} GB available, the stack rests below 4",
+    return Finding("memory", free_gb >= 3, f"{free_gb:.1f} GB available, the stack rests at 3.3 to 4.2",
                    "" if free_gb >= 3 else "end other programs, or lower flink.taskmanager_mb and kafka.heap_mb")
 
 

@@ -153,7 +153,7 @@ def prepare(config: Config, rpc_port: int) -> tuple[list[str], list[str]]:
             "-XX:G1RSetUpdatingPauseTimePercent=40",
             # An Arrow batch of a thousand rows is larger than half a region of 1 MB: as a "humongous" object each began a concurrent cycle.
             "-XX:G1HeapRegionSize=4m"]
-    common = [*options, f"-Dlog4j.configurationFile=file:{where}/conf/log4j-console.properties", "-cp", classpath]
+    common = [*options, f"-Djava.io.tmpdir={where}/tmp", f"-Dlog4j.configurationFile=file:{where}/conf/log4j-console.properties", "-cp", classpath]
     end = ["--configDir", str(where / "conf")]
     return [str(java.executable()), *manager, *common, JOBMANAGER, *end], [str(java.executable()), *task, *common, TASKMANAGER, *end]
 
@@ -182,10 +182,13 @@ def client_environment(config: Config) -> dict[str, str]:
 
 
 def _module_options() -> str:
-    """The JVM's --add-opens and --add-exports, as the wheel's own configuration lists them."""
+    """The JVM's --add-opens and --add-exports, as the wheel's own configuration lists them, of modules that our Java has: it warns of
+    others at each start."""
     import yaml
 
-    return str(yaml.safe_load((wheel() / "conf" / "config.yaml").read_text())["env"]["java"]["opts"]["all"])
+    listed = str(yaml.safe_load((wheel() / "conf" / "config.yaml").read_text())["env"]["java"]["opts"]["all"]).split()
+    had = java.modules()
+    return " ".join(one for one in listed if not had or one.partition("=")[2].partition("/")[0] in had)
 
 
 def _link(lib: Path) -> list[Path]:

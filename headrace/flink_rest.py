@@ -34,10 +34,14 @@ class FlinkRest:
         """The cluster's version, TaskManagers and slots."""
         return self._call("GET", "/overview")
 
+    def alive(self, name: str | None = None) -> list[dict[str, Any]]:
+        """The jobs that have not ended, of `name` or all, the one that began first first."""
+        return sorted((job for job in self.jobs() if job["state"] not in TERMINAL and name in (None, job["name"])),
+                      key=lambda job: job["start-time"])
+
     def running(self) -> dict[str, dict[str, Any]]:
         """The newest job of each name that has not ended."""
-        alive = sorted((job for job in self.jobs() if job["state"] not in TERMINAL), key=lambda job: job["start-time"])
-        return {job["name"]: job for job in alive}
+        return {job["name"]: job for job in self.alive()}
 
     def states(self) -> dict[str, str]:
         """The state of each name's newest job: of one that has not ended, where there is one."""

@@ -56,7 +56,7 @@ class Column:
 
 @dataclass
 class Guess:
-    """`columns`: key of [columns] -> (value, why); the fields of each section with why; what was left out and why."""
+    """`time_unit`: "" for times that have a unit of their own; `columns`: key of [columns] -> (value, why); the fields of each section with why; what was left out and why."""
 
     time_unit: str = "s"
     columns: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Guess:
         """MAPPING.toml, each line with its reason as a comment; `tried`: the command that tries it."""
         tried = tried or f"headrace replay {file} --mapping THIS --check"
         lines = [f"# proposed for {file} by its first {rows:,} rows; {tried} tries it",
-                 f'time_unit = "{self.time_unit}"', "", "[columns]"]
+                 *([f'time_unit = "{self.time_unit}"'] if self.time_unit else []), "", "[columns]"]
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}  # {why}" for key, (value, why) in self.columns.items()]
         for section, fields in self.fields.items():
             if fields:
@@ -139,16 +139,16 @@ def _nothing(what: str, columns: list[Column], path: str | Path, then: str) -> N
 
 
 def _time(columns: list[Column], path: str | Path) -> tuple[Column, str, str]:
-    """The column, its unit, why."""
+    """The column, its unit ("" of timestamps and texts), why."""
     ranked = [one for name in TIME for one in columns if one.known == name]
     ranked += [one for one in columns if one not in ranked and pa.types.is_temporal(one.values.type)]
     ranked += [one for one in columns if one not in ranked and re.search(r"(^|_)(ts|time|timestamp|date)(_|$)", one.known)]
     for one in ranked:
         kind = one.values.type
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-            return one, "ms", f"timestamps: {_span(one.values)}"
+            return one, "", f"timestamps: {_span(one.values)}"
         if pa.types.is_string(kind) and re.match(r"\d{4}-\d\d-\d\d", next((text for text in one.values.to_pylist() if text), "")):
-            return one, "ms", "texts of ISO 8601"
+            return one, "", "texts of ISO 8601"
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             low, high = (bound.as_py() for bound in pc.min_max(one.values).values())
             for unit, times in (("s", 1000), ("ms", 1)):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 
@@ -30,6 +31,13 @@ def home() -> Path:
 
 def executable() -> Path:
     return home() / "bin" / "java"
+
+
+def modules() -> frozenset[str]:
+    """The modules of the JDK, by its own `release`; empty when it does not say. Raises JavaMissing."""
+    release = home() / "release"
+    listed = re.search(r'^MODULES="(.*)"$', release.read_text() if release.exists() else "", re.MULTILINE)
+    return frozenset(listed[1].split()) if listed else frozenset()
 
 
 def environment(**extra: str) -> dict[str, str]:

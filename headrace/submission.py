@@ -45,14 +45,19 @@ def submit(config: Config, names: list[str], savepoints: dict[str, str] | None =
     return ids
 
 
-def stop(config: Config, names: list[str]) -> dict[str, str]:
-    """Stop those of `names` that run, with savepoints; {name: path}."""
+def stop(config: Config, names: list[str]) -> dict[str, list[str]]:
+    """Stop every job that runs under one of `names`, each with a savepoint; {name: paths}, that of the job that ran longest first, from
+    which `resume` starts."""
     rest = FlinkRest(config.flink.url)
-    running = rest.running()
     folder = (config.stack.data_dir / "flink" / "savepoints").resolve()
-    ended = {name: rest.stop(running[name]["jid"], f"file://{folder}") for name in names if name in running}
-    _remember(config, "savepoints", ended)
-    _forget(config, "submitted", list(ended))
+    ended: dict[str, list[str]] = {}
+    try:
+        for name in names:
+            for job in rest.alive(name):
+                ended.setdefault(name, []).append(rest.stop(job["jid"], f"file://{folder}"))
+    finally:  # those that were stopped before one refused
+        _remember(config, "savepoints", {name: paths[0] for name, paths in ended.items()})
+        _forget(config, "submitted", list(ended))
     return ended
 
 

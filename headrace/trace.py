@@ -59,7 +59,7 @@ def _inside(exposure: Seen, action: Record, how: How) -> bool:
 
 
 def _arrived(seen: Seen) -> Hop:
-    return Hop("interactions", seen.record.get("action", "unreadable"), "engine" if seen.record.get("exposure") else "producer", seen)
+    return Hop("interactions", seen.record.get("action", "unreadable"), "engine" if seen.record.get("exposure") else "sender", seen)
 
 
 def _arrivals(look: Look, wanted: str | Place) -> list[Seen]:

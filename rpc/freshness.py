@@ -15,6 +15,8 @@ from headrace.rpc.errors import BadMessage
 
 KEPT = 2048
 AGE_MAX_MS = 3_600_000  # older is a log that is replayed in its own time, and says nothing of freshness
+WINDOW_MS = 300_000  # of this many ms are the quantiles: a stream that rests is not judged by what it did before
+GAP_MS = 1_000
 QUANTILES = (0.5, 0.99)
 
 
@@ -55,27 +57,35 @@ def from_header(value: Any) -> Newest | None:
 
 
 class Hop:
-    """Ages of the newest causes at hop `name`, as they arrived: a Prometheus collector of their quantiles over the last 2,048.
+    """Ages of the newest causes at hop `name`, as they arrived: a Prometheus collector of their quantiles over the last five minutes, of at
+    most 2,048.
 
-    `observe` may be called with what was seen before: only a later event time counts, so a quiet stream does not look stale.
+    `observe` may be called with what was seen before: only a later event time counts, so a quiet stream does not look stale. `asked`: the
+    hop sees a cause only when somebody asks, as a recommendation does; then an age counts only when the call before was within a second,
+    since what came in a longer pause has aged by the pause and not on its way.
     """
 
-    def __init__(self, name: str, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
-        self.name, self._now_ms = name, now_ms
-        self._ages: deque[float] = deque(maxlen=KEPT)
+    def __init__(self, name: str, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, *, asked: bool = False) -> None:
+        self.name, self._now_ms, self._asked = name, now_ms, asked
+        self._ages: deque[tuple[int, float]] = deque(maxlen=KEPT)  # when it arrived, its age
         self._lock = threading.Lock()
         self._last_ms = self._count = 0
+        self._called_ms = -GAP_MS
 
     def observe(self, newest: Newest | None) -> None:
         """Note that `newest` has arrived now."""
+        now_ms = self._now_ms()
+        told = not self._asked or now_ms - self._called_ms < GAP_MS
+        self._called_ms = now_ms
         if newest is None or newest.ts_ms <= self._last_ms:
             return
         self._last_ms = newest.ts_ms
-        age_ms = self._now_ms() - newest.ts_ms
+        age_ms = now_ms - newest.ts_ms
         if age_ms <= AGE_MAX_MS:
             with self._lock:
-                self._ages.append(max(0.0, age_ms))
                 self._count += 1
+                if told:
+                    self._ages.append((now_ms, max(0.0, age_ms)))
 
     @property
     def count(self) -> int:
@@ -83,13 +93,14 @@ class Hop:
         return self._count
 
     def quantiles_ms(self) -> dict[float, float]:
-        """{0.5: ms, 0.99: ms}; empty before the first."""
+        """{0.5: ms, 0.99: ms} of the last five minutes; empty when nothing arrived in them."""
+        since_ms = self._now_ms() - WINDOW_MS
         with self._lock:
-            ages = np.array(self._ages)
+            ages = np.array([age for arrived_ms, age in self._ages if arrived_ms >= since_ms])
         return {q: float(np.quantile(ages, q)) for q in QUANTILES} if len(ages) else {}
 
     def collect(self) -> Iterable[Any]:
-        ages = GaugeMetricFamily("headrace_hop_ms", "Age of the newest cause when it reached this hop, ms.", labels=["hop", "quantile"])
+        ages = GaugeMetricFamily("headrace_hop_ms", "Age of the newest cause when it reached this hop, ms, over 5 minutes.", labels=["hop", "quantile"])
         for quantile, value in self.quantiles_ms().items():
             ages.add_metric([self.name, str(quantile)], value)
         yield ages

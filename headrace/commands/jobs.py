@@ -82,19 +82,19 @@ def logs(name: str, file: File = None, data: Data = None) -> None:
 
 @app.command()
 def stop(names: Names = None, file: File = None, data: Data = None) -> None:
-    """Stop jobs, each with a savepoint that `resume` starts from."""
+    """Stop jobs, every one of a name, each with a savepoint; `resume` starts from that of the one that ran longest."""
     from headrace.submission import stop as end
 
     config = configured(file, data)
     ended = end(config, _chosen(names, config))
-    for name, savepoint in ended.items():
-        typer.echo(f"{name}: {savepoint}")
+    for name, savepoints in ended.items():
+        for savepoint in savepoints:
+            typer.echo(f"{name}: {savepoint}")
+        if len(savepoints) > 1:
+            typer.echo(f"{len(savepoints)} jobs named {name} ran; `headrace jobs resume {name}` starts one, from the first of these", err=True)
     if not ended:
         typer.echo("none of these jobs runs", err=True)
         sys.exit(1)
-    for job, name in _running(config).items():
-        if name in ended:
-            typer.echo(f"another job named {name} still runs, {job}: `headrace jobs stop {name}` once more stops it too", err=True)
 
 
 @app.command()

@@ -87,9 +87,21 @@ def command(
     if report is not None:
         report.write_text(json.dumps(figures, indent=2) + "\n")
     console.print(table(figures))
+    if told := known_before(figures):
+        console.print(told, highlight=False)
     if clock is ClockName.log:
         console.print("the stack's clock is this log's from now on: events that bring a ts_ms of today wait until `headrace clock now`,"
                       " which takes the stack to today for good", highlight=False)
+
+
+def known_before(figures: dict[str, Any]) -> str:
+    """That the stack had had interactions of the file before, "" when it had none or nobody waited to see."""
+    known = figures["interactions_sent"] - figures.get("interactions_decoded", figures["interactions_sent"]) - figures.get("dead_letters", 0)
+    if known <= 0:
+        return ""
+    every = "every one" if known == figures["interactions_sent"] else f"{known:,}"
+    return (f"{every} of these {figures['interactions_sent']:,} interactions had come before, and nothing is learnt twice: an event_id here is"
+            " the file's sha256 and the row, so a file replayed once more changes nothing; a stack of its own (--data DIR) learns it anew")
 
 
 def _guessed(file: Path) -> str:

@@ -64,6 +64,8 @@ def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
             typer.echo(told)
         if any(row["name"] == "replica" for row in found):
             typer.echo(serving(config.stack.data_dir / "versions", config.model.name))
+        if any(row["name"] == "features" for row in found):
+            typer.echo(_jobs(config))
         watched = read(config.watch.http_port) if any(row["name"] == "watch" for row in found) else None
         if watched is not None:
             typer.echo(watched.sentence())
@@ -81,6 +83,19 @@ def _clock(config: Config) -> str:
             return sentence(clock.state())
     except EngineUnavailable:
         return ""
+
+
+def _jobs(config: Config) -> str:
+    """The newest job of each name, as the cluster has it."""
+    from headrace.flink_rest import FlinkRefused, FlinkRest, FlinkUnavailable
+
+    try:
+        states = FlinkRest(config.flink.url, timeout_s=2.0).states()
+    except (FlinkUnavailable, FlinkRefused) as error:
+        return f"jobs: {error}"
+    if not states:
+        return "jobs: none was submitted; `headrace jobs submit`"
+    return "jobs: " + ", ".join(f"{name} {state}" for name, state in states.items())
 
 
 def _other(config: Config) -> str:

@@ -1,6 +1,7 @@
-"""The effect: recommendations, five clicks on one genre, recommendations again. What moved is the model's, not the read filter's.
+"""The effect: recommendations; a user is shown ten items, clicks the five of one genre and passes over five of others; recommendations
+again. What moved is the model's, not the read filter's.
 
-The scores compared are of items of that genre which were not clicked, by POST /score, which filters nothing.
+The scores compared are of items of that genre which were not clicked, and of other genres, by POST /score, which filters nothing.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
 from headrace.api import Client
+
+SHOWN = 5  # of the genre, and of other genres
 
 
 class Front(Protocol):
@@ -49,7 +53,8 @@ def _plain(answer: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Effect:
-    """Before and after; `seconds` from the clicks accepted to the first answer in which training had applied them all."""
+    """Before and after; `seconds` from the events accepted to the first answer in which training had applied them all. `passed`: items of
+    other genres that were shown too and not clicked."""
 
     user: str
     genre: str
@@ -59,6 +64,7 @@ class Effect:
     scores_before: dict[str, float]
     scores_after: dict[str, float]
     seconds: float
+    passed: list[str] = field(default_factory=list)
     why: list[tuple[str, float, float]] = field(default_factory=list)  # slot, change in log-odds, what it adds now
     others_before: dict[str, float] = field(default_factory=dict)  # items of other genres, as a measure
     others_after: dict[str, float] = field(default_factory=dict)
@@ -73,29 +79,31 @@ class Effect:
         return self.rise > 0
 
 
-def clicks(user: str, items: list[str], name: str) -> list[dict[str, Any]]:
-    """An impression and a click on each item, stamped by the engine's clock."""
-    made = []
-    for item in items:
-        for action in ("impression", "click"):
-            made.append({"event_id": f"{name}-{user}-{item}-{action}", "user_id": user, "item_id": item, "action": action, "scene": "demo"})
-    return made
+def clicks(user: str, items: Sequence[str], name: str, passed: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """An impression and a click on each item, and in turn with them an impression alone of each of `passed`; stamped by the engine's
+    clock."""
+    shown = [(item, action) for one in zip_longest(items, passed) for item, actions in zip(one, (("impression", "click"), ("impression",)),
+             strict=True) if item is not None for action in actions]
+    return [{"event_id": f"{name}-{user}-{item}-{action}", "user_id": user, "item_id": item, "action": action, "scene": "demo"}
+            for item, action in shown]
 
 
 def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[str], applied: Callable[[], int], *, n: int = 10,
             name: str = "demo", others: Sequence[str] = (), deadline_s: float = 30.0) -> Effect:
-    """Recommend, click the first five unseen items of `genre`, wait until training has applied them, recommend again.
+    """Recommend, show the first five unseen items of `genre`, which are clicked, and of `others`, which are not, wait until training has
+    applied them, recommend again.
 
-    `applied` is how many samples every shard has applied; `others` are scored beside. Raises TimeoutError naming what did not come.
+    `applied` is how many samples every shard has applied; more of `others` are scored beside. Raises TimeoutError naming what did not come.
     """
     unseen = [item for item in of_genre if item not in seen]
-    clicked, rest = unseen[:5], unseen[5:105]
+    clicked, rest = unseen[:SHOWN], unseen[SHOWN:SHOWN + 100]
+    strange = [item for item in others if item not in seen]
+    passed, beside = strange[:SHOWN], strange[SHOWN:SHOWN + len(rest)]
     before = front.recommend(user, n, preview=True, explain=True)["items"]
-    beside = [item for item in others if item not in seen][: len(rest)]
     others_before = scores(front, user, beside)[0] if beside else {}
     scores_before, sequence = scores(front, user, rest)
-    target = applied() + len(clicked)
-    front.emit(clicks(user, clicked, name))
+    target = applied() + len(clicked) + len(passed)
+    front.emit(clicks(user, clicked, name, passed))
     started = time.monotonic()
     while applied() < target:
         if time.monotonic() - started > deadline_s:
@@ -105,8 +113,8 @@ def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[
     seconds = time.monotonic() - started
     others_after = scores(front, user, beside)[0] if beside else {}
     after = front.recommend(user, n, preview=True, explain=True)["items"]
-    return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds, moved_by_slot(before, after), others_before,
-                  others_after)
+    return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds, passed, moved_by_slot(before, after),
+                  others_before, others_after)
 
 
 def moved_by_slot(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tuple[str, float, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,7 @@ from headrace.clock import StackClock
 from headrace.config import Config, Watch
 from headrace.demo.accounts import accounts
 from headrace.demo.curve import Curve
-from headrace.demo.effect import Effect, Front, Plain, measure
+from headrace.demo.effect import SHOWN, Effect, Front, Plain, measure
 from headrace.demo.tell import accounts_table, effect_sentence, effect_table, memory_table
 from headrace.drain import Progress
 from headrace.live_taps import live_taps
@@ -37,7 +38,6 @@ from headrace.watch import figures
 JOBS = ["features", "samples", "train", "vectors"]
 LOOK_S = 0.5
 LINE_S = 5.0
-CLICKS = 5
 
 
 class DemoFailed(Exception):
@@ -90,7 +90,7 @@ class Demo:
     curve: Curve = field(init=False)
 
     def __post_init__(self) -> None:
-        self.curve = Curve(self.taps, self.mark, len(self.rows) + CLICKS)
+        self.curve = Curve(self.taps, self.mark, len(self.rows) + 2 * SHOWN)
         self._sent, self._began, self._lined = Sent(), time.monotonic(), 0.0
 
     def run(self, file: str) -> dict[str, Any]:
@@ -114,7 +114,9 @@ class Demo:
             with closing(StackClock(**given(self.config.engine))) as clock:
                 clock.set("now", now_ms(), hold_ms=0)  # nothing is being sent now: event time is the engine's again
             self._drain(sent)
-            self.effect = self._measure()
+            self.effect = self._measure(sent.rows)
+            self.console.print(effect_table(self.effect, self.films.titles))
+            self.console.print(effect_sentence(self.effect))
             self._began += time.monotonic() - due
 
     def _on_drained(self, sent: Sent, at: Progress) -> None:
@@ -122,7 +124,7 @@ class Demo:
         self._look()
 
     def _with_clicks(self, sent: Sent) -> Sent:
-        return replace(sent, impressions=sent.impressions + CLICKS, actions=sent.actions + CLICKS) if self.effect else sent
+        return replace(sent, impressions=sent.impressions + 2 * SHOWN, actions=sent.actions + SHOWN) if self.effect else sent
 
     def _drain(self, sent: Sent, deadline_s: float = 60.0) -> None:
         """Wait until all that was sent so far is learnt."""
@@ -136,8 +138,10 @@ class Demo:
             self._look()
             time.sleep(0.1)
 
-    def _measure(self) -> Effect:
-        user = max(self.films.seen, key=lambda user: (len(self.films.seen[user]) < 150, len(self.films.seen[user])))
+    def _measure(self, sent: int) -> Effect:
+        """On the user who has rated the most in the `sent` rows, of those who leave films to recommend."""
+        rated = Counter(user for user in self.rows.user.slice(0, sent).to_pylist() if len(self.films.seen[user]) < 150)
+        user, _ = rated.most_common(1)[0]
         listed = {row["item_id"] for row in self.front.recommend(user, 10, preview=True)["items"]}
         genres = [genre for genre, items in self.films.by_genre.items() if len(items) >= 60]
         genre = min(genres, key=lambda genre: (len(listed & set(self.films.by_genre[genre])), genre))
@@ -191,7 +195,7 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
         console.print(memory_table(memory))
         demo = Demo(config, console, rows, Films.of(file), rate, taps, Mark.of(taps), Plain(Client(**given(config.engine))))
         report = demo.run(str(file))
-        clicks = CLICKS if demo.effect else 0
+        clicks = SHOWN if demo.effect else 0
         checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.reachable)
         _tell(console, demo, report, checks)
         watched = figures.read(config.watch.http_port)
@@ -208,9 +212,6 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
 
 
 def _tell(console: Console, demo: Demo, report: dict[str, Any], checks: list[dict[str, Any]]) -> None:
-    if demo.effect:
-        console.print(effect_table(demo.effect, demo.films.titles))
-        console.print(effect_sentence(demo.effect))
     console.print(accounts_table(checks))
     console.print(f"progressive AUC {report['auc']:.4f} (popularity {report['auc_popularity']:.4f}), log-loss {report['logloss']:.4f} "
                   f"(base rate {report['logloss_base_rate']:.4f}), calibration {report['calibration']:.3f}; {report['samples']:,} samples"
@@ -220,5 +221,5 @@ def _tell(console: Console, demo: Demo, report: dict[str, Any], checks: list[dic
 def _effect(effect: Effect | None) -> dict[str, Any] | None:
     if effect is None:
         return None
-    return {"user": effect.user, "genre": effect.genre, "clicked": effect.clicked, "seconds": round(effect.seconds, 3), "rise": effect.rise,
+    return {"user": effect.user, "genre": effect.genre, "clicked": effect.clicked, "passed": effect.passed, "seconds": round(effect.seconds, 3), "rise": effect.rise,
             "before": [row["item_id"] for row in effect.before], "after": [row["item_id"] for row in effect.after]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from rich.table import Table
@@ -11,7 +13,9 @@ from headrace.demo.effect import Effect
 
 def effect_table(effect: Effect, titles: dict[str, str]) -> Table:
     """The user's list before and after the clicks, with ranks and scores."""
-    table = Table(title=f"user {effect.user} clicked 5 films of {effect.genre}; {effect.seconds:.2f} s later", title_justify="left")
+    passed = f", passed over {len(effect.passed)} of other genres" if effect.passed else ""
+    title = f"user {effect.user} clicked {len(effect.clicked)} films of {effect.genre}{passed}; {effect.seconds:.2f} s later"
+    table = Table(title=title, title_justify="left")
     for name in ("rank", "before", "score", "after", "score ", "moved"):
         table.add_column(name, justify="right" if name.strip() in ("rank", "score", "moved") else "left")
     ranks = {row["item_id"]: rank for rank, row in enumerate(effect.before)}
@@ -26,17 +30,23 @@ def effect_table(effect: Effect, titles: dict[str, str]) -> Table:
 
 def effect_sentence(effect: Effect) -> str:
     """What happened to the films of the genre that were not clicked, and which slots did it."""
-    rows = effect.scores_before
-    rose = sum(effect.scores_after[item] > effect.scores_before[item] for item in rows)
-    said = (f"{len(rows)} other films of {effect.genre}, none of them clicked: mean probability "
-            f"{sum(rows.values()) / len(rows):.4f} -> {sum(effect.scores_after.values()) / len(rows):.4f}, {rose} of {len(rows)} rose")
+    said = f"{len(effect.scores_before)} other films of {effect.genre}, none of them clicked: {_moved(effect.scores_before, effect.scores_after)}"
     if effect.others_before:
-        was, now = effect.others_before, effect.others_after
-        mean = [sum(one.values()) / len(one) for one in (was, now)]
-        said += (f". {len(was)} films of other genres beside them: {mean[0]:.4f} -> {mean[1]:.4f},"
-                 f" {sum(now[item] > was[item] for item in was)} rose")
+        said += f". {len(effect.others_before)} films of other genres beside them: {_moved(effect.others_before, effect.others_after)}"
     why = ", ".join(f"{slot} {change:+.3f}" for slot, change, _ in effect.why[:5])
     return f"{said}. Why, for the first film of both lists, by slot (log-odds): {why}" if why else said
+
+
+def _moved(was: dict[str, float], now: dict[str, float]) -> str:
+    """Mean probability, mean change in log-odds, how many rose."""
+    change = sum(_log_odds(now.values())) / len(now) - sum(_log_odds(was.values())) / len(was)
+    rose = sum(now[item] > was[item] for item in was)
+    return (f"mean probability {sum(was.values()) / len(was):.4f} -> {sum(now.values()) / len(now):.4f} (log-odds {change:+.2f}),"
+            f" {rose} of {len(was)} rose")
+
+
+def _log_odds(probabilities: Iterable[float]) -> list[float]:
+    return [math.log(max(p, 1e-7) / max(1 - p, 1e-7)) for p in probabilities]
 
 
 def memory_table(rows: list[dict[str, Any]]) -> Table:

@@ -117,10 +117,10 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     sink = Interactions(producer, Codec(TOPIC, schemas), registry)
     clock = Clock(config.stack.data_dir / "engine" / "clock.json")
     upstream = Upstream(features, serving, model.name, RETRY_S)
-    hop: Any = Hop("recommendation")
+    hop: Any = Hop("recommendation", asked=True)
     registry.register(hop)
     engine = Engine(upstream, vectors, Ranker(upstream, model), clock, sink.post, config.engine.candidates, hop.observe)
-    events = Events(clock, sink.deliver, config.engine.event_bytes_max)
+    events = Events(clock, sink.deliver, config.engine.event_bytes_max, config.samples.target)
     lag_ms = config.engine.heartbeat_lag_ms if config.samples.strategy == "eager" else 0
     heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]),
                             lag_ms)

@@ -59,8 +59,9 @@ class Figures:
             return f"watch: {self.scored.get(f'{PEER} {LEARNT}', 0):,} samples, too few for an AUC"
         found = ", ".join(f"{name} {count}" for name, count in self.drifts.items() if count)
         return ("watch (River's online logistic regression beside our model, on a sampled share of the stream): "
-                f"as they learn, {self._pair(LEARNT)}; as they serve, {self._pair(SERVED)}; "
-                f"drifts that River's detectors found in our errors: {found or 'none'}")
+                f"as they learn, {self._pair(LEARNT)}; as they serve, {self._pair(SERVED)}. "
+                "As they serve counts the way too, and a replay sends days in seconds: our serving rows are then further behind than River,"
+                f" which learns in the process that scores (docs/watch.md). Drifts that River's detectors found in our errors: {found or 'none'}")
 
     def _pair(self, how: str) -> str:
         ours, theirs = f"{OURS} {how}", f"{PEER} {how}"

@@ -1,5 +1,6 @@
 import pytest
 
+from headrace.engine.events import Events
 from tests.engine.world import WALL_MS
 
 GOOD = {"user_id": "u1", "item_id": "i1", "action": "click"}
@@ -68,6 +69,20 @@ def test_events_of_today_on_the_clock_of_an_old_log_are_noted(world):
     assert near["note"].startswith("1 of"), "two minutes ahead of the log wait too"
     world.clock.leave_log()
     assert "note" not in world.http.post("/events", json={**GOOD, "ts_ms": WALL_MS}).json()
+
+
+def test_an_action_that_nothing_counts_is_taken_and_noted_with_the_nearest_that_counts(world):
+    answer = world.http.post("/events", json=[GOOD, {**GOOD, "action": "clik"}]).json()
+    assert answer["accepted"] == 2 and "'clik', the nearest that counts is 'click'" in answer["note"]
+    assert "are impression, click, like" in world.http.post("/events", json={**GOOD, "action": "xyzzy"}).json()["note"]
+    assert "note" not in world.http.post("/events", json=[{**GOOD, "action": action} for action in ("hide", "dwell", "impression")]).json()
+    refused = world.http.post("/events", json=[GOOD, {**GOOD, "action": "clik", "user_id": ""}]).json()
+    assert refused["refused"] == 1 and "note" not in refused, "the verdict tells what is wrong"
+
+
+def test_the_target_counts_whatever_its_name(world):
+    events = Events(world.clock, lambda records: [""] * len(records), target="buy")
+    assert events.note([{**GOOD, "action": "buy"}]) == "" and "'bye'" in events.note([{**GOOD, "action": "bye"}])
 
 
 def test_an_empty_list(world):

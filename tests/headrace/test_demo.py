@@ -100,7 +100,7 @@ class Front:
 
     def applied(self) -> int:
         """One sample more at each look, as far as clicks were sent."""
-        self.learnt = min(self.learnt + 1, len(self.emitted) // 2)
+        self.learnt = min(self.learnt + 1, sum(event["action"] == "impression" for event in self.emitted))
         return self.learnt
 
     def _score(self, item: str) -> float:
@@ -149,8 +149,13 @@ def test_the_effect_compares_items_that_were_not_clicked_once_the_clicks_are_lea
 def test_items_of_other_genres_stand_beside_as_a_measure():
     front = Front()
     effect = measure(front, "u", "Drama", GENRE, {"i0", "i31"}, front.applied, others=[f"i{n}" for n in range(30, 40)])
-    assert list(effect.others_before) == list(effect.others_after) == ["i30", *(f"i{n}" for n in range(32, 40))]
-    assert "9 films of other genres beside them: " in effect_sentence(effect)
+    assert effect.passed == ["i30", "i32", "i33", "i34", "i35"]
+    assert list(effect.others_before) == list(effect.others_after) == [f"i{n}" for n in range(36, 40)]
+    sent = [(event["item_id"], event["action"]) for event in front.emitted]
+    assert sent[:6] == [("i1", "impression"), ("i1", "click"), ("i30", "impression"), ("i2", "impression"), ("i2", "click"), ("i32", "impression")]
+    assert len(sent) == 15 and len({event["event_id"] for event in front.emitted}) == 15
+    assert "4 films of other genres beside them: " in effect_sentence(effect) and "(log-odds +" in effect_sentence(effect)
+    assert "clicked 5 films of Drama, passed over 5 of other genres" in str(effect_table(effect, {}).title)
 
 
 def test_the_others_are_of_no_film_that_has_the_genre_too():

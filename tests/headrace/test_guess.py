@@ -72,12 +72,14 @@ def test_what_tells_the_label_is_no_feature(tmp_path):
 
 @pytest.mark.parametrize(("times", "unit"), [
     ([1_500_000_000_000 + row for row in range(ROWS)], "ms"),
-    ([f"2024-01-{1 + row % 28:02d} 10:00:{row % 60:02d}" for row in range(ROWS)], "ms"),
-    (pa.array([1_500_000_000 + row for row in range(ROWS)], pa.timestamp("s")), "ms"),
+    ([f"2024-01-{1 + row % 28:02d} 10:00:{row % 60:02d}" for row in range(ROWS)], ""),
+    (pa.array([1_500_000_000 + row for row in range(ROWS)], pa.timestamp("s")), ""),
 ])
 def test_times_know_their_unit(tmp_path, times, unit):
-    mapping, _, _ = proposed(tmp_path, log().drop_columns(["timestamp"]).append_column("event_time", [times]))
-    assert (mapping.ts, mapping.time_unit) == ("event_time", unit)
+    mapping, made, _ = proposed(tmp_path, log().drop_columns(["timestamp"]).append_column("event_time", [times]))
+    assert (mapping.ts, made.time_unit) == ("event_time", unit)
+    assert not unit or mapping.time_unit == unit
+    assert ("time_unit" in made.text("log", ROWS)) == bool(unit), "a time of its own needs none"
 
 
 @pytest.mark.parametrize(("gone", "says"), [

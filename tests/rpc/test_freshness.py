@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from headrace.rpc.errors import BadMessage
-from headrace.rpc.freshness import KEPT, Hop, Newest, from_header, newer, of_rows, to_header
+from headrace.rpc.freshness import GAP_MS, KEPT, WINDOW_MS, Hop, Newest, from_header, newer, of_rows, to_header
 
 ONE, TWO = Newest(7, 0, 5, 1000), Newest(7, 1, 2, 1001)
 
@@ -52,3 +52,29 @@ def test_a_log_in_its_own_time_says_nothing_of_freshness_and_old_ages_are_forgot
         now[0] += 1
         hop.observe(Newest(7, 0, n, now[0] - 3))
     assert hop.quantiles_ms() == {0.5: 3.0, 0.99: 3.0}
+
+
+def test_a_stream_that_rests_is_not_judged_by_what_it_did_before():
+    now = [1_700_000_000_000]
+    hop = Hop("vector", lambda: now[0])
+    hop.observe(Newest(7, 0, 1, now[0] - 90_000))
+    assert hop.quantiles_ms()[0.99] == 90_000.0
+    now[0] += WINDOW_MS + 1
+    assert hop.quantiles_ms() == {} and hop.count == 1
+    hop.observe(Newest(7, 0, 2, now[0] - 200))
+    assert hop.quantiles_ms()[0.99] == 200.0
+
+
+def test_what_came_while_nobody_asked_has_aged_by_that_and_does_not_count():
+    now = [1_700_000_000_000]
+    hop = Hop("recommendation", lambda: now[0], asked=True)
+    hop.observe(Newest(7, 0, 1, now[0] - 107_000))  # the first for a long time
+    assert hop.quantiles_ms() == {} and hop.count == 1
+    now[0] += GAP_MS - 1
+    hop.observe(Newest(7, 0, 2, now[0] - 300))
+    now[0] += 50
+    hop.observe(Newest(7, 0, 2, now[0] - 350))
+    assert hop.quantiles_ms() == {0.5: 300.0, 0.99: 300.0}
+    now[0] += GAP_MS
+    hop.observe(Newest(7, 0, 3, now[0] - 5_000))
+    assert hop.quantiles_ms()[0.99] == 300.0
