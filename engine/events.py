@@ -49,18 +49,16 @@ class Events:
                 verdict |= {"accepted": False, "reason": "undelivered", "detail": failure}
         return verdicts
 
-    def note(self, events: Sequence[Any]) -> str:
-        """What is to be said of events that are good and yet do little: those of an action that nothing counts, and those that wait until
-        event time reaches theirs, as those of today do on an old log's clock. "" when there is nothing to say."""
-        objects = [event for event in events if isinstance(event, dict)]
-        return "; ".join(said for said in (self._unknown(objects), self._ahead(objects)) if said)
+    def note(self, events: Sequence[dict[str, Any]]) -> str:
+        """What is to be said of events that were accepted and yet do little: those of an action that nothing counts, and those that wait
+        until event time reaches theirs, as those of today do on an old log's clock. "" when there is nothing to say."""
+        return "; ".join(said for said in (self._unknown(events), self._ahead(events)) if said)
 
     def _unknown(self, events: Sequence[dict[str, Any]]) -> str:
         """An action may be anybody's own, so a misspelt one is taken, and this tells it."""
-        strange = {event["action"]: None for event in events if isinstance(event.get("action"), str) and event["action"] not in self._actions}
-        if not strange:
+        action = next((event["action"] for event in events if event["action"] not in self._actions), None)
+        if action is None:
             return ""
-        action = next(iter(strange))
         near = difflib.get_close_matches(action, self._actions, 1)
         return (f"no feature and no label counts the action {action!r:.80}" + (f", the nearest that counts is {near[0]!r}" if near else
                 f"; those that count are {', '.join(self._actions)} (samples.target is the one that is learnt)"))

@@ -100,8 +100,8 @@ class Engine:
         return {"item": item, **_listed(self._vectors.nearest(ITEM, ITEM, item, k))}
 
     def score(self, user: str, items: Sequence[str], context: Mapping[str, str], ts_ms: int | None) -> dict[str, Any]:
-        """Probabilities of the items given, in their order; no trace is left. `ts_ms` fixes the time that features are read at. "found" of an
-        item: whether the model has learnt of it; else its score is that of any item it has not met."""
+        """Probabilities of the items given, in their order; no trace is left. `ts_ms` fixes the time that features are read at. "found" of
+        an item: whether the model has learnt of it; else its score is that of any item it has not met."""
         at_ms = self.clock.peek() if ts_ms is None else ts_ms
         ranked = self._ranker.score(user, items, context, at_ms)
         found = ranked.weights.rows[ranked.index[:, ITEM_ID]].any(axis=1)

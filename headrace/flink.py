@@ -153,7 +153,8 @@ def prepare(config: Config, rpc_port: int) -> tuple[list[str], list[str]]:
             "-XX:G1RSetUpdatingPauseTimePercent=40",
             # An Arrow batch of a thousand rows is larger than half a region of 1 MB: as a "humongous" object each began a concurrent cycle.
             "-XX:G1HeapRegionSize=4m"]
-    common = [*options, f"-Djava.io.tmpdir={where}/tmp", f"-Dlog4j.configurationFile=file:{where}/conf/log4j-console.properties", "-cp", classpath]
+    common = [*options, f"-Djava.io.tmpdir={where}/tmp", f"-Dlog4j.configurationFile=file:{where}/conf/log4j-console.properties",
+              "-cp", classpath]
     end = ["--configDir", str(where / "conf")]
     return [str(java.executable()), *manager, *common, JOBMANAGER, *end], [str(java.executable()), *task, *common, TASKMANAGER, *end]
 

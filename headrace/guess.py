@@ -56,7 +56,8 @@ class Column:
 
 @dataclass
 class Guess:
-    """`time_unit`: "" for times that have a unit of their own; `columns`: key of [columns] -> (value, why); the fields of each section with why; what was left out and why."""
+    """`time_unit`: "" for times that have a unit of their own; `columns`: key of [columns] -> (value, why); the fields of each section with
+    why; what was left out and why."""
 
     time_unit: str = "s"
     columns: dict[str, tuple[str, str]] = field(default_factory=dict)

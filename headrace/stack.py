@@ -69,7 +69,8 @@ def up(config: Config, say: Say, parts: tuple[str, ...] = PARTS, stop: threading
                 between = {0: lambda: topics(config, say)}
             supervisor.start(children(config, parts, settings), between, stop, READY_S)
             if not stop.is_set():
-                say(f"up after {time.monotonic() - began:.1f} s, data in {data}")  # before it is ready: `up --detach` then shows what was said
+                # Said before it is ready: `up --detach` then shows it.
+                say(f"up after {time.monotonic() - began:.1f} s, data in {data}")
                 board.become("ready")
             supervisor.watch(stop)
         finally:

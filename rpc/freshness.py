@@ -100,7 +100,8 @@ class Hop:
         return {q: float(np.quantile(ages, q)) for q in QUANTILES} if len(ages) else {}
 
     def collect(self) -> Iterable[Any]:
-        ages = GaugeMetricFamily("headrace_hop_ms", "Age of the newest cause when it reached this hop, ms, over 5 minutes.", labels=["hop", "quantile"])
+        ages = GaugeMetricFamily("headrace_hop_ms", "Age of the newest cause when it reached this hop, ms, over 5 minutes.",
+                                 labels=["hop", "quantile"])
         for quantile, value in self.quantiles_ms().items():
             ages.add_metric([self.name, str(quantile)], value)
         yield ages

@@ -104,8 +104,9 @@ REASONS: dict[str, Reason] = {
     "late": Reason("the event came behind the watermark: an exposure would be a wrong negative", (SAMPLES,),
                    "mend the producer's clock or lag, or raise samples.out_of_orderness_ms; its features are folded, so nothing is resent"),
     "no_exposure": Reason("an action without an exposure in its window", (SAMPLES,),
-                          "the impression of the same user and item comes before its action and at most samples.window_ms (1 s by default) earlier: send"
-                          " it, or raise samples.window_ms to the time your users take; the action's features are folded, so do not resend it"),
+                          "the impression of the same user and item comes before its action and at most samples.window_ms (1 s "
+                          "by default) earlier: send it, or raise samples.window_ms to the time your users take; the action's "
+                          "features are folded, so do not resend it"),
     "foreign_sample": Reason("a sample carries another feature set than the train job learns on", (TRAIN,),
                              "samples of before an upgrade: start the train job behind them, or replay the log"),
     "bad_sample": Reason("a sample's features have another width, or a number in it is not finite", (TRAIN,),

@@ -91,7 +91,8 @@ def stop(names: Names = None, file: File = None, data: Data = None) -> None:
         for savepoint in savepoints:
             typer.echo(f"{name}: {savepoint}")
         if len(savepoints) > 1:
-            typer.echo(f"{len(savepoints)} jobs named {name} ran; `headrace jobs resume {name}` starts one, from the first of these", err=True)
+            typer.echo(f"{len(savepoints)} jobs named {name} ran; `headrace jobs resume {name}` starts one, from the first of these",
+                       err=True)
     if not ended:
         typer.echo("none of these jobs runs", err=True)
         sys.exit(1)

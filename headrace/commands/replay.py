@@ -96,12 +96,13 @@ def command(
 
 def known_before(figures: dict[str, Any]) -> str:
     """That the stack had had interactions of the file before, "" when it had none or nobody waited to see."""
-    known = figures["interactions_sent"] - figures.get("interactions_decoded", figures["interactions_sent"]) - figures.get("dead_letters", 0)
+    sent = figures["interactions_sent"]
+    known = sent - figures.get("interactions_decoded", sent) - figures.get("dead_letters", 0)
     if known <= 0:
         return ""
-    every = "every one" if known == figures["interactions_sent"] else f"{known:,}"
-    return (f"{every} of these {figures['interactions_sent']:,} interactions had come before, and nothing is learnt twice: an event_id here is"
-            " the file's sha256 and the row, so a file replayed once more changes nothing; a stack of its own (--data DIR) learns it anew")
+    return (f"{'every one' if known == sent else f'{known:,}'} of these {sent:,} interactions had come before, and nothing is learnt twice:"
+            " an event_id here is the file's sha256 and the row,"
+            " so a file replayed once more changes nothing; a stack of its own (--data DIR) learns it anew")
 
 
 def _guessed(file: Path) -> str:

@@ -221,5 +221,6 @@ def _tell(console: Console, demo: Demo, report: dict[str, Any], checks: list[dic
 def _effect(effect: Effect | None) -> dict[str, Any] | None:
     if effect is None:
         return None
-    return {"user": effect.user, "genre": effect.genre, "clicked": effect.clicked, "passed": effect.passed, "seconds": round(effect.seconds, 3), "rise": effect.rise,
+    return {"user": effect.user, "genre": effect.genre, "clicked": effect.clicked, "passed": effect.passed,
+            "seconds": round(effect.seconds, 3), "rise": effect.rise,
             "before": [row["item_id"] for row in effect.before], "after": [row["item_id"] for row in effect.after]}

@@ -30,7 +30,8 @@ def effect_table(effect: Effect, titles: dict[str, str]) -> Table:
 
 def effect_sentence(effect: Effect) -> str:
     """What happened to the films of the genre that were not clicked, and which slots did it."""
-    said = f"{len(effect.scores_before)} other films of {effect.genre}, none of them clicked: {_moved(effect.scores_before, effect.scores_after)}"
+    said = (f"{len(effect.scores_before)} other films of {effect.genre}, none of them clicked:"
+            f" {_moved(effect.scores_before, effect.scores_after)}")
     if effect.others_before:
         said += f". {len(effect.others_before)} films of other genres beside them: {_moved(effect.others_before, effect.others_after)}"
     why = ", ".join(f"{slot} {change:+.3f}" for slot, change, _ in effect.why[:5])

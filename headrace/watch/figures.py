@@ -61,7 +61,8 @@ class Figures:
         return ("watch (River's online logistic regression beside our model, on a sampled share of the stream): "
                 f"as they learn, {self._pair(LEARNT)}; as they serve, {self._pair(SERVED)}. "
                 "As they serve counts the way too, and a replay sends days in seconds: our serving rows are then further behind than River,"
-                f" which learns in the process that scores (docs/watch.md). Drifts that River's detectors found in our errors: {found or 'none'}")
+                " which learns in the process that scores (docs/watch.md). "
+                f"Drifts that River's detectors found in our errors: {found or 'none'}")
 
     def _pair(self, how: str) -> str:
         ours, theirs = f"{OURS} {how}", f"{PEER} {how}"
