@@ -71,6 +71,7 @@ class Ps(Section):
     rows_max: int = Field(20_000_000, description="Rows a table that address space is reserved for; memory is used as rows come.")
     publish_ms: int = Field(50, description="How often changed rows go to weights.MODEL.")
     snapshot_s: float = Field(60.0, description="How often a snapshot is taken and the log cut.")
+    snapshot_deltas: int = Field(3, ge=0, description="After a full snapshot so many hold only the rows pushed since it; 0: each is full.")
     staleness_max: int = Field(0, ge=0, description="Pushes that a shard may have applied between the pull that a gradient is of and its"
                                                     " own push; beyond it the trainer pulls again; 0: no bound.")
     durability: Literal["os", "fsync"] = Field("os", description="A push is answered when the operating system has it in the log (a kill"

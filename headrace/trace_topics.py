@@ -11,9 +11,9 @@ import numpy as np
 
 from headrace import kafka
 from headrace.config import Config
+from headrace.ps.index import kernel_input
 from headrace.ps.kernels import slots_of
 from headrace.ps.shard import shard_of
-from headrace.ps.table import kernel_input
 from headrace.rpc.client import Client
 from headrace.rpc.message import Arrays
 from headrace.schemas.errors import Malformed

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from headrace.ps import kernels
+from headrace.ps.index import kernel_input
 from headrace.ps.shard import APPLIED, DUPLICATE, RECUT, Tables, shard_of
-from headrace.ps.table import kernel_input
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
 from headrace.rpc.errors import Refused, Unavailable

@@ -12,7 +12,8 @@ import numpy as np
 
 from headrace.ps.encoding import served_as
 from headrace.ps.encoding_kernels import digest
-from headrace.ps.table import SLOTS, Table, kernel_input
+from headrace.ps.index import kernel_input
+from headrace.ps.table import SLOTS, Table
 from headrace.rpc.client import Client
 from headrace.rpc.message import Arrays
 

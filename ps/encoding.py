@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from headrace.ps.encoding_kernels import quantize
+from headrace.ps.index import kernel_input
 from headrace.ps.spec import ENCODINGS
-from headrace.ps.table import kernel_input
 from headrace.rpc.errors import BadMessage
 
 DTYPES: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int8": np.dtype("i1")}

@@ -25,6 +25,13 @@ def reserve(shape: tuple[int, ...], dtype: type | np.dtype) -> np.ndarray:
     return np.frombuffer(region, dtype, int(np.prod(shape))).reshape(shape)
 
 
+def kernel_input(array: np.ndarray) -> np.ndarray:
+    """`array` contiguous, aligned and read-only: one specialisation of a kernel serves arrays of any origin."""
+    view = np.require(array, None, ["C", "A"]).view()
+    view.flags.writeable = False
+    return view
+
+
 class Index:
     """A key that comes gets a row that was given back, the last one first, and else the next new one: 0, 1, ... up to `high`.
 

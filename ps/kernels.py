@@ -356,6 +356,13 @@ def count_bloom(counters, keys, most, out):
 
 
 @njit(cache=True, nogil=True)
+def flag(flags, at, bits):
+    """Set `bits` uint8 of flags uint8[rows_max] at rows `at` int64[n]."""
+    for i in range(len(at)):
+        flags[at[i]] |= bits
+
+
+@njit(cache=True, nogil=True)
 def mark(flags, changed, count, at):
     """Note rows `at` in changed[:count] once each (lowest bit of flags uint8[rows_max]); returns the new count."""
     for i in range(len(at)):

@@ -14,8 +14,9 @@ import numpy as np
 
 from headrace.ps import kernels
 from headrace.ps.encoding import encode
+from headrace.ps.index import kernel_input
 from headrace.ps.shard import Shard
-from headrace.ps.table import SLOTS, Table, kernel_input
+from headrace.ps.table import SLOTS, Table
 
 log = logging.getLogger(__name__)
 Publish = Callable[[str, bytes, dict[str, Any]], None]

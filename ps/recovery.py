@@ -26,6 +26,7 @@ from headrace.ps.spec import ModelSpec, SpecError, TableSpec
 from headrace.rpc.errors import Unavailable
 
 logger = logging.getLogger(__name__)
+DELTA_SHARE = 0.5  # of a table's rows: what came since a full snapshot is no more than that, or a full one follows
 
 
 class Store:
@@ -34,12 +35,13 @@ class Store:
     `now_ms` gives the epoch: one that grows at every opening, so that what the shard publishes after a loss supersedes what it published
     before. Raises BlockingIOError when another process holds the folder, SpecError when a table's layout changed without a new version,
     LogError and SnapshotError when what is there cannot be trusted. `log_bytes_max`: of the log, beyond which `keep_log_short` has a
-    snapshot made; 0 is none.
+    snapshot made; 0 is none. `deltas`: after a full snapshot so many hold only what came since it, where others call the shard (`turn`).
     """
 
     def __init__(self, folder: Path, specs: list[ModelSpec], index: int, shards: int, rows_max: int, ring_length: int,
-                 now_ms: Callable[[], int], log_bytes_max: int = 0) -> None:
+                 now_ms: Callable[[], int], log_bytes_max: int = 0, deltas: int = 0) -> None:
         self.folder = folder
+        self._deltas, self._deltas_left, self._full = deltas, 0, 0  # _full: sequence since whose cut the tables note what came
         self.turn: Callable[[Callable[[], Any]], Any] | None = None  # the owner's `call`, where others call the shard too
         self.log_bytes_max, self._log_bytes = log_bytes_max, 0
         self._writing: threading.Thread | None = None
@@ -104,11 +106,14 @@ class Store:
         if (self._writing is not None and self._writing.is_alive()) or (held and held[-1][0] == self.shard.sequence):
             return
         if self.turn is None:
-            work: Callable[[], None] = partial(self._write_logged, self._cut())
+            work: Callable[[], object] = partial(self._write_logged, self._cut())
         else:
             assert self.shard.log is not None
             self.shard.log.rotate(self.shard.sequence + 1)
-            work = partial(self._copy_and_write, Cutting(self.shard), self.turn)
+            base = self._full if self._deltas_left > 0 else 0
+            if not base:
+                self._full = 0  # until this one is written
+            work = partial(self._copy_and_write, Cutting(self.shard, base, self._deltas > 0), self.turn)
         self._writing = threading.Thread(target=work, name="snapshot", daemon=True)
         self._writing.start()
 
@@ -130,12 +135,24 @@ class Store:
         try:
             while turn(cutting.step):
                 pass
-            self._write_logged(cutting.cut())
+            cut = cutting.cut()
+            self._full, self._deltas_left = self._next(cut, self._write_logged(cut))
         except Unavailable:  # the shard has stopped: its log suffices
             return
         except Exception:  # no memory, say: nothing may be put away for ever, and the next try is the timer's
             logger.exception("the cut at sequence %d could not be taken; the log is kept", cutting.sequence)
+            self._full = self._deltas_left = 0
             turn(cutting.end)
+
+    def _next(self, cut: Cut, written: bool) -> tuple[int, int]:
+        """The full snapshot since which the tables note what came, and how many that hold only that may follow; (0, 0): a full one."""
+        if not written:
+            return 0, 0
+        if not cut.base:
+            return (cut.sequence, self._deltas) if self._deltas else (0, 0)
+        said = snapshot.sealed(self.folder / "snapshots" / f"{cut.sequence:020d}")["tables"]
+        most = max((table["delta"] / max(table["rows"], 1) for table in said), default=0.0)
+        return (cut.base, self._deltas_left - 1) if most < DELTA_SHARE else (0, 0)
 
     def keep_log_short(self) -> None:
         """For a timer: begin a snapshot when the log has outgrown its bytes, and note by how much, for `pace_s`."""
@@ -163,11 +180,16 @@ class Store:
             self.shard.log.prune(held[0][0])
         return path
 
-    def _write_logged(self, cut: Cut) -> None:
+    def _write_logged(self, cut: Cut) -> bool:
         try:
             self._write(cut)
-        except OSError:
-            logger.exception("the snapshot at sequence %d could not be written; the log is kept", cut.sequence)
+        except (OSError, ValueError) as error:
+            if cut.base:  # a file system without hard links, say: none is tried again before the next start
+                self._deltas = 0
+            logger.exception("the snapshot at sequence %d could not be written; the log is kept%s", cut.sequence,
+                             f", and the next are full: {error}" if cut.base else "")
+            return False
+        return True
 
     def _wait(self) -> None:
         if self._writing is not None:

@@ -14,9 +14,10 @@ import numpy as np
 
 from headrace.ps import kernels
 from headrace.ps.encoding import of_block
+from headrace.ps.index import kernel_input
 from headrace.ps.shard import shard_of, slots_of_shard
 from headrace.ps.spec import ModelSpec, TableSpec
-from headrace.ps.table import SLOTS, Table, kernel_input
+from headrace.ps.table import SLOTS, Table
 from headrace.rpc.errors import BadMessage, Refused
 from headrace.rpc.freshness import Newest, newer
 

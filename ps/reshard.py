@@ -19,13 +19,14 @@ import numpy as np
 
 from headrace.ps import kernels, snapshot
 from headrace.ps.admission import State
+from headrace.ps.index import kernel_input
 from headrace.ps.lineage import made_by_a_person, owner_folder
 from headrace.ps.recovery import Store, write_specs
 from headrace.ps.shard import shard_of
 from headrace.ps.snapshot import Cut, TableCut
 from headrace.ps.spec import ModelSpec
 from headrace.ps.stored import Stored
-from headrace.ps.table import SLOTS, kernel_input
+from headrace.ps.table import SLOTS
 from headrace.rpc.causes import RingKey
 
 _ALL = np.arange(SLOTS)

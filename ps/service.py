@@ -12,11 +12,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from headrace.ps import kernels
 from headrace.ps.digest import page
 from headrace.ps.encoding import encode
+from headrace.ps.index import kernel_input
 from headrace.ps.member import Member
 from headrace.ps.recovery import Store
 from headrace.ps.replica import Replica
 from headrace.ps.shard import APPLIED, RECUT, Shard
-from headrace.ps.table import SLOTS, kernel_input
+from headrace.ps.table import SLOTS
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import BadMessage, Refused, Unavailable
 from headrace.rpc.freshness import Hop, from_header, to_header

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headrace.ps import kernels
+from headrace.ps.index import kernel_input
 from headrace.ps.shard import shard_of
-from headrace.ps.table import kernel_input
 from headrace.rpc.client import Client
 from headrace.rpc.errors import Unavailable
 from headrace.rpc.freshness import Newest, from_header, newer

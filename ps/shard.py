@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headrace.ps import kernels
+from headrace.ps.index import kernel_input
 from headrace.ps.log import Log, Record
 from headrace.ps.snapshot import Cut, TableCut
 from headrace.ps.spec import ModelSpec
 from headrace.ps.staleness import Staleness
-from headrace.ps.table import SLOTS, Table, kernel_input
+from headrace.ps.table import SLOTS, Table
 from headrace.rpc.causes import Causes, Rings
 from headrace.rpc.errors import BadMessage, Refused, Stale, Unavailable
 from headrace.rpc.freshness import Newest, newer

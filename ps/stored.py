@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from headrace.ps.admission import State
+from headrace.ps.index import Index, kernel_input
 
 
 class Stored(NamedTuple):
@@ -20,6 +21,44 @@ class Stored(NamedTuple):
     gone: np.ndarray
     published: np.ndarray
     admission: State
+
+
+class Delta(NamedTuple):
+    """What became of a table since a full cut, by key: what is in `stored`, whose rows are those pushed since and live, and whose `changed`
+    are keys uint64[c]; removed uint64[r] keys, perhaps come again since, when they are among the rows."""
+
+    stored: Stored
+    removed: np.ndarray
+
+    def over(self, full: Stored) -> Stored:
+        """The table at the time of the delta: `full` with what became of it."""
+        index = Index()
+        index.load_all(full.keys)
+        live = np.ones(len(full.keys), np.bool_)
+        live[_found(index, self.removed)] = False
+        held = self.stored
+        at = index.find(kernel_input(held.keys))
+        known = at >= 0
+        live[at[known]] = True
+        timed = len(full.touched) > 0 or len(held.touched) > 0
+        keys = np.concatenate([full.keys, held.keys[~known]])
+        rows = np.concatenate([full.rows, held.rows[~known]])
+        rows[at[known]] = held.rows[known]
+        touched = full.touched
+        if timed:
+            touched = np.concatenate([full.touched, held.touched[~known]])
+            touched[at[known]] = held.touched[known]
+        live = np.concatenate([live, np.ones(int((~known).sum()), np.bool_)])
+        if not live.all():
+            keys, rows, touched = keys[live], rows[live], touched[live] if timed else touched
+        index.load_all(kernel_input(keys))
+        return held._replace(keys=keys, rows=rows, touched=touched, changed=_found(index, held.changed))
+
+
+def _found(index: Index, keys: np.ndarray) -> np.ndarray:
+    """int64[k] places of those of uint64[n] that are held."""
+    at = index.find(kernel_input(keys))
+    return at[at >= 0]
 
 
 class Arrays(NamedTuple):

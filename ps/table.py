@@ -9,23 +9,16 @@ import numpy as np
 
 from headrace.ps import kernels, optimizer_kernels
 from headrace.ps.admission import ADMISSIONS, SLOTS, Admission
-from headrace.ps.index import CALL_ROWS, Index, reserve
+from headrace.ps.index import CALL_ROWS, Index, kernel_input, reserve
 from headrace.ps.optimizers import OPTIMIZERS
 from headrace.ps.spec import TableSpec
 from headrace.ps.stored import Arrays, Saves, Stored
 
-CHANGED, LIVE, SAVED = 1, 2, 4  # bits of a row's flags; SAVED: put away for a cut (ps/cutting.py)
+CHANGED, LIVE, SAVED, DIRTY = 1, 2, 4, 8  # bits of a row's flags; SAVED: put away for a cut, DIRTY: pushed since the last full one
 AHEAD_ROWS = 16384  # whose pages are touched before their keys come
 OLD_SHARE = 16  # of the rows, one in so many is old enough to go when room is needed
 SAMPLE = 4096
 NO_KEYS = np.zeros(0, np.uint64)
-
-
-def kernel_input(array: np.ndarray) -> np.ndarray:
-    """`array` contiguous, aligned and read-only: one specialisation of a kernel serves arrays of any origin."""
-    view = np.require(array, None, ["C", "A"]).view()
-    view.flags.writeable = False
-    return view
 
 
 class Table:
@@ -53,6 +46,7 @@ class Table:
         self._touched = reserve((self.rows_max if self._timed else 0,), np.uint32)
         self._changed_count = self._changed_high = 0
         self.cutting: Saves | None = None
+        self.dropped: list[np.ndarray] | None = None  # keys removed since the last full cut; None: nobody cuts less than all
         self._warm = 0
         self._gone: list[np.ndarray] = []
         self._cursor = 0
@@ -144,6 +138,8 @@ class Table:
                 optimizer_kernels.bound(self._rows, at, self.spec.dim, np.float32(self.spec.weight_bound))
             if self._timed:
                 kernels.stamp(self._touched, at, np.uint32(at_s))
+            if self.dropped is not None:
+                kernels.flag(self._flags, at, np.uint8(DIRTY))
             self._note(at)
 
     def _admitted(self, keys: np.ndarray, grads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -207,6 +203,8 @@ class Table:
                 self.cutting.save(rows)
             self._flags[rows] &= ~np.uint8(LIVE)  # not CHANGED: it stands among the changed, and whoever gets the row stands for it
             removed += len(rows)
+            if self.dropped is not None and len(rows):
+                self.dropped.append(self._keys[rows].copy())
             if publish and self.spec.served and len(rows):
                 self._gone.append(self._keys[rows].copy())
         self.counts["removed"] += removed

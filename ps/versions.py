@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from headrace.ps import kernels
+from headrace.ps.index import kernel_input
 from headrace.ps.replica import as_served
 from headrace.ps.sealed import read_file, seal, sealed, sync_folder, write_file
+from headrace.ps.snapshot import table_of
 from headrace.ps.spec import ModelSpec, SpecError, TableSpec
-from headrace.ps.table import SLOTS, Table, kernel_input
+from headrace.ps.table import SLOTS, Table
 
 LIVE = 0
 FORMAT = 1
@@ -96,11 +98,10 @@ def cut_of(snapshot: Path, spec: ModelSpec, slots: tuple[int, int]) -> Cut:
         for table in spec.tables:
             at = f"{spec.model}.{table.name}"
             held = next(one for one in said["tables"] if (one["model"], one["table"]) == (spec.model, table.name))
-            keys = read_file(snapshot / f"{at}.keys", said["files"][f"{at}.keys"]).view(np.uint64)
-            rows = read_file(snapshot / f"{at}.rows", said["files"][f"{at}.rows"]).view(held["dtype"]).reshape(len(keys), held["width"])
+            stored = table_of(snapshot, said, held)
             if held["version"] != spec.version or held["layout"][2] != table.dim:
                 raise ValueError(f"{at} is of model version {held['version']} and dim {held['layout'][2]}")
-            tables[table.name] = keys, np.ascontiguousarray(rows[:, : table.dim])
+            tables[table.name] = stored.keys, np.ascontiguousarray(stored.rows[:, : table.dim])
         return Cut(said["sequence"], said["epoch"], slots, tables)
     except (*BROKEN, StopIteration) as error:
         raise VersionError(f"the snapshot {snapshot} cannot be published: {error or 'a table is missing'}") from None

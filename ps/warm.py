@@ -9,9 +9,9 @@ import numpy as np
 from headrace.ps import kernels
 from headrace.ps.admission import ADMISSIONS
 from headrace.ps.digest import page
-from headrace.ps.index import LOAD_MAX, Index
+from headrace.ps.index import LOAD_MAX, Index, kernel_input
 from headrace.ps.spec import ModelSpec, TableSpec
-from headrace.ps.table import Table, kernel_input
+from headrace.ps.table import Table
 
 
 def warm_kernels(specs: Iterable[ModelSpec]) -> None:
@@ -31,6 +31,7 @@ def warm_kernels(specs: Iterable[ModelSpec]) -> None:
             admission(2, 64).admit(keys)
     for table_spec in {_kernels_of(t): t for spec in specs for t in spec.tables}.values():
         table = Table(table_spec, 64, timed=True)
+        table.dropped = []
         table.pull(keys)
         table.push(keys, np.ones((len(keys), table_spec.dim), table.dtype))
         table.pull(keys)

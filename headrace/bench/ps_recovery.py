@@ -3,7 +3,8 @@
 Half of the rows are in a snapshot when it is killed, the other half in the log alone. `first_pull`: from the new process's start to its
 first answer; `caught_up`: to a new push, after the last acknowledged one was known again. The limit is a plain read of the same bytes, in
 the same run, from the page cache. `pause.*`: the 99.9th percentile of pushes of 4,096 keys while a snapshot is taken, while rows that
-have outlived their time go, and while every key is new, of that of pushes to rows that are there.
+have outlived their time go, and while every key is new, of that of pushes to rows that are there. `delta`: what a snapshot writes when a
+hundredth of the rows were pushed since a full one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from headrace.bench.ps_rpc import CAUSES, DIM, KEYS, Offsets
 from headrace.bench.result import Row
 from headrace.ps.client import ParameterClient
+from headrace.ps.snapshot import folders
 from headrace.rpc.client import Client
 from headrace.rpc.freshness import Newest
 
@@ -73,7 +75,7 @@ def running(folder: Path, rows_max: int, ttl_s: int = 0) -> Iterator[Shard]:
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows first_pull, caught_up (s), read (GB/s), pause.snapshot, pause.expiry, pause.growth (ms)."""
+    """Rows first_pull, caught_up (s), read (GB/s), delta (MB), pause.snapshot, pause.expiry, pause.growth (ms)."""
     rows, pushes = (ROWS_QUICK, PUSHES_QUICK) if quick else (ROWS, PUSHES)
     random = np.random.default_rng(1)
     keys = random.permutation(np.unique(random.integers(0, 1 << 64, rows + rows // 100, np.uint64))[:rows])
@@ -103,10 +105,25 @@ def _recovered(folder: Path, causes: Offsets, keys: np.ndarray, grads: np.ndarra
         assert shard.push(again, last, grads[: len(last)]) == "duplicate", "and its causes are known"
         assert shard.push(causes, keys[:KEYS], grads) == "applied"
         caught_s = time.perf_counter() - shard.began
+        full, full_s = _written(folder, shard)
+        for start in range(0, len(keys) // 100, KEYS):
+            part = keys[start : start + KEYS]
+            shard.push(causes, part, grads[: len(part)])
+        delta, delta_s = _written(folder, shard)
     note = f"{len(keys):,} rows, {size / 1e9:.2f} GB: half in a snapshot, half in the log alone"
     return [Row("first_pull", first_s, "s", "plain read of the bytes", read_s, note),
             Row("caught_up", caught_s, "s", "plain read of the bytes", read_s, note),
-            Row("read", size / 1e9 / first_s, "GB/s", "plain read of the bytes", size / 1e9 / read_s, note)]
+            Row("read", size / 1e9 / first_s, "GB/s", "plain read of the bytes", size / 1e9 / read_s, note),
+            Row("delta", delta / 1e6, "MB", "a full snapshot", full / 1e6,
+                f"1 % of the rows pushed since; {delta_s:.1f} s of {full_s:.1f}")]
+
+
+def _written(folder: Path, shard: Shard) -> tuple[int, float]:
+    """Bytes of the snapshot that is made now, without those that it shares with others, and the seconds."""
+    began = time.perf_counter()
+    shard.snapshot()
+    _, newest = folders(folder / "snapshots")[-1]
+    return sum(file.stat().st_size for file in newest.iterdir() if file.stat().st_nlink == 1), time.perf_counter() - began
 
 
 def _read(files: list[Path]) -> float:

@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 
 from headrace.ps import kernels
+from headrace.ps.index import kernel_input
 from headrace.ps.recovery import Store
 from headrace.ps.shard import shard_of
 from headrace.ps.spec import ModelSpec, TableSpec
-from headrace.ps.table import kernel_input
 from headrace.rpc.causes import Causes
 
 DIM, PUSH, RING = 8, 4096, 1 << 22

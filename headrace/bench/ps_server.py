@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from headrace.config import Ps
 from headrace.ps.recovery import Store
 from headrace.ps.service import shard_verbs
 from headrace.ps.spec import ModelSpec, TableSpec
@@ -26,7 +27,7 @@ def main(folder: str, rows_max: str, dim: str, ttl_s: str = "0") -> None:
     """Serve until standard input ends."""
     specs = [spec(int(dim), int(ttl_s))]
     warm_kernels(specs)
-    store = Store(Path(folder), specs, 0, 1, int(rows_max), RING, lambda: time.time_ns() // 1_000_000)
+    store = Store(Path(folder), specs, 0, 1, int(rows_max), RING, lambda: time.time_ns() // 1_000_000, 0, Ps().snapshot_deltas)
     owner = Owner("bench")
     store.turn = owner.call
     owner.every(0.1, store.shard.sweep)

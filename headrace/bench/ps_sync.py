@@ -26,7 +26,8 @@ from headrace.digests import digests
 from headrace.goals import GOALS_MS
 from headrace.ps import kernels
 from headrace.ps.client import ParameterClient
-from headrace.ps.table import SLOTS, kernel_input
+from headrace.ps.index import kernel_input
+from headrace.ps.table import SLOTS
 from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 

@@ -66,7 +66,7 @@ def start(config: Config, index: int, specs: list[ModelSpec], publish: Publish, 
     address, port = (ps.standbys[shard], ps.standby_http_ports[shard]) if standby else (ps.addresses[shard], ps.http_ports[shard])
 
     def store_of() -> Store:
-        return Store(folder, specs, shard, shards, ps.rows_max, ps.ring_length, now_ms, ps.log_bytes_max)
+        return Store(folder, specs, shard, shards, ps.rows_max, ps.ring_length, now_ms, ps.log_bytes_max, ps.snapshot_deltas)
 
     owner, member, durable = Owner(f"ps-{index}"), None, ps.durability == "fsync"
     if ps.standbys and owners_log is not None:

@@ -19,8 +19,8 @@ from headrace.config import Config
 from headrace.drain import Stuck
 from headrace.own_stack import own_stack
 from headrace.ps import kernels
+from headrace.ps.index import kernel_input
 from headrace.ps.shard import shard_of
-from headrace.ps.table import kernel_input
 from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 from headrace.verify import counts

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from headrace.ps.encoding import ENCODINGS, decode, encode, of_block, served_as
+from headrace.ps.index import kernel_input
 from headrace.ps.publish import Publisher
 from headrace.ps.replica import Gap, Replica
 from headrace.ps.resync import close_gap
 from headrace.ps.service import shard_verbs
 from headrace.ps.spec import SpecError
-from headrace.ps.table import kernel_input
 from headrace.rpc.client import Client
 from headrace.rpc.errors import BadMessage
 from headrace.rpc.owner import Owner

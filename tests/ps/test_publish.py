@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.ps import kernels, publish
+from headrace.ps.index import kernel_input
 from headrace.ps.publish import Publisher
 from headrace.ps.replica import Replica
-from headrace.ps.table import kernel_input
 from headrace.rpc.freshness import Newest
 from headrace.rpc.owner import Owner
 from headrace.schemas import hashing  # the folder of the schema

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from headrace.ps import kernels
 from headrace.ps.client import ParameterClient
+from headrace.ps.index import kernel_input
 from headrace.ps.publish import Publisher
 from headrace.ps.replica import Gap, Replica
 from headrace.ps.resync import close_gap, keep_closed
 from headrace.ps.service import replica_verbs, shard_verbs
 from headrace.ps.shard import shard_of, slots_of_shard
-from headrace.ps.table import kernel_input
 from headrace.rpc.client import Client
 from headrace.rpc.errors import BadMessage, Refused, Unavailable
 from headrace.rpc.freshness import Newest

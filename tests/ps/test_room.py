@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from headrace.ps.admission import ADMISSIONS, Bloom, Exact
-from headrace.ps.index import Index
+from headrace.ps.index import Index, kernel_input
 from headrace.ps.spec import TableSpec
-from headrace.ps.table import Table, kernel_input
+from headrace.ps.table import Table
 
 AFTER, TTL_S = 3, 50
 SPEC = TableSpec("t", "int64", 2, "sum", admission="exact", admit_after=AFTER, ttl_s=TTL_S, admit_keys=100_000, bytes_max=8_000_000)

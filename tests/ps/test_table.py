@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headrace.ps import kernels
-from headrace.ps.index import Index
+from headrace.ps.index import Index, kernel_input
 from headrace.ps.spec import TableSpec
-from headrace.ps.table import Table, kernel_input
+from headrace.ps.table import Table
 from tests import naive
 
 EDGES = [0, 1, 2**63, 2**64 - 1]

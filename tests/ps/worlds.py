@@ -82,8 +82,8 @@ class FileLog:
 
 
 @contextmanager
-def store(folder, specs=None, index=0, shards=1, rows_max=5000, now_ms=lambda: 1):
-    held = Store(Path(folder), specs or [spec()], index, shards, rows_max, RING, now_ms)
+def store(folder, specs=None, index=0, shards=1, rows_max=5000, now_ms=lambda: 1, deltas=0):
+    held = Store(Path(folder), specs or [spec()], index, shards, rows_max, RING, now_ms, 0, deltas)
     try:
         yield held
     finally:
