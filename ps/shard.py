@@ -272,7 +272,10 @@ class Shard:
 def _distinct(causes: Causes) -> None:
     if not len(causes):
         raise BadMessage("a push without a cause cannot be known again: send at least one")
-    order = np.lexsort((causes.offset, causes.partition, causes.source))
+    source, partition, offset = causes
+    if (offset[1:] > offset[:-1]).all() and (source == source[0]).all() and (partition == partition[0]).all():
+        return  # as a partition is read
+    order = np.lexsort((offset, partition, source))
     ordered = causes.take(order)
     same = np.ones(len(causes) - 1, bool)
     for column in ordered:

@@ -64,11 +64,9 @@ class Ring:
     def check(self, offsets: np.ndarray) -> np.ndarray:
         """uint8[n]: NEW, APPLIED or OLD for each of int64[n]. A batch's own repeats are not seen here."""
         status = np.zeros(len(offsets), np.uint8)
-        pages = offsets // PAGE_BITS
-        for page in np.unique(pages):
-            held = self.pages.get(int(page))
+        for page, at in _pages(offsets):
+            held = self.pages.get(page)
             if held is not None:
-                at = np.nonzero(pages == page)[0]
                 bit = (offsets[at] % PAGE_BITS).astype(np.uint64)
                 status[at] = (held[bit >> np.uint64(6)] >> (bit & np.uint64(63))) & np.uint64(1)
         status[offsets < self.floor] = OLD
@@ -76,13 +74,13 @@ class Ring:
 
     def mark(self, offsets: np.ndarray) -> set[int]:
         """Set the bits of int64[n]; the numbers of the pages touched."""
-        pages = offsets // PAGE_BITS
-        touched = {int(page) for page in np.unique(pages)}
-        for page in touched:
+        touched = set()
+        for page, at in _pages(offsets):
+            touched.add(page)
             held = self.pages.get(page)
             if held is None:
                 held = self.pages[page] = np.zeros(_WORDS, np.uint64)
-            bit = (offsets[pages == page] % PAGE_BITS).astype(np.uint64)
+            bit = (offsets[at] % PAGE_BITS).astype(np.uint64)
             np.bitwise_or.at(held, bit >> np.uint64(6), np.uint64(1) << (bit & np.uint64(63)))
         if touched and max(touched) > self.head_page:
             self.head_page = max(touched)
@@ -189,9 +187,21 @@ def _bits(page: np.ndarray) -> int:
     return int(np.unpackbits(page.view(np.uint8)).sum())
 
 
-def _groups(scope: str, effect: str, causes: Causes) -> Iterator[tuple[RingKey, np.ndarray]]:
+def _groups(scope: str, effect: str, causes: Causes) -> Iterator[tuple[RingKey, np.ndarray | slice]]:
+    """By ring, and which causes are of it: most often all are of one."""
     if not len(causes):
         return
     code = (causes.source.astype(np.int64) << 32) | causes.partition.astype(np.int64)
-    for value in np.unique(code):
-        yield RingKey(scope, int(value >> 32), int(value & 0xFFFFFFFF), effect), np.nonzero(code == value)[0]
+    one = bool((code == code[0]).all())
+    for value in code[:1] if one else np.unique(code):
+        yield RingKey(scope, int(value >> 32), int(value & 0xFFFFFFFF), effect), slice(None) if one else np.nonzero(code == value)[0]
+
+
+def _pages(offsets: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice]]:
+    """Page numbers of int64[n], each with which offsets are of it."""
+    if not len(offsets):
+        return
+    pages = offsets // PAGE_BITS
+    one = bool((pages == pages[0]).all())
+    for page in pages[:1] if one else np.unique(pages):
+        yield int(page), slice(None) if one else np.nonzero(pages == page)[0]
