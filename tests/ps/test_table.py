@@ -98,6 +98,23 @@ def test_seeds_depend_on_key_and_column_alone():
     assert abs(unknown[:, 1:].std() - 0.5) < 0.01
     assert abs(unknown[:, 1:].mean()) < 0.01
     assert abs(np.corrcoef(unknown[:, 1:].T) - np.eye(3)).max() < 0.05
+    assert abs(np.mean((unknown[:, 1:] / 0.5) ** 4) - 3) < 0.4, "as a normal's"
+    next_to_it = Table(spec, 20_000).pull(keys[1:] * np.uint64(0x9E3779B97F4A7C15))
+    assert abs(np.corrcoef(next_to_it[:-1, 1], next_to_it[1:, 2])[0, 1]) < 0.05, "nor do keys of a pattern share their columns"
+
+
+def test_seeds_are_the_same_on_every_machine():
+    """Whole numbers until the end: Python's own give the same to the bit."""
+    low = 2**64 - 1
+
+    def value(key, column):
+        h = naive.ps_mix(naive.ps_mix(key) + column * 0x9E3779B97F4A7C15 & low)
+        total = sum(h >> shift & 0xFFFF for shift in (0, 16, 32, 48))
+        return np.float32(0.3 * ((total - 131070.0) * (3.0 / (65536.0**2 - 1.0)) ** 0.5))
+
+    keys = [0, 1, 12345678901234567890, low]
+    found = Table(TableSpec("t", "float32", 4, "sum", init_scale=0.3), 16).pull(np.array(keys, np.uint64))
+    assert found[:, 1:].tolist() == [[value(key, column) for column in (1, 2, 3)] for key in keys]
 
 
 def test_read_only_and_unaligned_arrays_are_taken():
