@@ -21,13 +21,16 @@ DAY_S = 86_400
 HALF_LIFE_S = 7 * DAY_S
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def made(folder, users, items):
     """(rows, their samples) of ten days."""
-    folder = tmp_path_factory.mktemp("world")
-    write(World(load("cold-start").sized(500, 6000, 10), 3), folder)
+    write(World(load("cold-start").sized(users, items, 10), 3), folder)
     rows = rows_of.load(folder / "log.parquet", mapping.load(folder / "mapping.toml"))
     return rows, list(samples(rows, HALF_LIFE_S))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("world"), 500, 6000)
 
 
 def learnt(world, **room):
@@ -87,3 +90,12 @@ def test_rows_go_down_and_the_loss_hardly_up(world, everything, room, share):
     assert found["rows"] < share * everything["rows"]
     assert found["logloss"] < everything["logloss"] + 0.004
     assert found["auc_new"] > everything["auc_new"] - 0.03
+
+
+def test_a_budget_of_bytes_keeps_the_rows_that_matter(tmp_path):
+    """Of a world with more items than there is room for: the least recently pushed rows go."""
+    crowded = made(tmp_path, 250, 30_000)
+    free, bounded = learnt(crowded), learnt(crowded, bytes_max=3_200_000)
+    assert bounded["rows"] < 0.75 * free["rows"] and bounded["bytes"] < min(3_200_000, 0.75 * free["bytes"])
+    assert bounded["logloss"] < free["logloss"] + 0.004
+    assert bounded["auc_new"] > free["auc_new"] - 0.03
