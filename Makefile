@@ -10,11 +10,15 @@ ROOMS := schemas rpc features ps ann models streaming engine jobs simulator
 # OFFLINE=FOLDER: everything from FOLDER, which `make bundle FOLDER=...` filled on a machine with a network; nothing is downloaded.
 FROM := $(if $(OFFLINE),PIP_NO_INDEX=1 PIP_FIND_LINKS=$(abspath $(OFFLINE))/wheels)
 
+# The system's certificates, as pip uses them: behind a proxy that inspects, those of the packages' own list do not do.
+BUNDLE := $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem))
+TRUST := $(if $(or $(REQUESTS_CA_BUNDLE),$(CURL_CA_BUNDLE)),,$(if $(BUNDLE),REQUESTS_CA_BUNDLE=$(BUNDLE)))
+
 .PHONY: setup setup-dev install demo test lint docs clean bundle
 
 setup:
 	@if [ "$$(cat $(STAMP) 2>/dev/null)" != "$(WANT)" ]; then $(MAKE) --no-print-directory install; fi
-	@$(PY) -m headrace jars $(if $(OFFLINE),install $(OFFLINE)/jars.tar,fetch)
+	@$(TRUST) $(PY) -m headrace jars $(if $(OFFLINE),install $(OFFLINE)/jars.tar,fetch)
 	@$(PY) -m headrace.warmed
 
 # Packages that are built at install (crcmod, dill, docopt, hdfs) need the pinned setuptools too: pip calls that a build constraint.

@@ -117,7 +117,9 @@ def _check_types(record: dict[str, Any]) -> None:
         raise Malformed("bad_ts", "ts_ms is a whole number of milliseconds")
     context = record["context"]
     if not isinstance(context, dict) or not all(_is_text(name) and _is_text(value) for name, value in context.items()):
-        raise Malformed("bad_context", "context is an object of texts")
+        odd = next((f", and {str(name)!r:.60} is no text" for name, value in context.items() if not (_is_text(name) and _is_text(value))),
+                   "") if isinstance(context, dict) else ""
+        raise Malformed("bad_context", f"context is an object of texts{odd}")
 
 
 def _is_text(value: Any) -> bool:

@@ -14,6 +14,11 @@ SERVING = "serving"  # layer of the arm that names a published version
 Keyed = tuple[bytes, dict[str, Any]]
 
 
+def event_id(request_id: str, position: int) -> str:
+    """Of the impression at a position of what was served under `request_id`."""
+    return f"{request_id}:{position}"
+
+
 def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, scene: str, context: Mapping[str, str],
                 ts_ms: int, model: str) -> list[Keyed]:
     """(key, interactions record) of the items at positions `at` of `ranked`, in the order served.
@@ -33,6 +38,7 @@ def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, s
             "score": float(ranked.probabilities[i]), "arms": arms,
         }
         records.append((user.encode(), {
-            "event_id": f"{request_id}:{position}", "request_id": request_id, "scene": scene, "user_id": user, "item_id": ranked.items[i],
-            "action": "impression", "value": 1.0, "position": position, "ts_ms": ts_ms, "context": dict(context), "exposure": exposure}))
+            "event_id": event_id(request_id, position), "request_id": request_id, "scene": scene, "user_id": user,
+            "item_id": ranked.items[i], "action": "impression", "value": 1.0, "position": position, "ts_ms": ts_ms,
+            "context": dict(context), "exposure": exposure}))
     return records

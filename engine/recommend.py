@@ -11,7 +11,7 @@ import numpy as np
 from headrace.ann.client import Nearest
 from headrace.engine.clock import Clock
 from headrace.engine.explain import contributions, seen, state, told
-from headrace.engine.exposures import Keyed, impressions
+from headrace.engine.exposures import Keyed, event_id, impressions
 from headrace.engine.ranking import Ranker
 from headrace.engine.upstream import Upstream
 from headrace.features.layout import ITEM_ID
@@ -71,6 +71,9 @@ class Engine:
         top = list(order)[:n]
         scores = ranked.probabilities
         answer["items"] = [{"item_id": pool[i].item, "position": place, "score": float(scores[i])} for place, i in enumerate(top)]
+        if not preview:
+            for place, row in enumerate(answer["items"]):
+                row["event_id"] = event_id(request_id, place)
         answer |= state(ranked, self._upstream.model)
         self._served(ranked.weights.newest)
         if explain:
@@ -104,7 +107,7 @@ class Engine:
         an item: whether the model has learnt of it; else its score is that of any item it has not met."""
         at_ms = self.clock.peek() if ts_ms is None else ts_ms
         ranked = self._ranker.score(user, items, context, at_ms)
-        found = ranked.weights.rows[ranked.index[:, ITEM_ID]].any(axis=1)
+        found = ranked.weights.rows[ranked.index[:, ITEM_ID], 0] != 0  # a row that nobody has pushed begins there with 0
         rows = [{"item_id": item, "score": float(p), "found": bool(f)}
                 for item, p, f in zip(items, ranked.probabilities, found, strict=True)]
         return {"user": user, "ts_ms": at_ms, "items": rows, **state(ranked, self._upstream.model)}

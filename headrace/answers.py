@@ -50,13 +50,14 @@ class Why(Struct, frozen=True):
 
 class Item(Struct, frozen=True):
     """An item and its score: a probability, or of recall and similar an inner product. `position` counts from 0; `found`, of /score:
-    whether the model has learnt of the item."""
+    whether the model has learnt of the item. `event_id`, of /recommend: of the impression that was written."""
 
     item_id: str
     score: float
     position: int | None = None
     explain: Why | None = None
     found: bool | None = None
+    event_id: str | None = None
 
 
 class Recommendation(Struct, frozen=True):

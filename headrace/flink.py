@@ -133,7 +133,8 @@ def prepare(config: Config, rpc_port: int) -> tuple[list[str], list[str]]:
     where = home(config)
     for folder in ("conf", "lib", "log", "pid", "tmp", "checkpoints", "savepoints"):
         (where / folder).mkdir(parents=True, exist_ok=True)
-    options = [*_module_options().split(), *_secrets(config)]
+    # What a JVM unpacks of its libraries, clients too, lies in the stack's folder; one that is killed leaves it there.
+    options = [*_module_options().split(), f"-Djava.io.tmpdir={where}/tmp", *_secrets(config)]
     values = {**settings(config, rpc_port), "env.java.opts.all": " ".join(options)}
     # A JSON scalar is a YAML scalar, so no YAML writer is needed.
     (where / "conf" / "config.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items()))
@@ -153,7 +154,7 @@ def prepare(config: Config, rpc_port: int) -> tuple[list[str], list[str]]:
             "-XX:G1RSetUpdatingPauseTimePercent=40",
             # An Arrow batch of a thousand rows is larger than half a region of 1 MB: as a "humongous" object each began a concurrent cycle.
             "-XX:G1HeapRegionSize=4m"]
-    common = [*options, f"-Djava.io.tmpdir={where}/tmp", f"-Dlog4j.configurationFile=file:{where}/conf/log4j-console.properties",
+    common = [*options, f"-Dlog4j.configurationFile=file:{where}/conf/log4j-console.properties",
               "-cp", classpath]
     end = ["--configDir", str(where / "conf")]
     return [str(java.executable()), *manager, *common, JOBMANAGER, *end], [str(java.executable()), *task, *common, TASKMANAGER, *end]

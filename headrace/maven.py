@@ -69,5 +69,9 @@ def _readable(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:  # requests' errors are OSErrors
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise JarsError(f"could not download {what}: the certificate is signed by nobody that is known here, as behind a proxy that"
+                            " inspects: set REQUESTS_CA_BUNDLE to a file with its certificate authority (often"
+                            " /etc/ssl/certs/ca-certificates.crt), then `headrace jars fetch`") from error
         raise JarsError(f"could not download {what}: {error}; check the network, or set HEADRACE_MAVEN_MIRROR, then"
                         " `headrace jars fetch`") from error

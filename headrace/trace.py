@@ -68,6 +68,9 @@ def _arrivals(look: Look, wanted: str | Place) -> list[Seen]:
     within_ms = look.how.within_ms
     arrivals = look.topics.named(wanted, look.now_ms - within_ms, look.now_ms + 1)
     if not arrivals:
+        if look.topics.named(f"{wanted}:0", look.now_ms - within_ms, look.now_ms + 1):
+            raise UnknownEvent(f"{wanted!r} is a request_id: /recommend wrote its impressions under {wanted}:0, {wanted}:1, ... in the"
+                               " order served; name one of these")
         raise UnknownEvent(f"no event {wanted!r} came into interactions within the last {within_ms // 1000} s; --within S looks further"
                            " back, and PARTITION:OFFSET needs no search")
     return arrivals

@@ -71,7 +71,8 @@ def summary(desk: Desk, _: Mapping[str, str]) -> dict[str, Any]:
         said = f"{said} {waits}"
     if held is not None and held.serving:
         said = f"{said} Not simply live: {held.serving}."
-    return {"learning": learnt, "window": window, "per_s": per_s, "hop": last, "rows": rows, "down": down, "state": state, "said": said}
+    return {"learning": learnt, "window": window, "stretch": _stretch(learnt, window),
+            "per_s": per_s, "hop": last, "rows": rows, "down": down, "state": state, "said": said}
 
 
 def _of_a_log(clock: Mapping[str, Any]) -> str:
@@ -87,6 +88,13 @@ def _newest(learnt: Learning) -> Window | None:
     """The newest stretch that says something: the last minute, when it is long enough, or a window."""
     recent = [learnt.recent] if learnt.recent and learnt.recent.samples >= RECENT_MIN else []
     return next((one for one in reversed([*learnt.windows, *recent]) if one.auc is not None), None)
+
+
+def _stretch(learnt: Learning | None, window: Window | None) -> str:
+    """Which stretch `_newest` gave, for people."""
+    if learnt is None or window is None:
+        return "newest"
+    return "last minute" if window is learnt.recent else "newest window"
 
 
 def _sentence(learnt: Learning | None, per_s: float | None, down: list[str], problems: list[str]) -> tuple[str, str]:

@@ -58,7 +58,7 @@ def told(trial: Trial) -> dict[str, Any]:
         rows.append(Row(rank, row["item_id"], row["score"], None if place is None else place - rank, score))
     others = [row for row in rows if row.item != trial.item]
     return {"problem": trial.problem, "trial": trial, "user": trial.user, "rows": rows,
-            "moved": sum(row.rose != 0 for row in others), "others": len(others),
+            "moved": sum(row.was is not None and row.rose != 0 for row in others), "new": sum(row.was is None for row in others),
             "stayed": sum(row.was is not None for row in others),
             "rescored": sum(row.was is not None and row.was != row.score for row in others),
             "fallback": (trial.after or trial.before)["fallback"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -32,7 +33,7 @@ def up(
 
     config = configured(file, data, running=False)
     parts = chosen(only)
-    if data is not None and data.resolve() != configured(file, None, running=False).stack.data_dir.resolve():
+    if not detach and data is not None and data.resolve() != configured(file, None, running=False).stack.data_dir.resolve():
         typer.echo(f"this stack's commands take --data {data}: headrace status --data {data}, headrace jobs submit --data {data}, ...")
     if detach:
         from headrace.detach import up_detached
@@ -90,12 +91,13 @@ def _jobs(config: Config) -> str:
     from headrace.flink_rest import FlinkRefused, FlinkRest, FlinkUnavailable
 
     try:
-        states = FlinkRest(config.flink.url, timeout_s=2.0).states()
+        rest = FlinkRest(config.flink.url, timeout_s=2.0)
+        states, alive = rest.states(), Counter(job["name"] for job in rest.alive())
     except (FlinkUnavailable, FlinkRefused) as error:
         return f"jobs: {error}"
     if not states:
         return "jobs: none was submitted; `headrace jobs submit`"
-    return "jobs: " + ", ".join(f"{name} {state}" for name, state in states.items())
+    return "jobs: " + ", ".join(f"{name} {state}{f' ({alive[name]} jobs)' if alive[name] > 1 else ''}" for name, state in states.items())
 
 
 def _other(config: Config) -> str:

@@ -21,7 +21,7 @@ def accounts(report: dict[str, Any], rows: Rows, extra_positives: int, taps: Tap
     checks = [
         ("interactions sent = decoded + dead letters", report["interactions_sent"], known),
         ("impressions = samples in the topic, by distinct cause", report["impressions"], report["samples"]),
-        ("positives in samples = labelled impressions of the file", positives, labelled),
+        ("positives in samples = labelled impressions of the file, and the demo's clicks", positives, labelled),
         ("samples whose label differs from the file's row, by cause", strangers, 0),
         ("sum of the parameter server's counts = samples x slots",
          sum(counts_sum(address, taps.model) for address in addresses), (report["samples"] + min(mark.applied)) * F),

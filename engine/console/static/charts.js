@@ -67,7 +67,8 @@ const charts = (() => {
           const step = splits.length > 1 ? splits[1] - splits[0] : 60, wide = u.scales.x.max - u.scales.x.min > 86400;
           return splits.map((at) => clock(at, step < 60, wide));
         } },
-        { ...axis, size: 52, values: (u, splits) => splits.map((at) => kind === "flow" ? at.toLocaleString("en") : at.toFixed(kind === "auc" ? 2 : 3)) },
+        { ...axis, size: 52, values: (u, splits) => splits.map((at) => kind === "flow" ? at.toLocaleString("en")
+          : at.toFixed(splits.length > 1 ? Math.max(2, Math.ceil(-Math.log10(splits[1] - splits[0]) - 1e-9)) : 2)) },
       ],
       series: [{}, ...items.map((item) => ({
         stroke: getComputedStyle(item.querySelector(".swatch")).color, width: 2, dash: DASH[item.dataset.series],
