@@ -1,4 +1,4 @@
-"""The effect: recommendations; a user is shown ten items, clicks the five of one genre and passes over five of others; recommendations
+"""The effect: recommendations; a user is shown items, clicks those of one genre and passes over the others; recommendations
 again. What moved is the model's, not the read filter's.
 
 The scores compared are of items of that genre which were not clicked, and of other genres, by POST /score, which filters nothing.
@@ -17,7 +17,7 @@ import numpy as np
 
 from headrace.api import Client
 
-SHOWN = 5  # of the genre, and of other genres
+CLICKED, PASSED = 20, 12  # of the genre, of other genres
 
 
 class Front(Protocol):
@@ -90,15 +90,15 @@ def clicks(user: str, items: Sequence[str], name: str, passed: Sequence[str] = (
 
 def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[str], applied: Callable[[], int], *, n: int = 10,
             name: str = "demo", others: Sequence[str] = (), deadline_s: float = 30.0) -> Effect:
-    """Recommend, show the first five unseen items of `genre`, which are clicked, and of `others`, which are not, wait until training has
-    applied them, recommend again.
+    """Recommend, show the first unseen items of `genre`, which are clicked, and some of `others`, which are not, wait until training has
+    applied them and the user has a vector of their own, recommend again.
 
     `applied` is how many samples every shard has applied; more of `others` are scored beside. Raises TimeoutError naming what did not come.
     """
     unseen = [item for item in of_genre if item not in seen]
-    clicked, rest = unseen[:SHOWN], unseen[SHOWN:SHOWN + 100]
+    clicked, rest = unseen[:CLICKED], unseen[CLICKED:CLICKED + 100]
     strange = [item for item in others if item not in seen]
-    passed, beside = strange[:SHOWN], strange[SHOWN:SHOWN + len(rest)]
+    passed, beside = strange[:PASSED], strange[PASSED:PASSED + len(rest)]
     before = front.recommend(user, n, preview=True, explain=True)["items"]
     others_before = scores(front, user, beside)[0] if beside else {}
     scores_before, sequence = scores(front, user, rest)
@@ -112,9 +112,20 @@ def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[
     scores_after = _folded(front, user, rest, sequence, deadline_s)
     seconds = time.monotonic() - started
     others_after = scores(front, user, beside)[0] if beside else {}
-    after = front.recommend(user, n, preview=True, explain=True)["items"]
+    after = _recommended(front, user, n, deadline_s)
     return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds, passed, moved_by_slot(before, after),
                   others_before, others_after)
+
+
+def _recommended(front: Front, user: str, n: int, deadline_s: float) -> list[dict[str, Any]]:
+    """The list once the index has the user's vector: until then a new user gets popular items."""
+    until = time.monotonic() + deadline_s
+    while True:
+        found = front.recommend(user, n, preview=True, explain=True)
+        if not found.get("fallback") or time.monotonic() > until:
+            items: list[dict[str, Any]] = found["items"]
+            return items
+        time.sleep(0.1)
 
 
 def moved_by_slot(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[tuple[str, float, float]]:

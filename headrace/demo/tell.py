@@ -34,16 +34,30 @@ def effect_sentence(effect: Effect) -> str:
             f" {_moved(effect.scores_before, effect.scores_after)}")
     if effect.others_before:
         said += f". {len(effect.others_before)} films of other genres beside them: {_moved(effect.others_before, effect.others_after)}"
+        apart = _change(effect.scores_before, effect.scores_after) - _change(effect.others_before, effect.others_after)
+        places = [_place(*scores) for scores in ((effect.scores_before, effect.others_before), (effect.scores_after, effect.others_after))]
+        said += (f". {effect.genre} against the others: {apart:+.2f}, mean place {places[0]:.0f} -> {places[1]:.0f} of the"
+                 f" {len(effect.scores_before) + len(effect.others_before)}")
     why = ", ".join(f"{slot} {change:+.3f}" for slot, change, _ in effect.why[:5])
     return f"{said}. Why, for the first film of both lists, by slot (log-odds): {why}" if why else said
 
 
 def _moved(was: dict[str, float], now: dict[str, float]) -> str:
     """Mean probability, mean change in log-odds, how many rose."""
-    change = sum(_log_odds(now.values())) / len(now) - sum(_log_odds(was.values())) / len(was)
     rose = sum(now[item] > was[item] for item in was)
-    return (f"mean probability {sum(was.values()) / len(was):.4f} -> {sum(now.values()) / len(now):.4f} (log-odds {change:+.2f}),"
-            f" {rose} of {len(was)} rose")
+    return (f"mean probability {sum(was.values()) / len(was):.4f} -> {sum(now.values()) / len(now):.4f}"
+            f" (log-odds {_change(was, now):+.2f}), {rose} of {len(was)} rose")
+
+
+def _place(mine: dict[str, float], others: dict[str, float]) -> float:
+    """Mean place, from 1, of `mine` among all by score."""
+    order = sorted([*mine.values(), *others.values()], reverse=True)
+    return sum(order.index(score) + 1 for score in mine.values()) / len(mine)
+
+
+def _change(was: dict[str, float], now: dict[str, float]) -> float:
+    """Of the mean log-odds."""
+    return sum(_log_odds(now.values())) / len(now) - sum(_log_odds(was.values())) / len(was)
 
 
 def _log_odds(probabilities: Iterable[float]) -> list[float]:

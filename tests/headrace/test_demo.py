@@ -14,6 +14,7 @@ from rich.console import Console
 
 from headrace.config import Config
 from headrace.demo import accounts as accounting
+from headrace.demo import effect as effect_of
 from headrace.demo import run as demo
 from headrace.demo.accounts import accounts, by_cause
 from headrace.demo.curve import Curve, rows_of, spark
@@ -129,6 +130,12 @@ class Front:
 GENRE = [f"i{n}" for n in range(30)]
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(effect_of, "CLICKED", 5)
+    monkeypatch.setattr(effect_of, "PASSED", 3)
+
+
 def test_the_effect_compares_items_that_were_not_clicked_once_the_clicks_are_learnt_and_served():
     front = Front()
     effect = measure(front, "u", "Drama", GENRE, {"i0", "i2"}, front.applied)
@@ -149,14 +156,15 @@ def test_the_effect_compares_items_that_were_not_clicked_once_the_clicks_are_lea
 def test_items_of_other_genres_stand_beside_as_a_measure():
     front = Front()
     effect = measure(front, "u", "Drama", GENRE, {"i0", "i31"}, front.applied, others=[f"i{n}" for n in range(30, 40)])
-    assert effect.passed == ["i30", "i32", "i33", "i34", "i35"]
-    assert list(effect.others_before) == list(effect.others_after) == [f"i{n}" for n in range(36, 40)]
+    assert effect.passed == ["i30", "i32", "i33"]
+    assert list(effect.others_before) == list(effect.others_after) == [f"i{n}" for n in range(34, 40)]
     sent = [(event["item_id"], event["action"]) for event in front.emitted]
     assert sent[:3] == [("i1", "impression"), ("i1", "click"), ("i30", "impression")]
     assert sent[3:6] == [("i2", "impression"), ("i2", "click"), ("i32", "impression")]
-    assert len(sent) == 15 and len({event["event_id"] for event in front.emitted}) == 15
-    assert "4 films of other genres beside them: " in effect_sentence(effect) and "(log-odds +" in effect_sentence(effect)
-    assert "clicked 5 films of Drama, passed over 5 of other genres" in str(effect_table(effect, {}).title)
+    assert len(sent) == 13 and len({event["event_id"] for event in front.emitted}) == 13
+    assert "6 films of other genres beside them: " in effect_sentence(effect) and "(log-odds +" in effect_sentence(effect)
+    assert "Drama against the others: " in effect_sentence(effect) and "of the 29" in effect_sentence(effect)
+    assert "clicked 5 films of Drama, passed over 3 of other genres" in str(effect_table(effect, {}).title)
 
 
 def test_the_others_are_of_no_film_that_has_the_genre_too():
