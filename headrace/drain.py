@@ -40,8 +40,8 @@ def drain(sent: Sent, mark: Mark, taps: Taps, *, stuck_s: float = STUCK_S, poll_
     while True:
         at = progress(mark, taps)
         moved_to(at)
-        # Heartbeats grow `enriched` for ever: beyond what was sent they are no movement.
-        seen = replace(at, enriched=min(at.enriched, sent.interactions))
+        # Heartbeats grow `enriched` for ever: beyond what of ours can come there they are no movement.
+        seen = replace(at, enriched=min(at.enriched, max(0, sent.interactions - at.retries - at.dead_letters)))
         if seen != last:
             last, since = seen, clock()
         still_s = clock() - since

@@ -29,6 +29,7 @@ from headrace.ps.spec import ModelSpec
 from headrace.rpc.causes import Causes
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
+from headrace.schemas.hashing import feature_key
 
 T0 = 1_700_000_000_000
 
@@ -50,7 +51,7 @@ def served(tmp_path):
     clock.set("log", T0)
     engine = Engine(upstream, vectors, Ranker(upstream, MODELS["fm"](fields_of(SLOTS, SIDE))), clock, sent.extend, 50)
     with TestClient(app(engine, Events(clock, lambda records: [""] * len(records)), CollectorRegistry())) as http:
-        yield http, client, vectors, sent
+        yield http, client, vectors, sent, replica
     for one in (client, weights, vectors):
         one.close()
     for server in servers:
@@ -60,7 +61,7 @@ def served(tmp_path):
 
 
 def test_from_events_to_an_explained_recommendation(served):
-    http, client, vectors, sent = served
+    http, client, vectors, sent, _ = served
     rng = np.random.default_rng(0)
     records = [{"event_id": f"e{n}-{action}", "user_id": "u", "item_id": f"i{n}", "action": action, "value": 1.0, "ts_ms": T0 - 1000 + n,
                 "context": {"item.genre": "drama|war", "user.age": "30", "hour": "7"}, "exposure": None}
@@ -88,3 +89,11 @@ def test_from_events_to_an_explained_recommendation(served):
     again = http.post("/score", json={"user": "u", "items": ["i7", "i8"], "ts_ms": T0}).json()["items"]
     assert again == http.post("/score", json={"user": "u", "items": ["i7", "i8"], "ts_ms": T0}).json()["items"]
     assert http.get("/ready").json()["ready"]
+
+
+def test_a_score_says_whether_the_model_has_learnt_of_the_item(served):
+    http, *_, replica = served
+    key = np.array([feature_key("item_id", "i7")], np.uint64)
+    replica.held["fm", "weights"].table.put(key, np.full((1, 9), 0.25, np.float32))
+    rows = http.post("/score", json={"user": "u", "items": ["i7", "no-such-item"]}).json()["items"]
+    assert [row["found"] for row in rows] == [True, False], "an unknown row has seeded factors, and no weight of its own"

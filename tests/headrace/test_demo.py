@@ -163,7 +163,7 @@ def test_items_of_other_genres_stand_beside_as_a_measure():
     assert sent[3:6] == [("i2", "impression"), ("i2", "click"), ("i32", "impression")]
     assert len(sent) == 13 and len({event["event_id"] for event in front.emitted}) == 13
     assert "6 films of other genres beside them: " in effect_sentence(effect) and "(log-odds +" in effect_sentence(effect)
-    assert "Drama against the others: " in effect_sentence(effect) and "of the 29" in effect_sentence(effect)
+    assert "Drama against the others: " in effect_sentence(effect) and "of the 30" in effect_sentence(effect)
     assert "clicked 5 films of Drama, passed over 3 of other genres" in str(effect_table(effect, {}).title)
 
 

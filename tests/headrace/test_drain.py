@@ -131,6 +131,14 @@ def test_dead_letters_and_retries_stand_for_samples_once_all_is_quiet():
     assert 3.0 <= clock.now < 5.0
 
 
+def test_a_file_that_came_before_ends_although_heartbeats_go_on():
+    world = World()
+    mark = Mark.of(world.taps())
+    clock = Steps(lambda: setattr(world, "retried", 80), *[lambda: world.topics["enriched"].append({"action": "heartbeat"})] * 1000)
+    drain(Sent(rows=60, impressions=60, actions=20, digest="d"), mark, world.taps(), clock=clock, sleep=clock.sleep)
+    assert clock.now < 5.0, "not once heartbeats have filled the place of what was sent"
+
+
 @pytest.mark.parametrize(("grown", "applied", "says"), [
     ((3, 0), [0, 0], "the features job has passed on 3 of 8 interactions"),
     ((8, 2), [0, 0], "the samples job has closed 2 of 6 impressions"),

@@ -202,6 +202,9 @@ def test_unknown_events():
         trace(topics, "nobody", HOW)
     with pytest.raises(UnknownEvent, match="no record 0:9"):
         trace(topics, (0, 9), HOW)
+    topics.arrive(5, "r1:0")
+    with pytest.raises(UnknownEvent, match=r"'r1' is a request_id: .* under r1:0, r1:1"):
+        trace(topics, "r1", HOW)
 
 
 def test_dead_letters_are_told_at_the_hop_that_refused():
