@@ -118,7 +118,11 @@ def test_a_click_on_the_page_is_learnt_and_moves_the_list(opened, loop, user):
     said = page.inner_text(".verdict")
     print(said)
     assert now != was and was[3] not in now, "what was clicked is read"
-    assert re.search(rf"Learnt and served \d+\.\d\d s after {user} clicked {was[3]}: [1-9]\d* of \d+ items moved", said)
+    found = re.search(rf"Learnt and served \d+\.\d\d s after {user} clicked {was[3]}: (\d+) items? (?:is|are) new in the list; of the (\d+) that"
+                      r" stayed (\d+) have another place and (\d+) another score", said)
+    assert found, said
+    new, stayed, moved, rescored = map(int, found.groups())
+    assert new >= 1 and new + stayed == 10 and moved <= stayed and rescored >= 1
     assert page.locator(".steps .past").count() == 3 and page.locator("#tried .up, #tried .badge.new").count() > 0
     sent = [row.record for row in loop.read("interactions", start) if row.record["scene"] == "console"]
     assert [(one["action"], one["user_id"], one["item_id"], one["position"]) for one in sent] == [
