@@ -118,8 +118,8 @@ def test_a_click_on_the_page_is_learnt_and_moves_the_list(opened, loop, user):
     said = page.inner_text(".verdict")
     print(said)
     assert now != was and was[3] not in now, "what was clicked is read"
-    found = re.search(rf"Learnt and served \d+\.\d\d s after {user} clicked {was[3]}: (\d+) items? (?:is|are) new in the list; of the (\d+) that"
-                      r" stayed (\d+) have another place and (\d+) another score", said)
+    found = re.search(rf"Learnt and served \d+\.\d\d s after {user} clicked {was[3]}: (\d+) items? (?:is|are) new in the list;"
+                      r" of the (\d+) that stayed (\d+) have another place and (\d+) another score", said)
     assert found, said
     new, stayed, moved, rescored = map(int, found.groups())
     assert new >= 1 and new + stayed == 10 and moved <= stayed and rescored >= 1
