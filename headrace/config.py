@@ -174,7 +174,8 @@ class Samples(Section):
     strategy: Literal["wait", "eager"] = Field(
         "wait", description="wait: a sample when its window closes, in the order of event time, for logs; eager: a positive when its action"
         " arrives, a negative at the close, for live traffic.")
-    window_ms: int = Field(1000, ge=1, description="Attribution window: an action labels an exposure at most this much earlier.")
+    window_ms: int = Field(1000, ge=1, le=90 * 86_400_000, description="Attribution window: an action labels an exposure at most this much"
+                           " earlier.")
     out_of_orderness_ms: int = Field(200, ge=0, description="How far behind the newest event of its partition an event may lie.")
     outage_ms: int = Field(60_000, ge=0, description="eager: an outage of so long costs no label; each second of it keeps a second of"
                            " exposures, some 1 KB each, on the TaskManager's heap.")

@@ -35,6 +35,7 @@ def submit(config: Config, names: list[str], savepoints: dict[str, str] | None =
             secrets.write(config, secrets.local(config))  # a password may have changed since the cluster was started
         ids |= _client(config, wanted, savepoints or {})
         _remember(config, "submitted", ids)
+        _forget(config, "savepoints", wanted)  # what came since is in checkpoints: a savepoint is resumed from once
     until = time.monotonic() + deadline_s
     for name, job in ids.items():
         while not rest.ready(job):
@@ -89,10 +90,15 @@ def newest_checkpoint(config: Config, job: str) -> str:
     return f"file://{max(whole, key=lambda one: int(one.name.split('-')[1]))}" if whole else ""
 
 
-def resume(config: Config, names: list[str]) -> dict[str, str]:
-    """Submit `names` from their remembered savepoints; what runs is left alone. Raises SubmissionFailed when one has none."""
-    known, running = _remembered(config)["savepoints"], FlinkRest(config.flink.url).running()
+def resume(config: Config, names: list[str], say: Callable[[str], object] = lambda text: None) -> dict[str, str]:
+    """Submit `names` from the savepoints of their last stop, or, where the stack went down meanwhile without one, from their newest
+    checkpoints; what runs is left alone, `say` is told of each what it begins from. Raises SubmissionFailed when one has neither."""
+    held, running = _remembered(config), FlinkRest(config.flink.url).running()
+    checkpoints = {name: newest_checkpoint(config, job) for name, job in held["submitted"].items() if name not in running}
+    known = held["savepoints"] | {name: path for name, path in checkpoints.items() if path}
     for name in names:
+        if name in known and name not in running:
+            say(f"{name} begins from {known[name].rpartition('/')[2]}")
         if name not in known and name not in running:
             raise SubmissionFailed(f"{name} was not stopped by `headrace jobs stop`, so {_file(config)} has no savepoint of it:"
                                    f" `headrace jobs submit {name}` starts it where it had come to; what was done is not done twice")

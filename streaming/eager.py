@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from headrace.streaming import samples
 from headrace.streaming.samples import CARRIED, CAUSE, listed
+from headrace.streaming.tables import interval
 
 
 def state_ttl_ms(window_ms: int, outage_ms: int) -> int:
@@ -28,7 +29,7 @@ def state_ttl_ms(window_ms: int, outage_ms: int) -> int:
 
 def views(window_ms: int, target: str) -> list[str]:
     """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt. ValueError for an odd target."""
-    window = f"INTERVAL '{window_ms / 1000:.3f}' SECOND"
+    window = interval(window_ms)
     newest = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `n_{name}`"
                        for name in (*CAUSE, "ts_ms"))
     action_columns = f"{listed((*CAUSE, 'action', 'ts_ms', 'request_id', 'user_id', 'item_id'))}, `ts`"

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 
 from headrace.streaming.columns import names
-from headrace.streaming.tables import Connection, avro_sink, avro_source
+from headrace.streaming.tables import Connection, avro_sink, avro_source, interval
 
 CARRIED = [name for name in names("enriched") if name not in ("action", "value", "ts_ms")]
 CAUSE = ("source", "partition", "offset")
@@ -57,10 +57,10 @@ def sides(target: str) -> list[str]:
 
 def views(window_ms: int, target: str) -> list[str]:
     """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt. ValueError for an odd target."""
-    window = f"INTERVAL '{window_ms / 1000:.3f}' SECOND"
+    window = interval(window_ms)
     # The join gives an unmatched exposure out one millisecond after `window`, and delays its watermark by the longer of its two bounds: the
     # lower one, which attribution has made idle, is a millisecond longer so that the tumbling window never has closed before.
-    idle = f"INTERVAL '{(window_ms + 1) / 1000:.3f}' SECOND"
+    idle = interval(window_ms + 1)
     found = "LAST_VALUE(CASE WHEN `action` = 'impression' THEN `cause` END) OVER w AS `i_cause`"
     action_columns = f"{listed((*CAUSE, 'action', 'ts_ms', 'request_id', 'user_id', 'item_id'))}, `ts`"
     windowed = f"WINDOW w AS (PARTITION BY {{by}} ORDER BY `ts` RANGE BETWEEN {window} PRECEDING AND CURRENT ROW)"

@@ -59,6 +59,15 @@ def raw_sink(connection: Connection, name: str, topic: str) -> str:
 )"""
 
 
+def interval(ms: int) -> str:
+    """`ms` milliseconds as SQL; SECOND alone takes less than a hundred seconds."""
+    if ms < 100_000:
+        return f"INTERVAL '{ms / 1000:.3f}' SECOND"
+    minutes, seconds = divmod(ms / 1000, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"INTERVAL '{hours // 24} {hours % 24:02d}:{minutes:02d}:{seconds:06.3f}' DAY TO SECOND(3)"
+
+
 def avro_source(connection: Connection, name: str, topic: str, schema: str, group: str, *, only: list[str] | None = None,
                 event_time: str = "", out_of_orderness_ms: int = 0, position: str = "", place: bool = False) -> str:
     """A table decoded in the JVM; `event_time` names the ms column behind the watermark of column `ts`, `position` a column to hold the
@@ -71,7 +80,7 @@ def avro_source(connection: Connection, name: str, topic: str, schema: str, grou
                   "`at_offset` BIGINT NOT NULL METADATA FROM 'offset' VIRTUAL"]
     if event_time:
         lines += [f"`ts` AS TO_TIMESTAMP_LTZ(`{event_time}`, 3)",
-                  f"WATERMARK FOR `ts` AS `ts` - INTERVAL '{out_of_orderness_ms / 1000:.3f}' SECOND"]
+                  f"WATERMARK FOR `ts` AS `ts` - {interval(out_of_orderness_ms)}"]
     body = ",\n  ".join(lines)
     # A watermark an event, through every join, window and timer behind it, halves what the samples job can do. Every 20 ms does as well:
     # `wait` sorts its samples by event time in the end, and `eager` scores exposures when they are made.

@@ -21,7 +21,8 @@ class Window:
 @dataclass(frozen=True)
 class Learning:
     """Windows oldest first. `no_yesterday`: why there are none of the day before, a sentence. `recent`: the last minute of learning, None
-    when nothing was learnt in it; `learnt` samples and `positives` among them since the beginning."""
+    when nothing was learnt in it; `learnt` samples and `positives` among them since the beginning. `note`: what is to
+    be known of the figures, sentences."""
 
     model: str
     windows: list[Window]
@@ -30,6 +31,7 @@ class Learning:
     recent: Window | None
     learnt: int
     positives: int
+    note: str = ""
 
 
 @dataclass(frozen=True)

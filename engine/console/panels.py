@@ -19,6 +19,7 @@ RATE_MS = 10_000  # rates are of so long
 GAP_MS = 10_000  # nobody looked in between: a curve is broken there
 DAY_MS = 86_400_000
 FINE = ("ready", "answers")
+NOT_SUBMITTED = "not submitted"
 
 
 def now_ms() -> int:
@@ -66,7 +67,9 @@ def summary(desk: Desk, _: Mapping[str, str]) -> dict[str, Any]:
     down = [row for row in rows if row.state not in FINE]
     problems = [reading.problem for name in ("learning", "freshness", "flow", "processes")
                 if (reading := desk.sampler.newest(name)).problem]
-    state, said = _sentence(learnt, per_s, [row.name for row in down], problems)
+    flowing: Flow | None = _found(desk, "flow")["value"]
+    absent = [job.name for job in flowing.jobs if job.state == NOT_SUBMITTED] if flowing else []
+    state, said = _sentence(learnt, per_s, [row.name for row in down], problems, absent)
     if waits := _of_a_log(desk.engine.clock.state()):
         said = f"{said} {waits}"
     if held is not None and held.serving:
@@ -97,7 +100,8 @@ def _stretch(learnt: Learning | None, window: Window | None) -> str:
     return "last minute" if window is learnt.recent else "newest window"
 
 
-def _sentence(learnt: Learning | None, per_s: float | None, down: list[str], problems: list[str]) -> tuple[str, str]:
+def _sentence(learnt: Learning | None, per_s: float | None, down: list[str], problems: list[str],
+              absent: list[str]) -> tuple[str, str]:
     """(good, idle, bad or looking; what it means)."""
     if down:
         return "bad", f"Not well: {', '.join(down)} {'is' if len(down) == 1 else 'are'} not ready."
@@ -105,6 +109,8 @@ def _sentence(learnt: Learning | None, per_s: float | None, down: list[str], pro
         return "bad", f"Not everything can be seen: {problems[0]}"
     if learnt is None:
         return "looking", "Looking at the stack."
+    if not learnt.learnt and absent:
+        return "bad", f"The model {learnt.model} learns nothing: {', '.join(absent)} not submitted; `headrace jobs submit` does it."
     if not learnt.learnt:
         return "idle", f"The model {learnt.model} has learnt nothing yet: send events, or start `headrace demo`."
     if per_s is None or per_s < 0.05:

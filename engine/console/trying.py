@@ -52,10 +52,11 @@ def look(desk: Desk, fields: Mapping[str, str]) -> dict[str, Any]:
 def told(trial: Trial) -> dict[str, Any]:
     """The trial with its list: the one of before while it is not through."""
     was = {row["item_id"]: (place, row["score"]) for place, row in enumerate(trial.before["items"], 1)}
+    gone = was.get(trial.item, (len(was) + 1, 0.0))[0] if trial.after else len(was) + 1  # those behind it close the gap: that is no move
     rows = []
     for rank, row in enumerate((trial.after or trial.before)["items"], 1):
         place, score = was.get(row["item_id"], (None, None))
-        rows.append(Row(rank, row["item_id"], row["score"], None if place is None else place - rank, score))
+        rows.append(Row(rank, row["item_id"], row["score"], None if place is None else place - (place > gone) - rank, score))
     others = [row for row in rows if row.item != trial.item]
     return {"problem": trial.problem, "trial": trial, "user": trial.user, "rows": rows,
             "moved": sum(row.was is not None and row.rose != 0 for row in others), "new": sum(row.was is None for row in others),

@@ -100,9 +100,11 @@ def known_before(figures: dict[str, Any]) -> str:
     known = sent - figures.get("interactions_decoded", sent) - figures.get("dead_letters", 0)
     if known <= 0:
         return ""
-    return (f"{'every one' if known == sent else f'{known:,}'} of these {sent:,} interactions had come before, and nothing is learnt twice:"
-            " an event_id here is the file's sha256 and the row,"
-            " so a file replayed once more changes nothing; a stack of its own (--data DIR) learns it anew")
+    if known < sent:
+        return (f"{known:,} of these {sent:,} interactions had come before and were dropped; the others were folded: of each user the last"
+                " 64 events are known again, and what lies further back is not")
+    return (f"every one of these {sent:,} interactions had come before, and nothing is learnt twice: an event_id here is the file's sha256"
+            " and the row, so this file changed nothing; a stack of its own (--data DIR) learns it anew")
 
 
 def _guessed(file: Path) -> str:

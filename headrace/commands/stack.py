@@ -13,6 +13,7 @@ import typer
 
 from headrace.commands.options import Data, File, Json, configured
 from headrace.config import Config
+from headrace.job_names import job_names
 
 WIDE = 1000
 
@@ -97,7 +98,9 @@ def _jobs(config: Config) -> str:
         return f"jobs: {error}"
     if not states:
         return "jobs: none was submitted; `headrace jobs submit`"
-    return "jobs: " + ", ".join(f"{name} {state}{f' ({alive[name]} jobs)' if alive[name] > 1 else ''}" for name, state in states.items())
+    absent = [name for name in job_names(config) if name not in states]
+    told = [f"{name} {state}{f' ({alive[name]} jobs)' if alive[name] > 1 else ''}" for name, state in states.items()]
+    return f"jobs: {', '.join(told)}" + (f"; not submitted: {', '.join(absent)}" if absent else "")
 
 
 def _other(config: Config) -> str:

@@ -68,6 +68,7 @@ class Effect:
     why: list[tuple[str, float, float]] = field(default_factory=list)  # slot, change in log-odds, what it adds now
     others_before: dict[str, float] = field(default_factory=dict)  # items of other genres, as a measure
     others_after: dict[str, float] = field(default_factory=dict)
+    popular: bool = False  # the list before was what is popular, in its order: nothing was known of the user
 
     @property
     def rise(self) -> float:
@@ -99,7 +100,8 @@ def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[
     clicked, rest = unseen[:CLICKED], unseen[CLICKED:CLICKED + 100]
     strange = [item for item in others if item not in seen]
     passed, beside = strange[:PASSED], strange[PASSED:PASSED + len(rest)]
-    before = front.recommend(user, n, preview=True, explain=True)["items"]
+    found = front.recommend(user, n, preview=True, explain=True)
+    before = found["items"]
     others_before = scores(front, user, beside)[0] if beside else {}
     scores_before, sequence = scores(front, user, rest)
     target = applied() + len(clicked) + len(passed)
@@ -114,7 +116,7 @@ def measure(front: Front, user: str, genre: str, of_genre: list[str], seen: set[
     others_after = scores(front, user, beside)[0] if beside else {}
     after = _recommended(front, user, n, deadline_s)
     return Effect(user, genre, clicked, before, after, scores_before, scores_after, seconds, passed, moved_by_slot(before, after),
-                  others_before, others_after)
+                  others_before, others_after, bool(found.get("fallback")))
 
 
 def _recommended(front: Front, user: str, n: int, deadline_s: float) -> list[dict[str, Any]]:

@@ -194,7 +194,8 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
         checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.reachable)
         _tell(console, demo, report, checks)
         watched = figures.read(config.watch.http_port)
-        console.print(watched.sentence() if watched else "watch: River is not installed, or nobody answers; pip install 'headrace[watch]'")
+        console.print(watched.sentence(served=False) if watched else
+                      "watch: River is not installed, or nobody answers; pip install 'headrace[watch]'")
         if keep:
             console.print(f"the stack stays up: engine {config.engine.url}, Flink {config.flink.url}, Kafka {config.kafka.bootstrap};"
                           f" `headrace down --data {data}` stops it")

@@ -16,7 +16,7 @@ def effect_table(effect: Effect, titles: dict[str, str]) -> Table:
     passed = f", passed over {len(effect.passed)} of other genres" if effect.passed else ""
     title = f"user {effect.user} clicked {len(effect.clicked)} films of {effect.genre}{passed}; {effect.seconds:.2f} s later"
     table = Table(title=title, title_justify="left")
-    for name in ("rank", "before", "score", "after", "score ", "moved"):
+    for name in ("rank", "before: popular, in this order" if effect.popular else "before", "score", "after", "score ", "moved"):
         table.add_column(name, justify="right" if name.strip() in ("rank", "score", "moved") else "left")
     ranks = {row["item_id"]: rank for rank, row in enumerate(effect.before)}
     for rank in range(max(len(effect.before), len(effect.after))):

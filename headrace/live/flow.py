@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from headrace.engine.console.figures import Flow, Job, Point
+from headrace.engine.console.panels import NOT_SUBMITTED
 from headrace.live.waiting import Quiet, Waiting
 
 TAIL, TAIL_TOUCHED = 5, 20  # records at the end of a partition that are read
@@ -58,7 +59,7 @@ class FlowLook:
         self._meet(samples)
         made = []
         for job in self._jobs:
-            state = "" if states is None else states.get(job, "not submitted")
+            state = "" if states is None else states.get(job, NOT_SUBMITTED)
             if job == "features":
                 made.append(Job(job, state, "interactions", "enriched", highs["interactions"], highs["enriched"], self._unread(topics)))
             elif job == "samples":

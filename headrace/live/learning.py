@@ -28,11 +28,12 @@ Figures = tuple[int, float | None, float | None, float | None, float | None]
 class LearningLook:
     """`marks()` -> (first offset kept, next offset) by partition of interactions, `since_each(times)` -> at each of these times the next
     offset by partition, `counts(keys uint64[n])` -> int64[n] of the model's metrics. What a window that ended `settle_ms` ago says does not
-    change any more: it is asked once."""
+    change any more: it is asked once. `note`: what is to be known of the figures."""
 
     def __init__(self, model: str, window_offsets: int, settle_ms: int, marks: Callable[[], dict[int, tuple[int, int]]],
                  since_each: Callable[[Sequence[int]], list[Offsets]], counts: Callable[[np.ndarray], np.ndarray],
-                 now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+                 now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, note: str = "") -> None:
+        self._note = note
         self._model, self._window_offsets, self._settle_ms = model, window_offsets, settle_ms
         self._marks, self._since_each, self._counts, self._now_ms = marks, since_each, counts, now_ms
         self._ends: dict[int, int] = {}
@@ -49,7 +50,8 @@ class LearningLook:
         if windows and now_ms - self._yesterday[0] > YESTERDAY_EVERY_MS:
             self._yesterday = (now_ms, *self._before(now_ms, windows[0].t_ms, marks))
         learnt = int(total["samples"] or 0)
-        said = Learning(self._model, windows, self._yesterday[1], self._yesterday[2], recent, learnt, int(total["positives"] or 0))
+        said = Learning(self._model, windows, self._yesterday[1], self._yesterday[2], recent, learnt, int(total["positives"] or 0),
+                        self._note)
         scored = recent if recent is not None and recent.samples >= SCORED_MIN else None
         names = ("auc", "logloss", "popularity_auc", "popularity_logloss")
         return said, {"learnt": learnt, **{name: getattr(scored, name) if scored else None for name in names}}

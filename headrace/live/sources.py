@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from headrace import kafka
-from headrace.config import Config
+from headrace.config import Config, Samples
 from headrace.engine.console.figures import Flow, Point, Sources
 from headrace.engine.console.sampler import Away
 from headrace.flink_rest import FlinkRefused, FlinkRest, FlinkUnavailable
@@ -63,7 +63,7 @@ def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
 
     window_ms = samples.window_ms + samples.out_of_orderness_ms
     learning = LearningLook(model, config.model.window_offsets, 20_000 + 2 * window_ms, lambda: kafka.watermarks(where, TOPIC),
-                            lambda times: kafka.since_each(where, TOPIC, times), counts)
+                            lambda times: kafka.since_each(where, TOPIC, times), counts, note=_eager(samples))
     flow = FlowLook(Asked(
         marks=lambda topic: kafka.watermarks(where, topic), tail=tail, states=flink.states,
         impressions=lambda: int(features.call("stats")[0]["impressions"]),
@@ -109,3 +109,11 @@ def _kafka(config: Config) -> str:
     except KafkaUnavailable as error:
         return str(error)
     return ""
+
+
+def _eager(samples: Samples) -> str:
+    """What the strategy `eager` means for the figures of the newest windows, "" under the other."""
+    if samples.strategy != "eager":
+        return ""
+    return (f"Under the strategy eager a positive is learnt at once and a negative when its window of {samples.window_ms / 1000:,.0f} s"
+            " closes: the figures of so long are of positives before all, and better than they will be.")

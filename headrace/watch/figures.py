@@ -53,10 +53,13 @@ class Figures:
     scored: dict[str, int] = field(default_factory=dict)
     drifts: dict[str, int] = field(default_factory=dict)
 
-    def sentence(self) -> str:
-        """For people."""
+    def sentence(self, served: bool = True) -> str:
+        """For people; without `served` only what does not hang on how fast a replay sends."""
         if not all(f"{model} {how}" in self.auc for model in (OURS, PEER) for how in (LEARNT, SERVED)):
             return f"watch: {self.scored.get(f'{PEER} {LEARNT}', 0):,} samples, too few for an AUC"
+        if not served:
+            return ("watch (River's online logistic regression beside our model, on a sampled share of the stream):"
+                    f" as they learn, {self._pair(LEARNT)}")
         found = ", ".join(f"{name} {count}" for name, count in self.drifts.items() if count)
         return ("watch (River's online logistic regression beside our model, on a sampled share of the stream): "
                 f"as they learn, {self._pair(LEARNT)}; as they serve, {self._pair(SERVED)}. "

@@ -100,6 +100,14 @@ def test_what_keeps_rows_stands_behind_a_shuffle(flink_env, waiting):
             assert before and all(one.startswith("Exchange(") for one in before), operator
 
 
+@pytest.mark.parametrize("strategy", ["wait", "eager"])
+@pytest.mark.parametrize("window_ms", [99_999, 600_000, 90 * 86_400_000])
+def test_a_window_may_be_of_minutes_and_of_months(flink_env, strategy, window_ms):
+    of = {"wait": samples, "eager": eager}[strategy]
+    text = plan(flink_env(), [*samples.tables(CONNECTION, 200), *of.views(window_ms, "click")], of.inserts("click"))
+    assert str(window_ms) in text
+
+
 def test_a_target_with_a_quote_cannot_leave_its_literal(flink_env):
     with pytest.raises(ValueError, match="target"):
         samples.views(1000, "click' OR '1'='1")
