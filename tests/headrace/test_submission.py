@@ -43,6 +43,53 @@ def test_what_runs_is_left_alone_by_resume_and_what_was_not_stopped_is_to_be_sub
         submission.resume(config, ["train", "vectors"])
 
 
+class Started(Cluster):
+    """And which of each name run, with what `stop` was asked; `begun`: what each job was submitted with."""
+
+    def __init__(self, alive):
+        super().__init__({job["name"] for job in alive})
+        self._alive, self.stopped = alive, []
+
+    def alive(self, name):
+        return [job for job in self._alive if job["name"] == name]
+
+    def stop(self, job, folder):
+        self.stopped.append(job)
+        return f"file:///savepoints/of-{job}"
+
+
+def test_a_resume_begins_from_a_savepoint_once_and_from_the_newest_checkpoint_after_a_plain_down(tmp_path, monkeypatch):
+    config, begun, said = Config(stack={"data_dir": tmp_path}), [], []
+    monkeypatch.setattr(submission.kafka, "reach", lambda *_: None)
+
+    def client(config, names, savepoints):
+        begun.append({name: savepoints.get(name, "") for name in names})
+        return {name: f"{name}-{len(begun)}" for name in names}
+
+    monkeypatch.setattr(submission, "_client", client)
+    cluster = Started([{"name": "train", "jid": "train-0"}])
+    monkeypatch.setattr(submission, "FlinkRest", lambda url: cluster)
+    assert submission.stop(config, ["train", "vectors"]) == {"train": ["file:///savepoints/of-train-0"]}
+    cluster = Started([])
+    assert submission.resume(config, ["train"], said.append) == {"train": "train-1"}
+    assert begun == [{"train": "file:///savepoints/of-train-0"}] and said == ["train begins from of-train-0"]
+    for number in (4, 12):  # the stack went down without a stop, and came up
+        meta = tmp_path / "flink" / "checkpoints" / "train-1" / f"chk-{number}" / "_metadata"
+        meta.parent.mkdir(parents=True)
+        meta.touch()
+    assert submission.resume(config, ["train"], said.append) == {"train": "train-2"}
+    assert begun[-1]["train"].endswith("/checkpoints/train-1/chk-12") and said[-1] == "train begins from chk-12"
+    with pytest.raises(SubmissionFailed, match="`headrace jobs submit train`"):
+        submission.resume(config, ["train"])  # it went down before its first checkpoint
+
+
+def test_every_job_of_a_name_is_stopped_and_the_one_that_ran_longest_is_resumed_from(tmp_path, monkeypatch):
+    config, cluster = Config(stack={"data_dir": tmp_path}), Started([{"name": "train", "jid": "old"}, {"name": "train", "jid": "new"}])
+    monkeypatch.setattr(submission, "FlinkRest", lambda url: cluster)
+    assert submission.stop(config, ["train"])["train"] == ["file:///savepoints/of-old", "file:///savepoints/of-new"]
+    assert submission._remembered(config)["savepoints"] == {"train": "file:///savepoints/of-old"} and cluster.stopped == ["old", "new"]
+
+
 def test_a_defect_is_not_tried_again():
     def work():
         raise KeyError("a defect")
