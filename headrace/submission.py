@@ -93,9 +93,7 @@ def newest_checkpoint(config: Config, job: str) -> str:
 def resume(config: Config, names: list[str], say: Callable[[str], object] = lambda text: None) -> dict[str, str]:
     """Submit `names` from the savepoints of their last stop, or, where the stack went down meanwhile without one, from their newest
     checkpoints; what runs is left alone, `say` is told of each what it begins from. Raises SubmissionFailed when one has neither."""
-    held, running = _remembered(config), FlinkRest(config.flink.url).running()
-    checkpoints = {name: newest_checkpoint(config, job) for name, job in held["submitted"].items() if name not in running}
-    known = held["savepoints"] | {name: path for name, path in checkpoints.items() if path}
+    known, running = _resume_from(config), FlinkRest(config.flink.url).running()
     for name in names:
         if name in known and name not in running:
             say(f"{name} begins from {known[name].rpartition('/')[2]}")
@@ -105,9 +103,16 @@ def resume(config: Config, names: list[str], say: Callable[[str], object] = lamb
     return submit(config, names, {name: known[name] for name in names if name in known})
 
 
-def stopped(config: Config) -> list[str]:
-    """Jobs with a savepoint that `resume` starts from."""
-    return list(_remembered(config)["savepoints"])
+def resumable(config: Config) -> list[str]:
+    """Jobs with a savepoint or a checkpoint that `resume` starts from."""
+    return list(_resume_from(config))
+
+
+def _resume_from(config: Config) -> dict[str, str]:
+    """Where each job begins that was stopped, or that went down with the stack after a checkpoint."""
+    held = _remembered(config)
+    checkpoints = {name: newest_checkpoint(config, job) for name, job in held["submitted"].items()}
+    return held["savepoints"] | {name: path for name, path in checkpoints.items() if path}
 
 
 def environment(config: Config) -> dict[str, str]:

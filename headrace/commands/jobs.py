@@ -101,11 +101,11 @@ def stop(names: Names = None, file: File = None, data: Data = None) -> None:
 @app.command()
 def resume(names: Names = None, file: File = None, data: Data = None) -> None:
     """Submit jobs from the savepoint of their last `stop`, or, after a `down` without one, from their newest checkpoint."""
+    from headrace.submission import resumable
     from headrace.submission import resume as again
-    from headrace.submission import stopped
 
     config = configured(file, data)
-    ended = [name for name in ingests.job_names(config) if name in stopped(config)]
+    ended = [name for name in ingests.job_names(config) if name in resumable(config)]
     before = _running(config)
     for name, job in again(config, _chosen(names, config, ended), lambda text: typer.echo(text, err=True)).items():
         typer.echo(f"{name}: {job}{' (runs already)' if job in before else ''}")
