@@ -90,7 +90,7 @@ class Watched:
 
     def __init__(self, policy: Online, bounds: Bounds, window_ms: int) -> None:
         self._policy, self._window_ms = policy, window_ms
-        self.guard = Guard(bounds, detectors())
+        self.guard = Guard(bounds, detectors(), (SLOTS, EMPTY_KEYS))
         self.versions: dict[int, Serving] = {}
         self.created_s: dict[int, float] = {}
         self.serving, self.samples = LIVE, 0
@@ -101,6 +101,7 @@ class Watched:
     def shown(self, ts_ms: int, top: np.ndarray, label: np.ndarray) -> None:
         platform, ranked = self._policy.platform, self._policy.ranked
         weights: dict[int, Parameters | Serving] = {LIVE: platform.parameters, **self.versions}
+        self.guard.see(ranked.assembled.keys[top], ranked.assembled.values[top])
         scores = {number: platform.shadow(ranked, top.tolist(), one) for number, one in weights.items()}
         self._waiting.append((ts_ms + self._window_ms, label, scores))
 

@@ -14,22 +14,26 @@ changed says so (`headrace models resume` takes what is there for normal).
 **Domino.** A served version that is worse than an older good one for `patience` intervals gives way to it. When no other is better it
 stays: one that is known to be the best there is beats a list by popularity, of which nobody knows how good it is.
 
+**Inputs.** A slot of the model that has lost its values (inputs.py) is an alarm that names it. No version is better for that, so serving
+does not move; nothing is published and nothing proves good until they are back.
+
 **Back.** Live returns when its shadow has been better than the served version for `return_after` intervals in turn, labels believed. One
 change an interval at most, and from a step back to a return at least `return_after`: it cannot flap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from headrace.watch.inputs import Inputs
 from headrace.watch.windows import CLIP, Window, Windows
 
 LIVE = 0
-LABELS, MODEL, NONE = "labels", "model", ""
+LABELS, MODEL, INPUTS, NONE = "labels", "model", "inputs", ""
 ERRORS = 3.0  # standard errors that a difference must have, to act upon it
 ERRORS_BACK = 1.0  # and live's, interval after interval: of two that are equal live is to be served
 
@@ -71,10 +75,14 @@ class Known:
 
 
 class Guard:
-    """`add` scores, `tick` every `interval_s`. `detectors` by name say True for a drift at a loss of live. One thread calls it."""
+    """`add` scores, `tick` every `interval_s`. `detectors` by name say True for a drift at a loss of live. `slots`: names of the model's
+    inputs and their keys uint64[F] without a value, for `see` to be told of. One thread calls it."""
 
-    def __init__(self, bounds: Bounds, detectors: Mapping[str, Callable[[float], bool]]) -> None:
+    def __init__(self, bounds: Bounds, detectors: Mapping[str, Callable[[float], bool]],
+                 slots: tuple[Sequence[str], np.ndarray] = ((), np.zeros(0, np.uint64))) -> None:
         self.bounds, self._detectors = bounds, dict(detectors)
+        self.inputs = Inputs(*slots, least=max(1, round(bounds.window_s / bounds.interval_s)), samples_min=bounds.samples_min,
+                             patience=bounds.patience, memory=bounds.memory_s / bounds.interval_s)
         self._windows = Windows(bounds.interval_s, bounds.window_s, bounds.samples_min)
         self.known: dict[int, Known] = {}
         self.found = dict.fromkeys(self._detectors, 0)
@@ -99,8 +107,13 @@ class Guard:
                     self.found[name] += 1
                     self._drift = self._windows.least + 1
 
+    def see(self, keys: np.ndarray, values: np.ndarray) -> None:
+        """Inputs of exposures, scored or not: keys uint64[n,F], values float32[n,F]."""
+        self.inputs.add(keys, values)
+
     def relearn(self) -> None:
         """A person says that what is seen is normal: references begin anew."""
+        self.inputs.relearn()
         self.log_odds = self.entropy = None
         self._turns = 0
         self._quiet()
@@ -109,14 +122,15 @@ class Guard:
         """An interval is over. `serving` is what is served, `there` the versions that exist, and when they were made. At most one Step of
         kind serve; it is not taken for done: what is served is told at the next tick."""
         self._meet(now_s, there)
+        told = self._inputs(now_s)
         if serving != self._serving:
             self._serving, self._better, self._ahead = serving, 0, {}
         self._drift = max(0, self._drift - 1)
         window = self.window = self._windows.turn()
         if window is None or not window.has(LIVE):
-            return []
+            return told
         self.trouble, why = self._judge(window, serving)
-        steps = self._count(now_s, window, why)
+        steps = told + self._count(now_s, window, why)
         if self.trouble == NONE:
             self._remember(window)
             steps += self._prove(now_s, window)
@@ -131,6 +145,15 @@ class Guard:
             self._published_s = now_s
             steps.append(Step("publish", LIVE, "live has been within its bounds", window.figures()))
         return steps
+
+    def _inputs(self, now_s: float) -> list[Step]:
+        """Slots that have lost their values, or have them again."""
+        gaps, back = self.inputs.turn()
+        if self.inputs.gaps:
+            for one in self.known.values():
+                one.clean_s = now_s
+        steps = [Step("calm", LIVE, f"{INPUTS}: {slot} has values again", {}) for slot in back]
+        return steps + [Step("alarm", LIVE, f"{INPUTS}: {gap}", {"share": gap.share, "before": gap.before}) for gap in gaps]
 
     def _meet(self, now_s: float, there: Mapping[int, float]) -> None:
         for number, created_s in there.items():
@@ -261,17 +284,20 @@ class Guard:
         return Step("serve", number, reason, window.figures())
 
     def _may_publish(self, now_s: float, window: Window) -> bool:
-        return (self.trouble == NONE and not self._alarmed and self._calm >= self.bounds.patience and window.entropy(LIVE) < 1
+        quiet = self.trouble == NONE and not self._alarmed and not self.inputs.gaps
+        return (quiet and self._calm >= self.bounds.patience and window.entropy(LIVE) < 1
                 and now_s - self._published_s >= self.bounds.every_s)
 
     def state(self) -> dict[str, Any]:
         """What the next process of this guard begins with, as JSON."""
-        return {"log_odds": self.log_odds, "entropy": self.entropy, "turns": self._turns,
+        return {"log_odds": self.log_odds, "entropy": self.entropy, "turns": self._turns, "inputs": self.inputs.state(),
                 "good": {str(number): one.good for number, one in self.known.items() if one.good is not None}}
 
     def restore(self, state: Mapping[str, Any], now_s: float, there: Mapping[int, float]) -> None:
         """Begin with what `state` gave."""
         self.log_odds, self.entropy, self._turns = state["log_odds"], state["entropy"], state["turns"]
+        if "inputs" in state:  # what was before this version of the guard has none
+            self.inputs.restore(state["inputs"])
         self._meet(now_s, there)
         for number, good in state["good"].items():
             if int(number) in self.known:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from headrace.features.layout import EMPTY_KEYS, SLOTS
 from headrace.models.batch import Batch, unique
 from headrace.models.catalog import Model
 from headrace.models.fm import probability
@@ -39,13 +40,15 @@ class Keeper:
         self._tables: dict[int, Table] = {}
         self._unusable: set[int] = set()
         self._choice = Choice()
-        self.guard = Guard(bounds, detectors)
+        self.guard = Guard(bounds, detectors, (SLOTS, EMPTY_KEYS))
         self.downgrades = sum(_is_down(one["by"], one["version"], one["figures"].get("before", LIVE))
                               for one in versions.events() if one["event"] == "serving")
         self._restore()
 
     def score(self, batch: Batch) -> dict[int, np.ndarray]:
         """Probabilities float32[n] by version: live, what is served, and all that are loaded. Raises RpcError."""
+        with self._lock:
+            self.guard.see(batch.keys, batch.values)
         keys, places = unique(batch)
         number, rows = self._pull(keys, None)
         by_version = {number: rows}
@@ -99,7 +102,11 @@ class Keeper:
         trouble = GaugeMetricFamily("headrace_guard_trouble", "1 while the guard sees this trouble.", labels=["model", "trouble"])
         for kind in ("labels", "model"):
             trouble.add_metric([model, kind], float(self.guard.trouble == kind))
-        yield from (downs, serving, trouble)
+        trouble.add_metric([model, "inputs"], float(bool(self.guard.inputs.gaps)))
+        missing = GaugeMetricFamily("headrace_input_missing", "Share of the window's exposures without a value.", labels=["model", "slot"])
+        for slot, share in zip(SLOTS, () if self.guard.inputs.missing is None else self.guard.inputs.missing, strict=False):
+            missing.add_metric([model, slot], float(share))
+        yield from (downs, serving, trouble, missing)
         window = self.guard.window
         samples = GaugeMetricFamily("headrace_guard_samples", "Samples of the guard's window.", labels=["model"])
         samples.add_metric([model], window.samples if window else 0)
