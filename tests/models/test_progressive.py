@@ -30,7 +30,11 @@ def test_auc_is_within_a_thousandth_of_exact(seed, shift):
     p = (1 / (1 + np.exp(-logits))).astype(np.float32)
     out = read(folded(progressive.increments(0, np.zeros(2000, np.int64), p, label)), 0)
     exact = float(np.mean(np.where(label > 0.5, -np.log(p), -np.log1p(-p))))
-    assert abs(out["auc"] - naive.auc(p.tolist(), label.tolist())) < 0.001
+    # Pairs of one bin count half, whichever is ahead: that is all that can be wrong, and with very few positives more than a thousandth.
+    bins = progressive.bins_of(p)
+    alike = sum(int(((bins == at) & (label > 0.5)).sum() * ((bins == at) & (label < 0.5)).sum()) for at in np.unique(bins))
+    most = alike / (label.sum() * (2000 - label.sum())) / 2
+    assert abs(out["auc"] - naive.auc(p.tolist(), label.tolist())) < (0.001 if shift > -6 else max(0.001, most + 1e-9))
     assert out["samples"] == 2000 and out["positives"] == int(label.sum())
     assert out["logloss"] == pytest.approx(exact, abs=1e-4)
     assert out["calibration"] == pytest.approx(float(p.sum() / label.sum()), abs=1e-4)
