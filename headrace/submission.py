@@ -56,9 +56,10 @@ def stop(config: Config, names: list[str]) -> dict[str, list[str]]:
         for name in names:
             for job in rest.alive(name):
                 ended.setdefault(name, []).append(rest.stop(job["jid"], f"file://{folder}"))
-    finally:  # those that were stopped before one refused
-        _remember(config, "savepoints", {name: paths[0] for name, paths in ended.items()})
-        _forget(config, "submitted", list(ended))
+    finally:
+        if ended:  # those that were stopped before one refused too
+            _remember(config, "savepoints", {name: paths[0] for name, paths in ended.items()})
+            _forget(config, "submitted", list(ended))
     return ended
 
 
