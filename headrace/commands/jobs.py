@@ -34,14 +34,21 @@ def _chosen(names: list[str] | None, config: Config, others: list[str] | None = 
     return list(names or [*job_names(config), *(taken if others is None else others)])
 
 
+def _patience(doing: str, names: list[str]) -> None:
+    """For who looks on: Flink's client plans in silence."""
+    if sys.stderr.isatty():
+        typer.echo(f"{doing} {', '.join(names)}: 20 s to two minutes", err=True)
+
+
 @app.command()
 def submit(names: Names = None, file: File = None, data: Data = None) -> None:
     """Submit jobs from one client; a job that runs already is left alone. Ingests only by name."""
     from headrace.submission import submit as send
 
     config = configured(file, data)
-    before = _running(config)
-    for name, job in send(config, _chosen(names, config, [])).items():
+    before, chosen = _running(config), _chosen(names, config, [])
+    _patience("submitting", chosen)
+    for name, job in send(config, chosen).items():
         typer.echo(f"{name}: {job}{' (runs already)' if job in before else ''}")
 
 
@@ -106,8 +113,9 @@ def resume(names: Names = None, file: File = None, data: Data = None) -> None:
 
     config = configured(file, data)
     ended = [name for name in ingests.job_names(config) if name in resumable(config)]
-    before = _running(config)
-    for name, job in again(config, _chosen(names, config, ended), lambda text: typer.echo(text, err=True)).items():
+    before, chosen = _running(config), _chosen(names, config, ended)
+    _patience("resuming", chosen)
+    for name, job in again(config, chosen, lambda text: typer.echo(text, err=True)).items():
         typer.echo(f"{name}: {job}{' (runs already)' if job in before else ''}")
 
 
