@@ -5,6 +5,7 @@ FOLDER/lock, spec.json (the specs that the log was written under), snapshots/ an
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -26,6 +27,7 @@ from headrace.ps.spec import ModelSpec, SpecError, TableSpec
 from headrace.rpc.errors import Unavailable
 
 logger = logging.getLogger(__name__)
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK)  # of a file system without hard links
 DELTA_SHARE = 0.5  # of a table's rows: what came since a full snapshot is no more than that, or a full one follows
 
 
@@ -184,10 +186,11 @@ class Store:
         try:
             self._write(cut)
         except (OSError, ValueError) as error:
-            if cut.base:  # a file system without hard links, say: none is tried again before the next start
+            unlinked = cut.base > 0 and isinstance(error, OSError) and error.errno in NO_LINKS
+            if unlinked:  # none is tried again before the next start
                 self._deltas = 0
             logger.exception("the snapshot at sequence %d could not be written; the log is kept%s", cut.sequence,
-                             f", and the next are full: {error}" if cut.base else "")
+                             f", and the next are full: {error}" if unlinked else "")
             return False
         return True
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+NOT_SUBMITTED = "not submitted"  # state of a job that the cluster does not know
+
 
 @dataclass(frozen=True)
 class Window:

@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace.engine.clock import LOG
 from headrace.engine.console.desk import Desk
-from headrace.engine.console.figures import Flow, Freshness, Learning, Point, Processes, Window
+from headrace.engine.console.figures import NOT_SUBMITTED, Flow, Freshness, Learning, Point, Processes, Window
 from headrace.engine.console.sampler import Reading
 
 OLD_MS = 30_000  # what was seen earlier is no longer shown
@@ -19,7 +19,6 @@ RATE_MS = 10_000  # rates are of so long
 GAP_MS = 10_000  # nobody looked in between: a curve is broken there
 DAY_MS = 86_400_000
 FINE = ("ready", "answers")
-NOT_SUBMITTED = "not submitted"
 
 
 def now_ms() -> int:

@@ -13,8 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from headrace.engine.console.figures import Flow, Job, Point
-from headrace.engine.console.panels import NOT_SUBMITTED
+from headrace.engine.console.figures import NOT_SUBMITTED, Flow, Job, Point
 from headrace.live.waiting import Quiet, Waiting
 
 TAIL, TAIL_TOUCHED = 5, 20  # records at the end of a partition that are read

@@ -293,6 +293,10 @@ def test_every_version_is_scored_on_its_own_rows_while_another_serves(small):
     assert {number: float(p[0]) for number, p in found.items()} == pytest.approx(said, abs=1e-6)
 
 
+def metrics(config):
+    return urllib.request.urlopen(f"http://127.0.0.1:{config.watch.http_port}/metrics", timeout=5).read().decode()
+
+
 @pytest.mark.parametrize("river", [True, False])
 def test_the_role_guards_with_and_without_river(small, monkeypatch, river):
     """Exposures and samples in, a version out: published by itself, stepped to when live is spoilt, and shown in /metrics."""
@@ -356,12 +360,8 @@ def test_the_role_guards_with_and_without_river(small, monkeypatch, river):
         wait(lambda: versions.choice().version != LIVE, versions)
         client = small.client(small.replica)
         wait(lambda: client.call("pull", {"model": "fm", "table": "weights"}, {"keys": keys})[0]["version"] != LIVE, versions)
-
-        def page():
-            return urllib.request.urlopen(f"http://127.0.0.1:{config.watch.http_port}/metrics", timeout=5).read().decode()
-
-        wait(lambda: 'headrace_downgrades_total{model="fm"} 0.0' not in page(), versions)  # it is counted when it has been done
-        page = page()
+        wait(lambda: 'headrace_downgrades_total{model="fm"} 0.0' not in metrics(config), versions)  # counted when it has been done
+        page = metrics(config)
         assert 'headrace_downgrades_total{model="fm"}' in page and 'headrace_guard_entropy{model="fm",version="0"}' in page
         assert 'headrace_guard_trouble{model="fm",trouble="inputs"}' in page
         assert ("headrace_watch_samples_total" in page) == river
