@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from headrace.features.layout import ACTION_CODES, CONTEXT_FIELDS, FEATURE_SET, IMPRESSION, ITEM_FIELDS, OTHER, USER_FIELDS, F, K
+from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.inputs import columns_of, of_records, take
+from headrace.features.layout import ACTION_CODES, CONTEXT_FIELDS, IMPRESSION, ITEM_FIELDS, OTHER, USER_FIELDS
 from headrace.schemas.errors import Malformed
 from headrace.schemas.hashing import event_key, feature_key
 
 
 class EventBatch:
-    """n events as `columns` (layout.EVENT_COLUMNS) from decoded interactions without heartbeats.
+    """n events as `columns` (FeatureSet.event_columns) from decoded interactions without heartbeats. Raises FunctionError.
 
     `names`: "field=value" of every key used, each once, for FeatureClient.names. `dropped`: values that found no slot. An impression
     counts as served when its exposure carries a whole sample of this feature set.
     """
 
-    def __init__(self, records: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, records: Sequence[dict[str, Any]], feature_set: FeatureSet = BASE) -> None:
         n = len(records)
         self._names: dict[str, None] = {}
         self.dropped = 0
@@ -40,7 +42,13 @@ class EventBatch:
             "event": np.array([_event(record["event_id"]) for record in records], np.uint64),
             "value": np.array([record["value"] for record in records], np.float64).astype(np.float32),
             "user_fields": slots[0], "item_fields": slots[1], "context": slots[2],
-            "served": ((action == IMPRESSION) & np.array([_served(record.get("exposure")) for record in records], bool)).astype(np.uint8)}
+            "served": ((action == IMPRESSION) & np.array([_served(record.get("exposure"), feature_set) for record in records],
+                                                         bool)).astype(np.uint8)}
+        if feature_set.definitions:
+            inputs = of_records(records, feature_set)
+            taken = take(feature_set, inputs, records)
+            self.columns |= columns_of(feature_set, inputs, taken)
+            self._names.update(dict.fromkeys(taken.names))
 
     @property
     def names(self) -> list[str]:
@@ -72,22 +80,24 @@ class EventBatch:
             self.dropped += max(0, len(found) - width)
 
 
-def check_features(exposure: dict[str, Any]) -> None:
+def check_features(exposure: dict[str, Any], feature_set: FeatureSet = BASE) -> None:
     """Raise Malformed for features that a shard cannot take as they were served: foreign_features, feature_width.
 
     Without this they would be frozen anew, and the model would learn on other inputs than it was scored on.
     """
-    if exposure["feature_set"] in ("", FEATURE_SET):
+    name = feature_set.name
+    if exposure["feature_set"] in ("", name):
         width = (len(exposure["feature_keys"]), len(exposure["feature_values"]), len(exposure["numbers"]))
-        if exposure["feature_set"] and width != (8 * F, 4 * F, 4 * K):
-            raise Malformed("feature_width", f"{FEATURE_SET} has {F} slots and {K} numbers; here are keys, values and numbers of"
-                                             f" {list(width)} bytes")
+        if exposure["feature_set"] and width != (8 * feature_set.F, 4 * feature_set.F, 4 * feature_set.K):
+            raise Malformed("feature_width", f"{name} has {feature_set.F} slots and {feature_set.K} numbers; here are keys, values and"
+                                             f" numbers of {list(width)} bytes")
     else:
-        raise Malformed("foreign_features", f"served with feature set {exposure['feature_set'][:80]!r}; {FEATURE_SET} is folded here")
+        raise Malformed("foreign_features", f"served with feature set {exposure['feature_set'][:80]!r}; {name} is folded here")
 
 
-def _served(exposure: dict[str, Any] | None) -> bool:
-    return exposure is not None and exposure["feature_set"] == FEATURE_SET and len(exposure["feature_keys"]) == 8 * F
+def _served(exposure: dict[str, Any] | None, feature_set: FeatureSet) -> bool:
+    return (exposure is not None and exposure["feature_set"] == feature_set.name
+            and len(exposure["feature_keys"]) == 8 * feature_set.F)
 
 
 def _event(event_id: str) -> int:

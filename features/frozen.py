@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 import numpy as np
 
-from headrace.features.layout import REPEATED, RETRY, F, K
+from headrace.features.feature_set import FeatureSet
+from headrace.features.layout import NUMBERS, REPEATED, RETRY, SLOTS, F, K
+from headrace.features.store import FeatureStore
 
-_VERSION = 2
+_VERSION, _OF_BASE = 3, 2  # 2: written before there were definitions
 _SHORT = np.dtype([("version", "u1"), ("status", "u1"), ("has_sample", "u1"), ("sequence", "<i8")])
-_SAMPLE = np.dtype([("keys", "<u8", (F,)), ("values", "<f4", (F,)), ("numbers", "<f4", (K,))])
+_NUMBER = np.dtype("<u2")  # behind the short part: by which names the sample is laid out
+_NOTE = b"frozen sets"
 
 
 class Frozen(NamedTuple):
@@ -24,35 +28,75 @@ class Frozen(NamedTuple):
     status: np.ndarray
 
     @classmethod
-    def empty(cls, n: int) -> Frozen:
-        return cls(np.zeros((n, F), np.uint64), np.zeros((n, F), np.float32), np.zeros((n, K), np.float32), np.zeros(n, np.int64),
-                   np.zeros(n, np.uint8))
+    def empty(cls, n: int, slots: int = F, numbers: int = K) -> Frozen:
+        return cls(np.zeros((n, slots), np.uint64), np.zeros((n, slots), np.float32), np.zeros((n, numbers), np.float32),
+                   np.zeros(n, np.int64), np.zeros(n, np.uint8))
 
     def take(self, index: np.ndarray) -> Frozen:
         return Frozen(*(column[index] for column in self))
 
 
-def to_bytes(frozen: Frozen) -> list[bytes]:
-    """One value a row. A sample that was not frozen (its bias slot is 0) takes 11 bytes."""
-    n = len(frozen.status)
-    has = frozen.values[:, 0] != 0
-    short = np.zeros(n, _SHORT)
-    short["version"], short["status"], short["has_sample"], short["sequence"] = _VERSION, frozen.status, has, frozen.sequence
-    samples = np.zeros(n, _SAMPLE)
-    samples["keys"], samples["values"], samples["numbers"] = frozen.keys, frozen.values, frozen.numbers
-    heads, tails, head, tail = short.tobytes(), samples.tobytes(), _SHORT.itemsize, _SAMPLE.itemsize
-    return [heads[head * i : head * (i + 1)] + (tails[tail * i : tail * (i + 1)] if full else b"") for i, full in enumerate(has.tolist())]
+class FrozenRows:
+    """Writes answers of `feature_set`, and reads those of any set that `store` ever had: a feature that one of then lacks is read as blank,
+    since it was not kept at that event."""
+
+    def __init__(self, store: FeatureStore, feature_set: FeatureSet) -> None:
+        self.set = feature_set
+        self._sets: list[list[list[str]]] = json.loads(store.note(_NOTE) or json.dumps([[list(SLOTS), list(NUMBERS)]]))
+        mine = [list(feature_set.slots), list(feature_set.numbers)]
+        if mine not in self._sets:
+            self._sets.append(mine)
+            store.put_note(_NOTE, json.dumps(self._sets).encode())
+        self._number = self._sets.index(mine)
+
+    def to_bytes(self, frozen: Frozen) -> list[bytes]:
+        """One value a row. A sample that was not frozen (its bias slot is 0) takes 11 bytes."""
+        n = len(frozen.status)
+        has = frozen.values[:, 0] != 0
+        short = np.zeros(n, _SHORT)
+        short["version"], short["status"], short["has_sample"], short["sequence"] = _VERSION, frozen.status, has, frozen.sequence
+        dtype = _sample(self.set.F, self.set.K)
+        samples = np.zeros(n, dtype)
+        samples["number"], samples["keys"], samples["values"], samples["numbers"] = (self._number, frozen.keys, frozen.values,
+                                                                                     frozen.numbers)
+        heads, tails, head, tail = short.tobytes(), samples.tobytes(), _SHORT.itemsize, dtype.itemsize
+        return [heads[head * i : head * (i + 1)] + (tails[tail * i : tail * (i + 1)] if full else b"")
+                for i, full in enumerate(has.tolist())]
+
+    def from_bytes(self, held: list[bytes]) -> Frozen:
+        """The rows that `to_bytes` wrote, as an answer to a repetition: status REPEATED, or RETRY where it was one."""
+        frozen = Frozen.empty(len(held), self.set.F, self.set.K)
+        for i, data in enumerate(held):
+            short = np.frombuffer(data, _SHORT, 1)[0]
+            assert short["version"] in (_VERSION, _OF_BASE), f"a frozen row of version {short['version']}, this code reads {_VERSION}"
+            frozen.sequence[i] = short["sequence"]
+            frozen.status[i] = RETRY if short["status"] == RETRY else REPEATED
+            if short["has_sample"]:
+                old = short["version"] == _OF_BASE
+                self._sample(data[_SHORT.itemsize :], old, frozen, i)
+        return frozen
+
+    def _sample(self, data: bytes, old: bool, frozen: Frozen, i: int) -> None:
+        number = 0 if old else int(np.frombuffer(data, _NUMBER, 1)[0])
+        slots, numbers = self._sets[number]
+        body = np.frombuffer(data[0 if old else _NUMBER.itemsize :], _body(len(slots), len(numbers)), 1)[0]
+        if number == self._number:
+            frozen.keys[i], frozen.values[i], frozen.numbers[i] = body["keys"], body["values"], body["numbers"]
+            return
+        frozen.keys[i] = self.set.empty_keys
+        frozen.numbers[i] = self.set.blank_numbers
+        for place, name in enumerate(slots):
+            if name in self.set.slots:
+                to = self.set.slots.index(name)
+                frozen.keys[i, to], frozen.values[i, to] = body["keys"][place], body["values"][place]
+        for place, name in enumerate(numbers):
+            if name in self.set.numbers:
+                frozen.numbers[i, self.set.numbers.index(name)] = body["numbers"][place]
 
 
-def from_bytes(held: list[bytes]) -> Frozen:
-    """The rows that `to_bytes` wrote, as an answer to a repetition: status REPEATED, or RETRY where it was one."""
-    frozen = Frozen.empty(len(held))
-    for i, data in enumerate(held):
-        short = np.frombuffer(data, _SHORT, 1)[0]
-        assert short["version"] == _VERSION, f"a frozen row of version {short['version']}, this code reads {_VERSION}"
-        frozen.sequence[i] = short["sequence"]
-        frozen.status[i] = RETRY if short["status"] == RETRY else REPEATED
-        if short["has_sample"]:
-            sample = np.frombuffer(data, _SAMPLE, 1, _SHORT.itemsize)[0]
-            frozen.keys[i], frozen.values[i], frozen.numbers[i] = sample["keys"], sample["values"], sample["numbers"]
-    return frozen
+def _body(slots: int, numbers: int) -> np.dtype:
+    return np.dtype([("keys", "<u8", (slots,)), ("values", "<f4", (slots,)), ("numbers", "<f4", (numbers,))])
+
+
+def _sample(slots: int, numbers: int) -> np.dtype:
+    return np.dtype([("number", _NUMBER), *((name, *_body(slots, numbers)[name].subdtype) for name in ("keys", "values", "numbers"))])  # type: ignore[misc]

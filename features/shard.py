@@ -8,8 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from headrace.features import kernels
-from headrace.features.frozen import Frozen, from_bytes, to_bytes
-from headrace.features.layout import EVENT_COLUMNS, FEATURE_SET, FOLDED, ITEM_ROW, REPEATED, RETRY, RING, ROW_VERSION, USER_ROW, F, K
+from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.frozen import Frozen, FrozenRows
+from headrace.features.groups import Groups
+from headrace.features.inputs import taken_of
+from headrace.features.layout import FEATURE_SET, FOLDED, IMPRESSION, ITEM_ROW, REPEATED, RETRY, RING, ROW_VERSION, USER_ROW, F, K
 from headrace.features.popular import Popular
 from headrace.features.store import Batch, FeatureStore, cause_key, counts_bytes, ring_first_key, ring_first_of, ring_page_key, ring_page_of
 from headrace.rpc.causes import PAGE_BITS, Causes, RingKey, Rings
@@ -40,14 +43,17 @@ class Sample(NamedTuple):
 
 class FeatureShard:
     """Owned by one thread. `frozen_offsets`: how many offsets a partition the frozen samples are kept for, at most `ring_length`.
+    `feature_set`: what is frozen beside the built-in features. Raises DefinitionError when one of its definitions was changed under its
+    version.
 
     counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `late` (folded behind a newer event of
     their user), `out_of_order` (causes behind a higher offset of their partition), `users`, `items`, `impressions` and `clicks` (folded
     ever: the prior of all rates); `duplicates` since the start.
     """
 
-    def __init__(self, store: FeatureStore, *, half_life_s: float, ring_length: int, frozen_offsets: int = FROZEN_OFFSETS) -> None:
-        self.store = store
+    def __init__(self, store: FeatureStore, *, half_life_s: float, ring_length: int, frozen_offsets: int = FROZEN_OFFSETS,
+                 feature_set: FeatureSet = BASE) -> None:
+        self.store, self.set = store, feature_set
         self._half_life_ms = half_life_s * 1000.0
         self._ring_length = ring_length
         self._frozen_offsets = min(frozen_offsets, ring_length)
@@ -62,7 +68,7 @@ class FeatureShard:
         return self.counts["sequence"]
 
     def freeze_and_fold(self, causes: Causes, events: Arrays) -> Frozen:
-        """Freeze, fold and answer n events in their order; `events` are arrays as in layout.EVENT_COLUMNS. All that a call changes is
+        """Freeze, fold and answer n events in their order; `events` are arrays as in FeatureSet.event_columns. All that a call changes is
         written, with its causes, in one batch a 4,096 events, before it is answered.
 
         A cause applied before (or earlier in this call) is answered with what it was answered then: status REPEATED, or RETRY again.
@@ -71,20 +77,28 @@ class FeatureShard:
         """
         if self.failed:
             self.recover()
-        parts = [self._block(causes.take(at), {name: events[name][at] for name in EVENT_COLUMNS}) for at in _blocks(len(causes))]
+        parts = [self._block(causes.take(at), {name: events[name][at] for name in self.set.event_columns}) for at in _blocks(len(causes))]
         if len(parts) == 1:
             return parts[0]
-        return Frozen(*map(np.concatenate, zip(*parts, strict=True))) if parts else Frozen.empty(0)
+        return Frozen(*map(np.concatenate, zip(*parts, strict=True))) if parts else self._blank(0)
 
-    def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray) -> Sample:
-        """Samples of m pairs as they are now, read at ts_ms int64[m]: user, item uint64[m] (0: none), context uint64[m,4]."""
+    def _blank(self, n: int) -> Frozen:
+        return Frozen.empty(n, self.set.F, self.set.K)
+
+    def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray,
+                 moment: np.ndarray | None = None) -> Sample:
+        """Samples of m pairs as they are now, read at ts_ms int64[m]: user, item uint64[m] (0: none), context uint64[m,4], moment
+        uint64[m,P] of the set's moments (0: none)."""
         user, item, context, ts_ms = (np.array(column) for column in (user, item, context, ts_ms))  # writable: one compiled kernel
         users, items = _Rows.read(self.store, "users", user, USER_ROW), _Rows.read(self.store, "items", item, ITEM_ROW)
         m = len(ts_ms)
-        sample = Sample(np.zeros((m, F), np.uint64), np.zeros((m, F), np.float32), np.zeros((m, K), np.float32))
+        sample = Sample(*self._blank(m)[:3])
         if m:
             kernels.assemble(users.rows, items.rows, users.index, items.index, user, item, context, ts_ms, self._half_life_ms,
-                             self._totals(), *sample)
+                             self._totals(), *_built_in(sample))
+        if m and self.set.definitions:
+            moment = np.zeros((m, len(self.set.moments)), np.uint64) if moment is None else np.array(moment)
+            self.groups.put(self.groups.read(user, item, moment, ts_ms), np.ones(m, bool), *sample)
         return sample
 
     def user(self, key: int) -> User:
@@ -109,7 +123,7 @@ class FeatureShard:
         applied = self._rings.check_new(FEATURE_SET, EFFECT, causes)
         first = _first_rows(causes)
         new = ~applied & (first == np.arange(len(causes)))
-        answer = Frozen.empty(len(causes))
+        answer = self._blank(len(causes))
         if applied.any():
             _put(answer, np.nonzero(applied)[0], self._stored(causes.take(applied)))
         if new.any():
@@ -131,17 +145,24 @@ class FeatureShard:
             raise TooOld(f"offset {int(causes.offset[missing])} of source {int(causes.source[missing])}, partition"
                          f" {int(causes.partition[missing])} was folded, and its frozen sample is gone: only the last"
                          f" {self._frozen_offsets} offsets are kept; start the job from a newer offset, or raise frozen_offsets")
-        return from_bytes([data for data in held if data is not None])
+        return self._frozen.from_bytes([data for data in held if data is not None])
 
     def _fold(self, causes: Causes, events: Arrays) -> Frozen:
         users = _Rows.read(self.store, "users", events["user"], USER_ROW)
         items = _Rows.read(self.store, "items", events["item"], ITEM_ROW)
-        answer, totals, newest_ms = Frozen.empty(len(causes)), self._totals(), users.rows["last_ts_ms"].copy()
+        answer, totals, newest_ms = self._blank(len(causes)), self._totals(), users.rows["last_ts_ms"].copy()
+        keys, values, numbers = _built_in(answer)
         sequence = kernels.freeze_and_fold(
             users.rows, items.rows, users.index, items.index, *causes, events["ts_ms"], events["action"], events["user"], events["item"],
             events["event"], events["user_fields"], events["item_fields"], events["context"], events["served"], self._half_life_ms,
-            totals, self.sequence, answer.keys, answer.values, answer.numbers, answer.sequence, answer.status)
+            totals, self.sequence, keys, values, numbers, answer.sequence, answer.status)
         folded = answer.status == FOLDED
+        batch = self.store.batch()
+        if self.set.definitions:
+            frozen = folded & (events["action"] == IMPRESSION) & (events["served"] == 0)
+            extra = self.groups.fold(events["user"], events["item"], events["moment"], taken_of(self.set, events), events["ts_ms"],
+                                     frozen.astype(np.uint8), folded.astype(np.uint8), batch)
+            self.groups.put(extra, frozen, *answer[:3])
         users.keep(folded)
         items.keep(folded)
         counts = self.counts | {
@@ -152,7 +173,7 @@ class FeatureShard:
             "users": self.counts["users"] + int((users.changed & ~users.found).sum()),
             "items": self.counts["items"] + int((items.changed & ~items.found).sum()),
             "impressions": int(totals[0]), "clicks": int(totals[1])}
-        self._write(causes, answer, users, items, counts)
+        self._write(batch, causes, answer, users, items, counts)
         self.counts = counts
         self.popular.fold(items.keys[items.changed], items.rows[items.changed])
         return answer
@@ -164,12 +185,11 @@ class FeatureShard:
         highest = np.array([self._rings.highest(ring) for ring in rings], np.int64)
         return int(_behind(group.reshape(-1), causes.offset, highest).sum())
 
-    def _write(self, causes: Causes, answer: Frozen, users: _Rows, items: _Rows, counts: dict[str, int]) -> None:
-        """One batch: rows, what was answered, the rings' pages, the counts."""
-        batch = self.store.batch()
+    def _write(self, batch: Batch, causes: Causes, answer: Frozen, users: _Rows, items: _Rows, counts: dict[str, int]) -> None:
+        """One batch, which has the rows of groups: rows, what was answered, the rings' pages, the counts."""
         batch.put_rows("users", users.keys[users.changed], users.rows[users.changed])
         batch.put_rows("items", items.keys[items.changed], items.rows[items.changed])
-        for cause, data in zip(zip(*(column.tolist() for column in causes), strict=True), to_bytes(answer), strict=True):
+        for cause, data in zip(zip(*(column.tolist() for column in causes), strict=True), self._frozen.to_bytes(answer), strict=True):
             batch.put("frozen", cause_key(*cause), data)
         for key, page in self._rings.mark(FEATURE_SET, EFFECT, causes):
             bits = self._rings.page(key, page)
@@ -208,6 +228,7 @@ class FeatureShard:
     def _restore(self) -> None:
         """All that lives in memory, from the store."""
         self.counts = dict.fromkeys(_COUNTS, 0) | self.store.meta()
+        self.groups, self._frozen = Groups(self.store, self.set), FrozenRows(self.store, self.set)
         self._rings = Rings(self._ring_length)
         self._head_pages: dict[RingKey, int] = {}
         self._frozen_floor: dict[tuple[int, int], int] = {}
@@ -222,6 +243,11 @@ class FeatureShard:
             if ring is not None:
                 self._rings.restore_first(RingKey(*ring), int.from_bytes(data, "big"))
         self.popular.rebuild(_item_blocks(self.store))
+
+
+def _built_in(made: Frozen | Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """keys, values and numbers of the built-in features, which come first."""
+    return made.keys[:, :F], made.values[:, :F], made.numbers[:, :K]
 
 
 class _Rows:

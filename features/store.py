@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
-WAL_BYTES_MAX, WRITE_BUFFER_BYTES = 256 << 20, 64 << 20
+WAL_BYTES_MAX, WRITE_BUFFER_BYTES, GROUP_BUFFER_BYTES = 256 << 20, 64 << 20, 16 << 20
 FAMILIES = ("users", "items", "frozen", "rings", "names", "meta")
 _CAUSE = struct.Struct(">IIQ")
 _RING_PAGE = struct.Struct(">Q")
 _RING_FIRST = b"first "
 
 
-def _options() -> Options:
+def _options(buffer_bytes: int = WRITE_BUFFER_BYTES) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_compression_type(DBCompressionType.lz4())
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_write_buffer_size(buffer_bytes)
     options.set_max_write_buffer_number(4)
     options.set_max_background_jobs(2)
     options.set_max_total_wal_size(WAL_BYTES_MAX)  # else families that hardly change keep every log since their last flush
@@ -74,15 +74,25 @@ class FeatureStore:
     def _open(self) -> None:
         path = self.path
         known = Rdict.list_cf(str(path), _options()) if (path / "CURRENT").exists() else []
-        families = {name: _options() for name in {*FAMILIES, *known} - {"default"}}
+        families = {name: _options(WRITE_BUFFER_BYTES if name in FAMILIES else GROUP_BUFFER_BYTES)
+                    for name in {*FAMILIES, *known} - {"default"}}
         self._db = Rdict(str(path), _options(), column_families=families, access_type=AccessType.read_write())
-        self._columns = {name: self._db.get_column_family(name) for name in FAMILIES}
-        self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+        self._columns = {name: self._db.get_column_family(name) for name in families}
+        self._handles = {name: self._db.get_column_family_handle(name) for name in families}
 
     def reopen(self) -> None:
         """Close and open again: after a failed write (a full disk) the handle stays failed for ever, the folder does not."""
         self.close()
         self._open()
+
+    def add_family(self, name: str) -> None:
+        """Have a column family of rows `name`, new or not."""
+        if name not in self._handles:
+            self._columns[name] = self._db.create_column_family(name, _options(GROUP_BUFFER_BYTES))
+            self._handles[name] = self._db.get_column_family_handle(name)
+
+    def families(self) -> list[str]:
+        return list(self._handles)
 
     def batch(self) -> Batch:
         return Batch(self._handles)
@@ -114,6 +124,15 @@ class FeatureStore:
         """The shard's counts as written last; empty for a new store."""
         data = self._columns["meta"].get(b"counts")
         return json.loads(data) if data else {}
+
+    def note(self, key: bytes) -> bytes | None:
+        """What was put under `key` by `put_note`."""
+        return self._columns["meta"].get(key)  # type: ignore[no-any-return]
+
+    def put_note(self, key: bytes, value: bytes) -> None:
+        batch = self.batch()
+        batch.put("meta", key, value)
+        self.write(batch)
 
     def names(self, keys: np.ndarray) -> list[str | None]:
         """ "field=value" of uint64[n] keys; None where it was never told."""

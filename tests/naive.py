@@ -297,11 +297,15 @@ def log_odds(ratio):
 
 
 def bucket(slot, number):
-    """splitmix64 in Python's integers."""
     from headrace.schemas.hashing import feature_key
 
+    return bucket_of(feature_key(slot, ""), number)
+
+
+def bucket_of(seed, number):
+    """splitmix64 in Python's integers."""
     mask = (1 << 64) - 1
-    x = feature_key(slot, "") ^ ((number + 1) * 0x9E3779B97F4A7C15 & mask)
+    x = seed ^ ((number + 1) * 0x9E3779B97F4A7C15 & mask)
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & mask
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & mask
     return x ^ (x >> 31)

@@ -1,0 +1,113 @@
+"""How the rows of a group lie, by number: which definitions, in which order, of how many words. Kept in the store for as long as it is.
+
+A definition is known by name and version; what it means may not change under them, so the store remembers it and refuses.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from headrace.features.definitions import Definition, DefinitionError
+from headrace.features.feature_set import HEADER_WORDS, FeatureSet, Group
+from headrace.features.store import FeatureStore
+
+ROW_VERSION = 1
+LAYOUTS_MAX = 255  # a row has a byte for it
+_KEY = b"layouts"
+
+Layout = list[tuple[str, int]]
+"""(identity, words) of each definition, in order."""
+
+
+class Layouts:
+    """Those of `store`, and the newest of each group, which is `feature_set`'s. Raises DefinitionError."""
+
+    def __init__(self, store: FeatureStore, feature_set: FeatureSet) -> None:
+        self._store = store
+        held: dict[str, Any] = json.loads(store.note(_KEY) or b'{"meanings": {}, "groups": {}}')
+        _check(held["meanings"], feature_set)
+        self._known: dict[str, list[Layout]] = held["groups"]
+        self._number: dict[str, int] = {}
+        for group in feature_set.groups:
+            layout = [[feature_set.all[d].identity, int(feature_set.words[d])] for d in group.definitions]
+            layouts = self._known.setdefault(group.name, [])
+            if layout not in layouts:
+                if len(layouts) == LAYOUTS_MAX:
+                    raise DefinitionError(f"{feature_set.all[group.definitions[0]].place}: the features of {group.name} were changed"
+                                          f" {LAYOUTS_MAX} times, and rows of every time may be left: begin with a new store")
+                layouts.append(layout)  # type: ignore[arg-type]
+            self._number[group.name] = layouts.index(layout)  # type: ignore[arg-type]
+            store.add_family(self.family(group))
+        meanings = held["meanings"] | {one.identity: _meaning(one) for one in feature_set.all}
+        store.put_note(_KEY, json.dumps({"meanings": meanings, "groups": self._known}).encode())
+
+    @staticmethod
+    def family(group: Group) -> str:
+        """The column family of a group's rows."""
+        return f"group {group.name}"
+
+    def rows(self, group: Group, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows float64[n,words], found bool[n]) under uint64[n] keys, in the group's newest layout; zeros for one that is not there."""
+        held = self._store.get(self.family(group), _names(keys))
+        found = np.array([row is not None for row in held], bool)
+        made = np.zeros((len(keys), group.words))
+        plain = [row for row in held if row is not None and self._is_newest(group, row)]
+        if len(plain) == int(found.sum()):
+            made[found] = np.frombuffer(b"".join(plain), np.float64).reshape(-1, group.words)
+            return made, found
+        for place, row in enumerate(held):
+            if row is not None:
+                made[place] = self._anew(group, row)
+        return made, found
+
+    def stamp(self, group: Group, rows: np.ndarray) -> None:
+        """Say in rows float64[n,words] how they lie."""
+        header = np.zeros(8, np.uint8)
+        header[:2] = ROW_VERSION, self._number[group.name]
+        rows.view(np.uint64)[:, 0] = header.view(np.uint64)[0]
+
+    def _is_newest(self, group: Group, row: bytes) -> bool:
+        assert row[0] == ROW_VERSION, f"a row of {group.name} of version {row[0]}, this code reads {ROW_VERSION}"
+        return row[1] == self._number[group.name]
+
+    def _anew(self, group: Group, row: bytes) -> np.ndarray:
+        """A row of any layout, float64[words] in the newest."""
+        self._is_newest(group, row)
+        old = np.frombuffer(row, np.float64)
+        places, at = {}, HEADER_WORDS
+        for identity, words in self._known[group.name][row[1]]:
+            places[identity] = (at, words)
+            at += words
+        made = np.zeros(group.words)
+        made[:HEADER_WORDS] = old[:HEADER_WORDS]
+        at = HEADER_WORDS
+        for identity, words in self._known[group.name][self._number[group.name]]:
+            if identity in places:
+                begins, held = places[identity]
+                assert held == words, f"{identity} has {held} words in a row and {words} here: its meaning was checked"
+                made[at : at + words] = old[begins : begins + words]
+            at += words
+        return made
+
+
+def _names(keys: np.ndarray) -> list[bytes]:
+    data = keys.astype(">u8").tobytes()
+    return [data[at : at + 8] for at in range(0, len(data), 8)]
+
+
+def _meaning(one: Definition) -> dict[str, Any]:
+    return json.loads(json.dumps(one.meaning))  # type: ignore[no-any-return]
+
+
+def _check(held: dict[str, Any], feature_set: FeatureSet) -> None:
+    """Raises DefinitionError for a definition that is not what the store holds under its name and version."""
+    for one in feature_set.all:
+        before, now = held.get(one.identity), _meaning(one)
+        if before is not None and before != now:
+            key = next(key for key in now if before.get(key) != now[key])
+            newest = max(int(name.rsplit("@", 1)[1]) for name in held if name.rsplit("@", 1)[0] == one.name)
+            raise DefinitionError(f"{one.place}: feature {one.identity} was kept with {key} = {before.get(key)!r}, and is {now[key]!r} now:"
+                                  f" what is kept would not be what it says; write version = {newest + 1}")
