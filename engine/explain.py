@@ -10,29 +10,35 @@ import numpy as np
 from headrace.engine.ranking import Ranked
 from headrace.engine.upstream import Upstream
 from headrace.features.client import Assembled
-from headrace.features.layout import SLOTS
 from headrace.models.catalog import Model
+from headrace.models.inputs import Inputs
 from headrace.rpc.freshness import Newest
 
 
-def contributions(ranked: Ranked, at: Sequence[int], model: Model, upstream: Upstream) -> list[list[dict[str, Any]]]:
+def contributions(ranked: Ranked, at: Sequence[int], model: Model, inputs: Inputs, upstream: Upstream) -> list[list[dict[str, Any]]]:
     """For each of the items at positions `at` of `ranked`, its slots with a value: slot, key, name ("field=value", None where it was never
     named), value, linear (w x) and pairs (half of the slot's pairs), in log-odds. All of an item's linear and pairs add up to its logit."""
     chosen = np.asarray(at, np.int64)
-    keys, values = ranked.assembled.keys[chosen], ranked.assembled.values[chosen]
+    keys, values = ranked.keys[chosen], ranked.values[chosen]
     linear, pairs = model.contributions(ranked.weights.rows, ranked.index[chosen], values)
     distinct = np.unique(keys)
     names = dict(zip(distinct.tolist(), upstream.features.resolve(distinct), strict=True)) if len(distinct) else {}
-    return [[{"slot": SLOTS[f], "key": str(keys[i, f]), "name": names[int(keys[i, f])], "value": float(values[i, f]),
+    return [[{"slot": inputs.slots[f], "key": str(keys[i, f]), "name": names[int(keys[i, f])], "value": float(values[i, f]),
               "linear": float(linear[i, f]), "pairs": float(pairs[i, f])}
              for f in range(keys.shape[1]) if values[i, f] != 0] for i in range(len(chosen))]
 
 
 def seen(assembled: Assembled, at: int, upstream: Upstream) -> list[dict[str, Any]]:
-    """Every slot with a value of row `at`: slot, key, name, value."""
+    """Every slot of the feature set with a value, of row `at`: slot, key, name, value."""
     keys, values = assembled.keys[at], assembled.values[at]
     names = upstream.features.resolve(keys)
-    return [{"slot": SLOTS[f], "key": str(keys[f]), "name": names[f], "value": float(values[f])} for f in np.flatnonzero(values).tolist()]
+    slots = upstream.features.set.slots
+    return [{"slot": slots[f], "key": str(keys[f]), "name": names[f], "value": float(values[f])} for f in np.flatnonzero(values).tolist()]
+
+
+def numbers(assembled: Assembled, at: int, upstream: Upstream) -> dict[str, float]:
+    """Every number of the feature set, of row `at`."""
+    return dict(zip(upstream.features.set.numbers, assembled.numbers[at].tolist(), strict=True))
 
 
 def told(newest: Newest | None) -> dict[str, int] | None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from headrace.engine.ranking import Ranked
-from headrace.features.layout import FEATURE_SET
 
 SERVING = "serving"  # layer of the arm that names a published version
 Keyed = tuple[bytes, dict[str, Any]]
@@ -30,7 +29,7 @@ def impressions(ranked: Ranked, at: Sequence[int], request_id: str, user: str, s
     records = []
     for position, i in enumerate(at):
         exposure = {
-            "feature_set": FEATURE_SET,
+            "feature_set": ranked.assembled.feature_set,
             "feature_keys": np.ascontiguousarray(ranked.assembled.keys[i], "<u8").tobytes(),
             "feature_values": np.ascontiguousarray(ranked.assembled.values[i], "<f4").tobytes(),
             "numbers": np.ascontiguousarray(ranked.assembled.numbers[i], "<f4").tobytes(),

@@ -10,7 +10,7 @@ import numpy as np
 
 from headrace.ann.client import Nearest
 from headrace.engine.clock import Clock
-from headrace.engine.explain import contributions, seen, state, told
+from headrace.engine.explain import contributions, numbers, seen, state, told
 from headrace.engine.exposures import Keyed, event_id, impressions
 from headrace.engine.ranking import Ranker
 from headrace.engine.upstream import Upstream
@@ -66,7 +66,7 @@ class Engine:
         if not pool:
             answer["reason"] = "all_seen" if left_out else "nothing_known"
             return answer
-        ranked = self._ranker.score(user, [candidate.item for candidate in pool], context, ts_ms)
+        ranked = self._ranker.score(user, [candidate.item for candidate in pool], context, ts_ms, scene)
         order = range(len(pool)) if fallback else np.argsort(-ranked.probabilities, kind="stable").tolist()
         top = list(order)[:n]
         scores = ranked.probabilities
@@ -77,7 +77,7 @@ class Engine:
         answer |= state(ranked, self._upstream.model)
         self._served(ranked.weights.newest)
         if explain:
-            why = contributions(ranked, top, self._ranker.model, self._upstream)
+            why = contributions(ranked, top, self._ranker.model, self._ranker.inputs, self._upstream)
             for row, i, slots in zip(answer["items"], top, why, strict=True):
                 came = pool[i]
                 row["explain"] = {"recall": {"source": came.source, "position": came.position, "score": came.score}, "slots": slots}
@@ -118,7 +118,7 @@ class Engine:
         keys = np.array([feature_key("item_id", item)], np.uint64)
         assembled = self._upstream.assemble(feature_key("user_id", user), keys, context, at_ms)
         return {"user": user, "item": item, "ts_ms": at_ms, "slots": seen(assembled, 0, self._upstream),
-                "features_sequence": assembled.sequence}
+                "numbers": numbers(assembled, 0, self._upstream), "features_sequence": assembled.sequence}
 
     def missing(self) -> str:
         """"" when everything below answers, else what does not."""

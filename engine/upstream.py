@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace.features.client import Assembled, FeatureClient
 from headrace.features.events import EventBatch
+from headrace.features.inputs import moment_of
 from headrace.ps.serving import Served
 from headrace.rpc.freshness import Newest
 
@@ -44,11 +45,12 @@ class Upstream:
         """Row keys of the items that the user with this row key has seen of late."""
         return set(self.features.user(user).recent.tolist()) - {0}
 
-    def assemble(self, user: int, items: np.ndarray, context: Mapping[str, str], ts_ms: int) -> Assembled:
-        """Inputs of the user with each of items uint64[m], under the context fields, at event time `ts_ms`."""
+    def assemble(self, user: int, items: np.ndarray, context: Mapping[str, str], ts_ms: int, scene: str = "") -> Assembled:
+        """Features of the user with each of items uint64[m], under the context fields in `scene`, at event time `ts_ms`."""
         m = len(items)
         slots = np.tile(context_keys(context), (m, 1))
-        return self.features.assemble(np.full(m, user, np.uint64), items, slots, np.full(m, ts_ms, np.int64))
+        moment = np.tile(moment_of(self.features.set, scene, context), (m, 1))
+        return self.features.assemble(np.full(m, user, np.uint64), items, slots, np.full(m, ts_ms, np.int64), moment)
 
     def weights(self, keys: np.ndarray) -> Weights:
         """The serving rows of distinct keys uint64[u]."""

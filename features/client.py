@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from headrace.features.events import EventBatch
+from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen
-from headrace.features.layout import EVENT_COLUMNS, FEATURE_SET
+from headrace.features.layout import FEATURE_SET
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
 
@@ -21,12 +22,14 @@ NAMES_KEPT = 1 << 18
 
 
 class Assembled(NamedTuple):
-    """keys uint64[m,F], values float32[m,F], numbers float32[m,K] of m pairs; the shard's sequence when they were read."""
+    """keys uint64[m,F], values float32[m,F], numbers float32[m,K] of m pairs; the shard's sequence when they were read; of which feature
+    set they are."""
 
     keys: np.ndarray
     values: np.ndarray
     numbers: np.ndarray
     sequence: int
+    feature_set: str = FEATURE_SET
 
 
 class User(NamedTuple):
@@ -41,9 +44,10 @@ class User(NamedTuple):
 
 class FeatureClient:
     """Calls the feature service at `address`. Every verb may be repeated, so each is tried again for `deadline_s` seconds while nobody
-    answers; then Unavailable is raised. Safe between threads, not across a fork."""
+    answers; then Unavailable is raised. Safe between threads, not across a fork. A service of another `feature_set` raises Refused."""
 
-    def __init__(self, address: str, *, deadline_s: float = 60.0, timeout_s: float = 30.0) -> None:
+    def __init__(self, address: str, *, deadline_s: float = 60.0, timeout_s: float = 30.0, feature_set: FeatureSet = BASE) -> None:
+        self.set = feature_set
         self._client = Client(address, timeout_s)
         self._deadline_s = deadline_s
         self._told: OrderedDict[str, None] = OrderedDict()
@@ -55,18 +59,22 @@ class FeatureClient:
         parts = []
         for at in range(0, len(causes), ROWS_MAX):
             rows = slice(at, at + ROWS_MAX)
-            arrays = {**causes.take(rows)._asdict(), **{name: columns[name][rows] for name in EVENT_COLUMNS}}
-            _, answer = self._call("freeze_and_fold", {"feature_set": FEATURE_SET}, arrays)
+            arrays = {**causes.take(rows)._asdict(), **{name: columns[name][rows] for name in self.set.event_columns}}
+            _, answer = self._call("freeze_and_fold", {"feature_set": self.set.name}, arrays)
             parts.append(Frozen(*(answer[name] for name in Frozen._fields)))
         if len(parts) == 1:
             return parts[0]
-        return Frozen(*map(np.concatenate, zip(*parts, strict=True))) if parts else Frozen.empty(0)
+        return Frozen(*map(np.concatenate, zip(*parts, strict=True))) if parts else Frozen.empty(0, self.set.F, self.set.K)
 
-    def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray) -> Assembled:
-        """Samples of m pairs as they are now: user, item uint64[m] (0: none), context uint64[m,4] (0: no value), ts_ms int64[m]."""
-        header, answer = self._call("assemble", {"feature_set": FEATURE_SET},
-                                    {"user": user, "item": item, "context": context, "ts_ms": ts_ms})
-        return Assembled(answer["keys"], answer["values"], answer["numbers"], header["sequence"])
+    def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray,
+                 moment: np.ndarray | None = None) -> Assembled:
+        """Samples of m pairs as they are now: user, item uint64[m] (0: none), context uint64[m,4] (0: no value), ts_ms int64[m], moment
+        uint64[m,P] of the set's moments (0: none; None: none of all)."""
+        arrays = {"user": user, "item": item, "context": context, "ts_ms": ts_ms}
+        if self.set.moments:
+            arrays["moment"] = np.zeros((len(user), len(self.set.moments)), np.uint64) if moment is None else moment
+        header, answer = self._call("assemble", {"feature_set": self.set.name}, arrays)
+        return Assembled(answer["keys"], answer["values"], answer["numbers"], header["sequence"], self.set.name)
 
     def user(self, key: int) -> User:
         """What is known of the user whose row key is `key`."""

@@ -47,12 +47,11 @@ class Groups:
     def __init__(self, store: FeatureStore, feature_set: FeatureSet) -> None:
         self._store, self.set = store, feature_set
         self.layouts = Layouts(store, feature_set)
-        self.rows = dict.fromkeys((group.name for group in feature_set.groups), 0)
 
     def fold(self, user: np.ndarray, item: np.ndarray, moment: np.ndarray, taken: Taken, ts_ms: np.ndarray, frozen: np.ndarray,
-             folded: np.ndarray, batch: Batch) -> Extra:
-        """n events in order: what those in frozen uint8[n] see, and those in folded uint8[n] put in; changed rows go into `batch`.
-        user, item uint64[n], moment uint64[n,P] of the set's moments."""
+             folded: np.ndarray, batch: Batch) -> tuple[Extra, dict[str, int]]:
+        """n events in order: what those in frozen uint8[n] see, and those in folded uint8[n] put in; changed rows go into `batch`, and how
+        many of them are new is told by family. user, item uint64[n], moment uint64[n,P] of the set's moments."""
         memory, starts = self._rows(user, item, moment, ts_ms, taken.tokens, folded)
         extra = self._blank(len(ts_ms))
         own = slice(0, len(self.set.definitions))
@@ -60,8 +59,7 @@ class Groups:
             *memory.views(), starts, *(array[own] for array in self.set.arrays), self.set.default[own], self.set.column[own],
             len(memory.f) - self._scratch, np.ascontiguousarray(taken.x[:, own]), np.ascontiguousarray(taken.y[:, own]),
             np.ascontiguousarray(taken.tokens[:, own]), ts_ms, frozen, folded, *extra)
-        self._write(memory, starts, folded, batch)
-        return extra
+        return extra, self._write(memory, starts, folded, batch)
 
     def read(self, user: np.ndarray, item: np.ndarray, moment: np.ndarray, ts_ms: np.ndarray) -> Extra:
         """What m pairs see at ts_ms int64[m]; user or item 0: none."""
@@ -136,8 +134,9 @@ class Groups:
         memory.keys[group.name], memory.begins[group.name] = distinct[distinct != 0], begins[begins >= 0]
         memory.found[group.name] = found
 
-    def _write(self, memory: _Memory, starts: np.ndarray, folded: np.ndarray, batch: Batch) -> None:
-        """Rows that a folded event has. A row into which nothing was ever folded (its time is 0) is not kept."""
+    def _write(self, memory: _Memory, starts: np.ndarray, folded: np.ndarray, batch: Batch) -> dict[str, int]:
+        """Rows that a folded event has; how many of them are new. A row into which nothing was ever folded (its time is 0) is not kept."""
+        new = {}
         for place, group in enumerate(self.set.groups):
             begins, keys = memory.begins[group.name], memory.keys[group.name]
             touched = np.isin(begins, starts[folded.astype(bool), place])
@@ -146,7 +145,8 @@ class Groups:
                 rows = memory.f[begins[touched][:, None] + np.arange(group.words)]
                 self.layouts.stamp(group, rows)
                 batch.put_rows(self.layouts.family(group), keys[touched], rows.view(f"V{8 * group.words}").reshape(-1))
-                self.rows[group.name] += int((~memory.found[group.name][touched]).sum())
+                new[self.layouts.family(group)] = int((~memory.found[group.name][touched]).sum())
+        return new
 
 
 def _row_keys(parts: list[np.ndarray]) -> np.ndarray:

@@ -42,6 +42,12 @@ class Taken(NamedTuple):
     names: list[str]
 
 
+def moment_of(feature_set: FeatureSet, scene: str, context: Mapping[str, str]) -> np.ndarray:
+    """uint64[P] of a request: what stands in `moment` of an event with this scene and context map."""
+    return np.array([feature_key("scene", scene) if name == "scene" else keys_of(name, context.get(name.removeprefix("context.")) or "")[0]
+                     for name in feature_set.moments], np.uint64)
+
+
 def columns_of(feature_set: FeatureSet, inputs: Inputs, taken: Taken) -> dict[str, np.ndarray]:
     """The columns of FeatureSet.event_columns behind the built-in ones."""
     n = len(inputs.action)
@@ -84,7 +90,7 @@ def keys_of(column: str, text: str) -> list[int]:
     """uint64[VALUES] of a column's text, 0 for fewer: the keys that its values have as built-in features. Only columns of users and items
     have several values, split by |."""
     field = column.removeprefix("context.")
-    parts = [text] if column != field else [part for part in text.split("|") if part][:VALUES]
+    parts = [part for part in ([text] if column != field else text.split("|")) if part][:VALUES]
     return [feature_key(field, part) for part in parts] + [0] * (VALUES - len(parts))
 
 

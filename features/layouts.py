@@ -42,7 +42,9 @@ class Layouts:
             self._number[group.name] = layouts.index(layout)  # type: ignore[arg-type]
             store.add_family(self.family(group))
         meanings = held["meanings"] | {one.identity: _meaning(one) for one in feature_set.all}
-        store.put_note(_KEY, json.dumps({"meanings": meanings, "groups": self._known}).encode())
+        said = json.dumps({"meanings": meanings, "groups": self._known}).encode()
+        if feature_set.all and said != store.note(_KEY):
+            store.put_note(_KEY, said)
 
     @staticmethod
     def family(group: Group) -> str:

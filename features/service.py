@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from headrace.features.layout import CONTEXT_FIELDS, EVENT_COLUMNS, FEATURE_SET
+from headrace.features.layout import CONTEXT_FIELDS
 from headrace.features.shard import FeatureShard
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import BadMessage, Refused
@@ -57,10 +57,10 @@ class FeatureService:
         return run
 
     def _freeze_and_fold(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        _known(header)
+        self._known(header)
         causes = Causes(column(arrays, "source", "int32", (None,)), column(arrays, "partition", "int32", (None,)),
                         column(arrays, "offset", "int64", (None,)))
-        events = {name: column(arrays, name, *kind) for name, kind in EVENT_COLUMNS.items()}
+        events = {name: column(arrays, name, *kind) for name, kind in self.shard.set.event_columns.items()}
         n = len(causes)
         if any(len(array) != n for array in (*causes, *events.values())):
             raise BadMessage(f"arrays of different lengths: {sorted({len(array) for array in (*causes, *events.values())})}")
@@ -75,12 +75,21 @@ class FeatureService:
         return {"sequence": self.shard.sequence}, frozen._asdict()
 
     def _assemble(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        _known(header)
+        self._known(header)
         user = column(arrays, "user", "uint64", (None,))
         item, ts_ms = column(arrays, "item", "uint64", (len(user),)), column(arrays, "ts_ms", "int64", (len(user),))
         context = column(arrays, "context", "uint64", (len(user), CONTEXT_FIELDS))
+        moment = None
+        if self.shard.set.moments:
+            moment = column(arrays, "moment", "uint64", (len(user), len(self.shard.set.moments)))
         _moments(ts_ms)
-        return {"sequence": self.shard.sequence}, self.shard.assemble(user, item, context, ts_ms)._asdict()
+        return {"sequence": self.shard.sequence}, self.shard.assemble(user, item, context, ts_ms, moment)._asdict()
+
+    def _known(self, header: Header) -> None:
+        mine, wanted = self.shard.set.name, header.get("feature_set", self.shard.set.name)
+        if wanted != mine:
+            raise Refused(f"feature set {wanted!r} is not served here; known: {mine} (processes and jobs are started with the same files in"
+                          " [features] definitions)")
 
     def _names(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         names = header.get("names")
@@ -116,13 +125,8 @@ class FeatureService:
         return {"sequence": self.shard.sequence}, self.shard.totals(of, column(arrays, "keys", "uint64", (None,)))
 
     def _stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held()}, {}
-
-
-def _known(header: Header) -> None:
-    wanted = header.get("feature_set", FEATURE_SET)
-    if wanted != FEATURE_SET:
-        raise Refused(f"feature set {wanted!r} is not served here; known: {FEATURE_SET}")
+        return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held(),
+                "feature_set": self.shard.set.name, "frozen_bytes": 2 + 12 * self.shard.set.F + 4 * self.shard.set.K}, {}
 
 
 def _moments(ts_ms: np.ndarray) -> None:

@@ -48,7 +48,7 @@ class FeatureShard:
 
     counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `late` (folded behind a newer event of
     their user), `out_of_order` (causes behind a higher offset of their partition), `users`, `items`, `impressions` and `clicks` (folded
-    ever: the prior of all rates); `duplicates` since the start.
+    ever: the prior of all rates), "group ENTITY" (rows of the definitions of an entity); `duplicates` since the start.
     """
 
     def __init__(self, store: FeatureStore, *, half_life_s: float, ring_length: int, frozen_offsets: int = FROZEN_OFFSETS,
@@ -157,10 +157,10 @@ class FeatureShard:
             events["event"], events["user_fields"], events["item_fields"], events["context"], events["served"], self._half_life_ms,
             totals, self.sequence, keys, values, numbers, answer.sequence, answer.status)
         folded = answer.status == FOLDED
-        batch = self.store.batch()
+        batch, new = self.store.batch(), dict[str, int]()
         if self.set.definitions:
             frozen = folded & (events["action"] == IMPRESSION) & (events["served"] == 0)
-            extra = self.groups.fold(events["user"], events["item"], events["moment"], taken_of(self.set, events), events["ts_ms"],
+            extra, new = self.groups.fold(events["user"], events["item"], events["moment"], taken_of(self.set, events), events["ts_ms"],
                                      frozen.astype(np.uint8), folded.astype(np.uint8), batch)
             self.groups.put(extra, frozen, *answer[:3])
         users.keep(folded)
@@ -172,7 +172,8 @@ class FeatureShard:
             "out_of_order": self.counts["out_of_order"] + self._out_of_order(causes),
             "users": self.counts["users"] + int((users.changed & ~users.found).sum()),
             "items": self.counts["items"] + int((items.changed & ~items.found).sum()),
-            "impressions": int(totals[0]), "clicks": int(totals[1])}
+            "impressions": int(totals[0]), "clicks": int(totals[1]),
+            **{family: self.counts.get(family, 0) + count for family, count in new.items()}}
         self._write(batch, causes, answer, users, items, counts)
         self.counts = counts
         self.popular.fold(items.keys[items.changed], items.rows[items.changed])

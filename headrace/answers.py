@@ -103,13 +103,14 @@ class Scores(Struct, frozen=True):
 
 
 class Features(Struct, frozen=True):
-    """What the ranker sees of a user and an item at `ts_ms`: every slot with a value."""
+    """What the ranker sees of a user and an item at `ts_ms`: every slot with a value, and the numbers that transforms are made of."""
 
     user: str
     item: str
     ts_ms: int
     slots: list[Slot]
     features_sequence: int
+    numbers: dict[str, float] = {}
 
 
 class Verdict(Struct, frozen=True):

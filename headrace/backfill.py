@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from headrace.config import Config, Model
-from headrace.features.layout import FEATURE_SET, NUMBERS, SIDE, SLOTS, F, K
-from headrace.models.batch import Batch, from_bytes
+from headrace.feature_set import feature_set_of, model_inputs
+from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.layout import NUMBERS
+from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
-from headrace.models.fields import fields_of
+from headrace.models.inputs import Inputs
 from headrace.models.train import Trainer, local_rate
 from headrace.ps.backfill import Backfill, Tally
 from headrace.ps.client import ParameterClient
@@ -24,6 +26,7 @@ from headrace.rows import Rows
 from headrace.rpc.causes import Causes
 from headrace.schemas.errors import Malformed
 from headrace.schemas.hashing import source_number
+from headrace.streaming.model_inputs import inputs_of
 
 CHUNK_ROWS = 4096
 _CTR = NUMBERS.index("item_ctr")
@@ -71,7 +74,8 @@ def from_samples(config: Config, model: Model, since_ms: int | None = None, move
             except Malformed:
                 report.unreadable += 1
 
-    return _learn(config, model, parts_of(records(), config.samples.target), report, moved)
+    feature_set, inputs = feature_set_of(config), model_inputs(config, model)
+    return _learn(config, model, parts_of(records(), config.samples.target, feature_set, inputs), report, moved, inputs)
 
 
 def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report], Any] = lambda report: None) -> Report:
@@ -82,48 +86,54 @@ def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report]
     from headrace.offline import samples
 
     report, source = Report(model.name), source_number(f"file {rows.digest}")
+    feature_set, inputs = feature_set_of(config), model_inputs(config, model)
 
     def parts() -> Iterator[Part]:
-        for batch, _, popularity in samples(rows, config.features.half_life_s):
+        for batch, _, popularity in samples(rows, config.features.half_life_s, inputs, feature_set):
             row = rows.row[report.read : report.read + len(batch)]
             report.read += len(batch)
             yield batch, Causes(np.full(len(row), source, np.int32), np.zeros(len(row), np.int32), row), popularity
 
-    return _learn(config, model, parts(), report, moved)
+    return _learn(config, model, parts(), report, moved, inputs)
 
 
-def parts_of(records: Iterable[dict[str, Any]], target: str) -> Iterator[Part]:
-    """(batch, causes, popularity) of up to 4,096 records of `samples` at a time, each cause once a part, other targets left out."""
+def parts_of(records: Iterable[dict[str, Any]], target: str, feature_set: FeatureSet = BASE,
+             inputs: Inputs | None = None) -> Iterator[Part]:
+    """(batch, causes, popularity) of up to 4,096 records of `samples` at a time, each cause once a part, other targets left out; as
+    `inputs` make them of `feature_set`."""
+    inputs = inputs or inputs_of(feature_set)
     held: dict[tuple[int, int, int], dict[str, Any]] = {}
     for record in records:
         if record["target"] == target:
             held.setdefault((record["source"], record["partition"], record["offset"]), record)
             if len(held) == CHUNK_ROWS:
-                yield _part(list(held.values()))
+                yield _part(list(held.values()), feature_set, inputs)
                 held = {}
     if held:
-        yield _part(list(held.values()))
+        yield _part(list(held.values()), feature_set, inputs)
 
 
-def _part(records: list[dict[str, Any]]) -> Part:
-    foreign = next((record["feature_set"] for record in records if record["feature_set"] != FEATURE_SET), None)
+def _part(records: list[dict[str, Any]], feature_set: FeatureSet, inputs: Inputs) -> Part:
+    foreign = next((record["feature_set"] for record in records if record["feature_set"] != feature_set.name), None)
     if foreign is not None:
-        raise BackfillError(f"a sample carries feature set {foreign!r}, and the model learns {FEATURE_SET!r}: choose a later --since")
+        raise BackfillError(f"a sample carries feature set {foreign!r}, and the model learns {feature_set.name!r}: choose a later --since")
     label, weight = (np.array([record[name] for record in records], np.float32) for name in ("label", "weight"))
-    batch = from_bytes([r["feature_keys"] for r in records], [r["feature_values"] for r in records], F, label, weight)
+    numbers = [record["numbers"] for record in records]
+    batch = inputs.batch([r["feature_keys"] for r in records], [r["feature_values"] for r in records], numbers, label, weight)
     causes = Causes(*(np.array([record[name] for record in records], dtype) for name, dtype in
                       (("source", np.int32), ("partition", np.int32), ("offset", np.int64))))
-    return batch, causes, np.frombuffer(b"".join(r["numbers"] for r in records), "<f4").reshape(-1, K)[:, _CTR]
+    return batch, causes, np.frombuffer(b"".join(numbers), "<f4").reshape(-1, feature_set.K)[:, _CTR]
 
 
-def _learn(config: Config, model: Model, parts: Iterable[Part], report: Report, moved: Callable[[Report], Any]) -> Report:
+def _learn(config: Config, model: Model, parts: Iterable[Part], report: Report, moved: Callable[[Report], Any],
+           inputs: Inputs) -> Report:
     """Ask for a whole part at once, then learn what some shard lacks in batches as training does."""
     effect, rows = config.samples.target, config.flink.train_batch_rows
     client = ParameterClient(config.ps.reachable)
     try:
         backfill = Backfill(client, len(config.ps.addresses))
         report.shards = backfill.tallies
-        trainer = Trainer(MODELS[model.name](fields_of(SLOTS, SIDE)), client.pull, backfill.push, l2=model.l2,
+        trainer = Trainer(MODELS[model.name](inputs.fields), client.pull, backfill.push, l2=model.l2,
                           window_offsets=model.window_offsets, effect=effect, rate=local_rate(model.optimizer, model.learning_rate))
         for batch, causes, popularity in parts:
             report.samples += len(batch)

@@ -55,6 +55,7 @@ class Features(Section):
     http_port: int = 19170
     ring_length: int = Field(1 << 22, description="Offsets a source partition that the applied ring remembers; a multiple of 4096.")
     half_life_s: float = Field(86400.0 * 7, description="Half-life of decayed counts.")
+    definitions: list[Path] = Field([], description="Files of feature definitions, .toml or .py, kept beside the built-in features.")
 
 
 class Ps(Section):
@@ -192,6 +193,8 @@ class Model(Section):
     learning_rate: float = 0.05
     l2: float = Field(0.005, description="L2 on the factors of the features present in a sample.")
     window_offsets: int = Field(16384, ge=256, description="Offsets of interactions a window of the progressive metrics spans.")
+    transforms: list[dict[str, Any]] = Field([], description="Slots made of the feature set's numbers and slots: tables of bucket, scale"
+                                             " or cross (docs/models.md).")
     init_scale: float = Field(0.01, description="Standard deviation of a new row's factors.")
     clip_value: float = Field(0.0, ge=0, description="Bound of each coordinate of a gradient; 0 is none.")
     clip_norm: float = Field(0.0, ge=0, description="Bound of the norm of a row's gradient; 0 is none.")
@@ -279,7 +282,9 @@ def _keys(section: Section) -> list[str]:
 
 def _literal(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)} = {json.dumps(one)}" for name, one in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(name)} = {_literal(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_literal, value)) + "]"
     return json.dumps(str(value) if isinstance(value, Path) else value)
 
 

@@ -18,18 +18,20 @@ from headrace.config import Features, Flink, Model
 from headrace.engine.exposures import impressions
 from headrace.engine.ranking import Ranked, Ranker
 from headrace.engine.upstream import Upstream
+from headrace.feature_set import transforms
 from headrace.features.client import Assembled, FeatureClient
 from headrace.features.events import EventBatch
-from headrace.features.layout import NUMBERS, SIDE, SLOTS
+from headrace.features.feature_set import BASE
+from headrace.features.layout import NUMBERS
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
 from headrace.models.batch import Batch, unique
 from headrace.models.catalog import MODELS
-from headrace.models.fields import fields_of
 from headrace.models.fm import probability
 from headrace.models.train import Trainer, local_rate
 from headrace.offline import RING, Parameters, Serving, causes_of
 from headrace.ps.serving import Served
+from headrace.streaming.model_inputs import inputs_of
 
 _CTR = NUMBERS.index("item_ctr")
 Record = dict[str, Any]
@@ -55,12 +57,13 @@ class Platform:
         self._shard = FeatureShard(self._store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096)
         self.parameters = Parameters(model)
         self._serving: Parameters | Serving = self.parameters.copy() if copied else self.parameters
-        self._learner = learner = MODELS[model.name](fields_of(SLOTS, SIDE))
+        inputs = inputs_of(BASE, transforms(model))
+        self._learner = learner = MODELS[model.name](inputs.fields)
         self._trainer = Trainer(learner, self.parameters.pull, self.parameters.push, model.l2, model.window_offsets,
                                 rate=local_rate(model.optimizer, model.learning_rate))
         self._features = _Features(self._shard)
         upstream = Upstream(cast(FeatureClient, self._features), _Served(self._pull), model.name)
-        self._ranker, self._model = Ranker(upstream, learner), model.name
+        self._ranker, self._model = Ranker(upstream, learner, inputs), model.name
         self._window_ms, self._batch_rows = window_ms, batch_rows
         self._due: list[tuple[int, int, Record]] = []
         self._held: deque[Held] = deque()
@@ -93,7 +96,7 @@ class Platform:
         for action in actions:
             self.later(action)
         at = np.asarray(top, np.int64)
-        batch = Batch(ranked.assembled.keys[at], ranked.assembled.values[at], label.astype(np.float32), np.ones(len(at), np.float32))
+        batch = Batch(ranked.keys[at], ranked.values[at], label.astype(np.float32), np.ones(len(at), np.float32))
         self._held.append(Held(ts_ms + self._window_ms, batch, np.arange(first, first + len(at)), ranked.assembled.numbers[at, _CTR]))
 
     def later(self, record: Record) -> None:
@@ -112,7 +115,7 @@ class Platform:
     def shadow(self, ranked: Ranked, top: Sequence[int], weights: Parameters | Serving) -> np.ndarray:
         """float32[n]: what other weights say of places `top` of `ranked`."""
         at = np.asarray(top, np.int64)
-        batch = Batch(ranked.assembled.keys[at], ranked.assembled.values[at], np.zeros(len(at), np.float32), np.ones(len(at), np.float32))
+        batch = Batch(ranked.keys[at], ranked.values[at], np.zeros(len(at), np.float32), np.ones(len(at), np.float32))
         keys, places = unique(batch)
         return probability(self._learner.predict(weights.pull(self._model, "weights", keys)[0], places, batch.values))
 
@@ -144,11 +147,12 @@ class _Features:
     """What Upstream asks of a features.client.FeatureClient, answered by the shard itself."""
 
     def __init__(self, shard: FeatureShard) -> None:
-        self._shard = shard
+        self._shard, self.set = shard, shard.set
         self.change: Callable[[Assembled], Assembled] | None = None
 
-    def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray) -> Assembled:
-        found = Assembled(*self._shard.assemble(user, item, context, ts_ms), self._shard.sequence)
+    def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray,
+                 moment: np.ndarray | None = None) -> Assembled:
+        found = Assembled(*self._shard.assemble(user, item, context, ts_ms, moment), self._shard.sequence)
         return found if self.change is None else self.change(found)
 
 

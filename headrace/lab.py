@@ -25,7 +25,8 @@ from headrace.access import given
 from headrace.api import Client
 from headrace.commands.options import configured
 from headrace.config import Config
-from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS, F, K
+from headrace.feature_set import feature_set_of
+from headrace.features.layout import NUMBERS, SLOTS, F
 from headrace.live_taps import live_taps
 from headrace.models.progressive import MODEL, POPULARITY, keys_of, summary
 from headrace.schemas.codec import Codec
@@ -61,27 +62,33 @@ class Lab:
 
         Samples of another feature set are left out. One slot: `table["values"].combine_chunks().flatten()[slot::F]`, names in `SLOTS`.
         """
+        feature_set = feature_set_of(self.config)
+        slots, width = feature_set.F, feature_set.K
         seen: dict[tuple[int, int, int], dict[str, Any]] = {}
         for record in self._records("samples", minutes, limit):
-            if record["feature_set"] == FEATURE_SET:
+            if record["feature_set"] == feature_set.name:
                 seen.setdefault((record["source"], record["partition"], record["offset"]), record)
         rows = sorted(seen.values(), key=lambda record: (record["ts_ms"], record["partition"], record["offset"]))
         table = pa.Table.from_pylist([{name: value for name, value in row.items() if name not in PACKED} for row in rows])
         keys, values, numbers = (_matrix(rows, name, kind, width) for name, kind, width in (
-            ("feature_keys", "<u8", F), ("feature_values", "<f4", F), ("numbers", "<f4", K)))
-        table = table.append_column("keys", pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), F))
-        table = table.append_column("values", pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), F))
-        for column, name in enumerate(NUMBERS):
+            ("feature_keys", "<u8", slots), ("feature_values", "<f4", slots), ("numbers", "<f4", width)))
+        table = table.append_column("keys", pa.FixedSizeListArray.from_arrays(pa.array(keys.reshape(-1)), slots))
+        table = table.append_column("values", pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), slots))
+        for column, name in enumerate(feature_set.numbers):
             table = table.append_column(name, pa.array(np.ascontiguousarray(numbers[:, column])))
         return table
 
     def features(self, user: str, items: Sequence[str], *, ts_ms: int | None = None) -> pa.Table:
-        """What the ranker sees of a user and each of `items` now, or as of `ts_ms`: item_id, and a float column a slot."""
+        """What the ranker sees of a user and each of `items` now, or as of `ts_ms`: item_id, a float column a slot, and of definitions one
+        a number."""
+        feature_set = feature_set_of(self.config)
+        own = feature_set.numbers[len(NUMBERS) :]
         with closing(Client(**given(self.config.engine))) as client:
             rows = []
             for item in items:
                 found = client.features(user, item, ts_ms=ts_ms)
-                rows.append({"item_id": item, **dict.fromkeys(SLOTS, 0.0), **{slot.slot: slot.value for slot in found.slots}})
+                rows.append({"item_id": item, **dict.fromkeys(feature_set.slots, 0.0), **{slot.slot: slot.value for slot in found.slots},
+                             **{name: found.numbers[name] for name in own}})
         return pa.Table.from_pylist(rows)
 
     def metrics(self) -> pa.Table:

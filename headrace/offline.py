@@ -15,12 +15,13 @@ import numpy as np
 
 from headrace.config import Features, Model
 from headrace.features.events import EventBatch
-from headrace.features.layout import IMPRESSION, NUMBERS, SIDE, SLOTS
+from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.layout import IMPRESSION, NUMBERS
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
 from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
-from headrace.models.fields import fields_of
+from headrace.models.inputs import Inputs, transforms_of
 from headrace.models.progressive import MODEL, POPULARITY, keys_of, summary
 from headrace.models.spec import model_spec
 from headrace.models.train import Trainer, Updates, local_rate
@@ -31,6 +32,7 @@ from headrace.ps.spec import ModelSpec
 from headrace.replay import interactions
 from headrace.rows import Rows
 from headrace.rpc.causes import Causes
+from headrace.streaming.model_inputs import inputs_of
 
 ROWS_A_CALL = 2048
 ROWS_MAX = 20_000_000  # address space only
@@ -42,22 +44,24 @@ Part = tuple[Batch, Causes, np.ndarray]
 
 
 def run(rows: Rows, model: Model, batch_rows: int, seed: int = 0, *, half_life_s: float = Features().half_life_s,
-        moved: Callable[[int], Any] = lambda rows: None) -> dict[str, Any]:
+        feature_set: FeatureSet = BASE, moved: Callable[[int], Any] = lambda rows: None) -> dict[str, Any]:
     """Learn `rows` in their order with pushes of `batch_rows` samples; the figures of model and popularity, as a replay reports them.
 
-    `seed` other than 0 starts the factors elsewhere, to see how much chance there is in a figure. `moved` is told the rows done.
+    `seed` other than 0 starts the factors elsewhere, to see how much chance there is in a figure. `moved` is told the rows done. Raises
+    TransformError, and FunctionError of a definition.
     """
-    parameters = Parameters(model)
-    learn(samples(rows, half_life_s), parameters, model, batch_rows, seed, moved)
+    parameters, inputs = Parameters(model), inputs_of(feature_set, transforms_of(model.transforms))
+    learn(samples(rows, half_life_s, inputs, feature_set), parameters, model, batch_rows, seed, moved, inputs)
     figures, baseline = parameters.summary(MODEL), parameters.summary(POPULARITY)
     return {"samples": figures["samples"], "auc": figures["auc"], "auc_popularity": baseline["auc"], "logloss": figures["logloss"],
             "logloss_base_rate": figures["logloss_base_rate"], "calibration": figures["calibration"]}
 
 
 def learn(parts: Iterable[Part], parameters: Parameters, model: Model, batch_rows: int, seed: int = 0,
-          moved: Callable[[int], Any] = lambda rows: None) -> np.ndarray:
-    """Predict, then learn `parts` as `run` does; probabilities float32[n], each as it was before its sample was learnt."""
-    trainer = Trainer(MODELS[model.name](fields_of(SLOTS, SIDE)), parameters.pull, parameters.push, l2=model.l2,
+          moved: Callable[[int], Any] = lambda rows: None, inputs: Inputs | None = None) -> np.ndarray:
+    """Predict, then learn `parts`, which are of `inputs` (by default the built-in features), as `run` does; probabilities float32[n], each
+    as it was before its sample was learnt."""
+    trainer = Trainer(MODELS[model.name]((inputs or inputs_of()).fields), parameters.pull, parameters.push, l2=model.l2,
                       window_offsets=model.window_offsets, rate=local_rate(model.optimizer, model.learning_rate))
     salt = np.uint64(seed * _GOLDEN % (1 << 64))
     held: list[Part] = []
@@ -78,22 +82,25 @@ def learn(parts: Iterable[Part], parameters: Parameters, model: Model, batch_row
     return np.concatenate(predicted)
 
 
-def samples(rows: Rows, half_life_s: float) -> Iterator[Part]:
-    """(batch, causes, popularity float32[n]) of successive rows: each frozen before it and its action are folded, as in the stack."""
+def samples(rows: Rows, half_life_s: float, inputs: Inputs | None = None, feature_set: FeatureSet = BASE) -> Iterator[Part]:
+    """(batch, causes, popularity float32[n]) of successive rows: each frozen before it and its action are folded, as in the stack, then
+    made a model's by `inputs` of the feature set."""
+    inputs = inputs or inputs_of(feature_set)
     with tempfile.TemporaryDirectory(prefix="headrace-offline-") as folder:
         store = FeatureStore(folder)
-        shard = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096)
+        shard = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096, feature_set=feature_set)
         offset = 0
         try:
             for start in range(0, len(rows), ROWS_A_CALL):
                 part = slice(start, min(start + ROWS_A_CALL, len(rows)))
                 records = [record for _, *pair in interactions(rows, part) for record in pair if record is not None]
                 causes = causes_of(np.arange(offset, offset + len(records)))
-                events = EventBatch(records).columns
+                events = EventBatch(records, feature_set).columns
                 frozen = shard.freeze_and_fold(causes, events)
                 shown = events["action"] == IMPRESSION
                 label = rows.label[part].astype(np.float32)
-                batch = Batch(frozen.keys[shown], frozen.values[shown], label, np.ones(len(label), np.float32))
+                expanded = inputs.expand(frozen.keys[shown], frozen.values[shown], frozen.numbers[shown])
+                batch = Batch(*expanded, label, np.ones(len(label), np.float32))
                 yield batch, causes.take(shown), frozen.numbers[shown, _CTR]
                 offset += len(records)
         finally:

@@ -6,6 +6,7 @@ The served model's job is called train, that of [models.NAME] train-NAME (`headr
 from __future__ import annotations
 
 from headrace.config import Config, Model
+from headrace.feature_set import feature_set_of, model_inputs, transforms
 from headrace.jobs.launch import Job, addresses, marks, run, standing
 from headrace.models.train import local_rate
 from headrace.schemas.topics import touched_topic
@@ -19,10 +20,11 @@ def job(config: Config, other: Model | None = None) -> Job:
     scored = config.samples.strategy == "eager"  # its order of arrival tells labels
     rate = local_rate(model.optimizer, model.learning_rate)
     share = config.watch.share if config.watch.enabled and other is None else 0.0
-    lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate, share)
+    model_inputs(config, model)  # what is wrong with them is said here
+    lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate, share, transforms(model))
     name = f"train-{model.name}" if other else "train"
     stage = learn(addresses(config), lesson, config.flink.external, marks(config),
-                  standing(config, f"train-{model.name}", "samples", touched_topic(model.name).name))
+                  standing(config, f"train-{model.name}", "samples", touched_topic(model.name).name), feature_set_of(config))
     return Job(name, lambda where: training.tables(where, model.name, scored), [training.insert(model.name, target, scored)],
                functions={"learn": stage})
 

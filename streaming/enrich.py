@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen
-from headrace.features.layout import F, K
 from headrace.rpc.causes import Causes
 from headrace.schemas.kernels import END, EXPOSURE, HEAD, VALUE_END
 from headrace.streaming import kernels
-from headrace.streaming.scanned import FEATURE_SET_BYTES, Scanned
+from headrace.streaming.scanned import Scanned
 
 _FRAME = 160  # bytes of a record beside its texts and features: header, causes, times, lengths, score
 _NONE = np.frombuffer(b"", np.uint8)  # read-only like any other name: one compiled kernel
@@ -62,20 +62,22 @@ class Enriched:
             self.model, self.version = scores.model, scores.version
 
 
-def write(scanned: Scanned, made: Enriched, header: bytes) -> list[bytes]:
-    """The messages of the records that are kept, in their order."""
+def write(scanned: Scanned, made: Enriched, header: bytes, feature_set: FeatureSet = BASE) -> list[bytes]:
+    """The messages of the records that are kept, in their order; frozen features are of `feature_set`."""
+    name = np.frombuffer(feature_set.name.encode(), np.uint8)
+    width = len(name) + 12 * feature_set.F + 4 * feature_set.K
     kept = np.nonzero(made.kept)[0]
     rows = made.rows[kept]
     spans = scanned.spans[rows]
     model = np.frombuffer(made.model.encode(), np.uint8) if made.model else _NONE
     copied = int((spans[:, VALUE_END] - spans[:, HEAD] + spans[:, END] - spans[:, EXPOSURE]).sum())
-    out = np.empty(copied + len(kept) * (_FRAME + len(model) + len(FEATURE_SET_BYTES) + 12 * F + 4 * K), np.uint8)
+    out = np.empty(copied + len(kept) * (_FRAME + len(model) + width), np.uint8)
     ends = np.empty(len(kept), np.int64)
     features = made.features
     kernels.write_enriched(
         scanned.data, np.frombuffer(header, np.uint8), spans, made.causes.source[kept].astype(np.int64),
         made.causes.partition[kept].astype(np.int64), made.causes.offset[kept], made.ts_ms[kept], made.sequence[kept], made.frozen[kept],
-        made.at[kept], _packed(features.keys), _packed(features.values), _packed(features.numbers), FEATURE_SET_BYTES, model, made.version,
+        made.at[kept], _packed(features.keys), _packed(features.values), _packed(features.numbers), name, model, made.version,
         made.scores[kept], out, ends)
     data = out[: int(ends[-1]) if len(ends) else 0].tobytes()
     stops = ends.tolist()

@@ -7,7 +7,7 @@ folded under another cause) gives no row. An event that kills the worker or fail
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,9 @@ from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
 from headrace.features.client import FeatureClient
+from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen
+from headrace.features.inputs import Records
 from headrace.features.layout import IMPRESSION, RETRY
 from headrace.rpc import access
 from headrace.rpc.causes import Causes
@@ -31,6 +33,7 @@ from headrace.streaming.kafka import DeadLetters
 from headrace.streaming.positions import Message, Standing, appended
 from headrace.streaming.scanned import Reader, Scanned
 from headrace.streaming.scoring import Scorer, Scoring
+from headrace.streaming.set_columns import SetColumns
 from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.BYTES()
@@ -59,9 +62,10 @@ class Featurize(Stage):
     """(key, value, partition, offset, timestamp) of interactions -> value of enriched, under the same key; null: nothing to write."""
 
     def __init__(self, addresses: Addresses, source: int, event_bytes_max: int, scoring: Scoring | None = None, marks: str = "",
-                 standing: Standing | None = None) -> None:
+                 standing: Standing | None = None, feature_set: FeatureSet = BASE) -> None:
         super().__init__(marks, standing)
         self.addresses = addresses
+        self.set = feature_set
         self.source = source
         self.event_bytes_max = event_bytes_max
         self.scoring = scoring
@@ -70,10 +74,10 @@ class Featurize(Stage):
         self.guard(f"features-{self.source}")
         self.addresses.join()
         registry = RegistryClient(self.addresses.registry)
-        self.features = FeatureClient(self.addresses.features)
+        self.features = FeatureClient(self.addresses.features, feature_set=self.set)
         self.prepare(Codec("interactions", registry), Codec("enriched", registry))
         self.stand(self.addresses.kafka)
-        self.scorer = Scorer(self.scoring) if self.scoring else None
+        self.scorer = Scorer(self.scoring, self.set) if self.scoring else None
         self.dead_letters = DeadLetters(self.addresses.kafka, Codec("dead-letters", registry))
         self.clamped = function_context.get_metric_group().counter("event_time_clamped")
         self.retries = function_context.get_metric_group().counter("retries")
@@ -81,8 +85,9 @@ class Featurize(Stage):
     def prepare(self, interactions: Codec, enriched: Codec) -> None:
         """What reads and writes, over `features`."""
         self.interactions, self.enriched = interactions, enriched
-        self.reader = Reader(interactions, self.event_bytes_max)
+        self.reader = Reader(interactions, self.event_bytes_max, self.set)
         self.event_keys = EventKeys(self._tell)
+        self.set_columns = SetColumns(self.set, self._tell)
 
     def _tell(self, names: list[str]) -> None:
         self.features.names(names)
@@ -138,8 +143,9 @@ class Featurize(Stage):
             return
         where = chosen[rows]
         causes = Causes(np.full(len(rows), self.source, np.int32), call.partition[where], call.offset[where])
-        made = self._enriched(scanned, rows, causes, self._clamp(scanned.ts_ms[rows], call.append_ms[where]))
-        for row, value in zip(where[made.kept].tolist(), write(scanned, made, self.enriched.header), strict=True):
+        made = self._enriched(scanned, rows, causes, self._clamp(scanned.ts_ms[rows], call.append_ms[where]),
+                              lambda chosen: self.reader.decoded([call.value[at[row]] for row in chosen.tolist()]))
+        for row, value in zip(where[made.kept].tolist(), write(scanned, made, self.enriched.header, self.set), strict=True):
             call.values[row] = value
 
     def _wrong_keys(self, call: _Call, scanned: Scanned, at: list[int]) -> list[tuple[int, Malformed]]:
@@ -171,12 +177,15 @@ class Featurize(Stage):
             self.clamped.inc(int(ahead.sum()))
         return np.where(ahead, append_ms, ts_ms)
 
-    def _enriched(self, scanned: Scanned, rows: np.ndarray, causes: Causes, ts_ms: np.ndarray) -> Enriched:
-        """What is written of `rows` int64[k] of a scan: all but retries."""
+    def _enriched(self, scanned: Scanned, rows: np.ndarray, causes: Causes, ts_ms: np.ndarray,
+                  decode: Callable[[np.ndarray], Records]) -> Enriched:
+        """What is written of `rows` int64[k] of a scan: all but retries. `decode`: records of a scan's rows."""
         events = np.nonzero(scanned.seen[rows] != HEARTBEAT)[0]
         made = Enriched.empty(rows, causes, ts_ms)
         if len(events):
             columns = self.event_keys.columns(scanned, rows[events], ts_ms[events])
+            if self.set.definitions:
+                columns |= self.set_columns.columns(scanned, rows[events], columns["user"], columns["item"], decode)
             answer = self.features.freeze_and_fold(causes.take(events), columns)
             retries = answer.status == RETRY
             if retries.any():
@@ -188,7 +197,8 @@ class Featurize(Stage):
 
     def _scores(self, rows: np.ndarray, answer: Frozen, frozen: np.ndarray) -> Scores | None:
         """Scores of the exposures frozen in this batch; None without a scorer, or while nobody answers it."""
-        made = self.scorer.score(answer.keys[frozen], answer.values[frozen]) if self.scorer is not None else None
+        columns = answer.keys[frozen], answer.values[frozen], answer.numbers[frozen]
+        made = self.scorer.score(*columns) if self.scorer is not None else None
         if made is None:
             return None
         assert self.scorer is not None, "it has just answered"
@@ -211,6 +221,6 @@ def _shown(key: bytes | None) -> str:
 
 
 def featurize(addresses: Addresses, source: int, event_bytes_max: int, ship: bool = False, scoring: Scoring | None = None,
-              marks: str = "", standing: Standing | None = None):
+              marks: str = "", standing: Standing | None = None, feature_set: FeatureSet = BASE):
     """The vectorised, non-deterministic UDF `featurize`."""
-    return vectorised(Featurize(addresses, source, event_bytes_max, scoring, marks, standing), RESULT, ship)
+    return vectorised(Featurize(addresses, source, event_bytes_max, scoring, marks, standing, feature_set), RESULT, ship)

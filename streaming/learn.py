@@ -15,9 +15,10 @@ import pandas as pd
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from headrace.features.layout import SIDE, SLOTS
+from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.layout import SLOTS
 from headrace.models.catalog import MODELS
-from headrace.models.fields import fields_of
+from headrace.models.inputs import Transform
 from headrace.models.train import NotFinite, Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
@@ -26,6 +27,7 @@ from headrace.schemas.codec import Codec
 from headrace.schemas.registry import RegistryClient
 from headrace.schemas.topics import touched_topic
 from headrace.streaming.featurize import Addresses
+from headrace.streaming.model_inputs import inputs_of
 from headrace.streaming.positions import Message, Standing
 from headrace.streaming.sample_batch import Columns, taken, wrong
 from headrace.streaming.stage import WORLD, Stage, vectorised
@@ -39,7 +41,7 @@ _USER, _ITEM = SLOTS.index("user_id"), SLOTS.index("item_id")
 class Lesson:
     """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window. `scored`: samples bring the
     score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair. `rate`
-    of learning in turn within a push; `share` of the causes that a peer is compared on."""
+    of learning in turn within a push; `share` of the causes that a peer is compared on; `transforms` of the feature set."""
 
     model: str
     target: str
@@ -48,6 +50,7 @@ class Lesson:
     scored: bool = False
     rate: float = 0.0
     share: float = 0.0
+    transforms: tuple[Transform, ...] = ()
 
 
 class Learn(Stage):
@@ -55,9 +58,11 @@ class Learn(Stage):
 
     world = (*WORLD, NotFinite)
 
-    def __init__(self, addresses: Addresses, lesson: Lesson, marks: str = "", standing: Standing | None = None) -> None:
+    def __init__(self, addresses: Addresses, lesson: Lesson, marks: str = "", standing: Standing | None = None,
+                 feature_set: FeatureSet = BASE) -> None:
         super().__init__(marks, standing)
-        self.addresses = addresses
+        self.addresses, self.set = addresses, feature_set
+        self.inputs = inputs_of(feature_set, lesson.transforms)
         self.lesson = lesson
 
     def open(self, function_context: FunctionContext) -> None:
@@ -68,7 +73,7 @@ class Learn(Stage):
         registry = RegistryClient(self.addresses.registry)
         self.samples, self.touched = Codec("samples", registry), Codec(touched_topic(lesson.model).name, registry)
         client = ParameterClient(self.addresses.parameters)
-        self.trainer = Trainer(MODELS[lesson.model](fields_of(SLOTS, SIDE)), client.pull, client.push, l2=lesson.l2,
+        self.trainer = Trainer(MODELS[lesson.model](self.inputs.fields), client.pull, client.push, l2=lesson.l2,
                                window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate, share=lesson.share,
                                pull_tables=client.pull_tables)
 
@@ -99,10 +104,10 @@ class Learn(Stage):
         causes = Causes(source.to_numpy(np.int32), partition.to_numpy(np.int32), offset.to_numpy(np.int64))
         columns = Columns(label.to_numpy(np.float32), weight.to_numpy(np.float32), feature_set.tolist(), feature_keys.tolist(),
                           feature_values.tolist(), numbers.tolist())
-        refused: dict[int, tuple[str, str]] = wrong(columns)
+        refused: dict[int, tuple[str, str]] = wrong(columns, self.set)
         first, number = _first(causes)
         first = first[~np.isin(first, list(refused))] if refused else first
-        batch, popularity = taken(columns, first)
+        batch, popularity = taken(columns, first, self.inputs)
         at, caused = causes.take(first), caused_ms.to_numpy(np.int64)[first]
         scores = None
         if self.lesson.scored and score is not None and model is not None:
@@ -123,7 +128,7 @@ class Learn(Stage):
         kept = ~np.isin(number, number[list(refused)]) if refused else np.ones(len(causes), bool)
         user, item = np.zeros(len(causes), bool), np.zeros(len(causes), bool)
         rows = np.nonzero(kept)[0]
-        keys = taken(columns, rows)[0].keys
+        keys = taken(columns, rows, self.inputs)[0].keys
         user[rows], item[rows] = _first_of(keys[:, _USER]), _first_of(keys[:, _ITEM])
         return pd.DataFrame({"user": user, "item": item})
 
@@ -157,6 +162,7 @@ def _first_of(keys: np.ndarray) -> np.ndarray:
     return marks
 
 
-def learn(addresses: Addresses, lesson: Lesson, ship: bool = False, marks: str = "", standing: Standing | None = None):
+def learn(addresses: Addresses, lesson: Lesson, ship: bool = False, marks: str = "", standing: Standing | None = None,
+          feature_set: FeatureSet = BASE):
     """The vectorised, non-deterministic UDF `learn`."""
-    return vectorised(Learn(addresses, lesson, marks, standing), RESULT, ship)
+    return vectorised(Learn(addresses, lesson, marks, standing, feature_set), RESULT, ship)

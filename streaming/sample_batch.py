@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headrace.features.layout import FEATURE_SET, NUMBERS, F, K
-from headrace.models.batch import Batch, from_bytes
+from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.layout import NUMBERS
+from headrace.models.batch import Batch
+from headrace.models.inputs import Inputs
 
 _CTR = NUMBERS.index("item_ctr")
 
@@ -23,35 +25,38 @@ class Columns(NamedTuple):
     numbers: list[bytes]
 
 
-def wrong(columns: Columns) -> dict[int, tuple[str, str]]:
-    """row -> (reason, sentence) of each sample that cannot be learnt: foreign_sample, bad_sample."""
+def wrong(columns: Columns, feature_set: FeatureSet = BASE) -> dict[int, tuple[str, str]]:
+    """row -> (reason, sentence) of each sample that cannot be learnt on `feature_set`: foreign_sample, bad_sample."""
+    held, widths_of = feature_set.name, [8 * feature_set.F, 4 * feature_set.F, 4 * feature_set.K]
     found: dict[int, tuple[str, str]] = {}
     for row, name in enumerate(columns.feature_set):
-        if name != FEATURE_SET:
-            found[row] = ("foreign_sample", f"it carries feature set {name[:80]!r}, this job learns on {FEATURE_SET!r}")
+        if name != held:
+            found[row] = ("foreign_sample", f"it carries feature set {name[:80]!r}, this job learns on {held!r}")
     widths = np.array([[len(one) for one in column] for column in columns[3:]]).reshape(3, -1)
-    for row in np.nonzero((widths != [[8 * F], [4 * F], [4 * K]]).any(axis=0))[0].tolist():
+    for row in np.nonzero((widths != [[one] for one in widths_of]).any(axis=0))[0].tolist():
         found.setdefault(row, ("bad_sample", f"its keys, values and numbers have {widths[:, row].tolist()} bytes,"
-                                             f" {FEATURE_SET} has {[8 * F, 4 * F, 4 * K]}"))
+                                             f" {held} has {widths_of}"))
     rows = [row for row in range(len(columns.label)) if row not in found]
-    for name, finite in _finite(columns, rows).items():
+    for name, finite in _finite(columns, rows, feature_set).items():
         for at in np.nonzero(~finite)[0].tolist():
             found.setdefault(rows[at], ("bad_sample", f"its {name} is not finite"))
     return found
 
 
-def taken(columns: Columns, rows: np.ndarray) -> tuple[Batch, np.ndarray]:
-    """The samples at `rows` int64[k], none of them wrong, and the popularity baseline's probability float32[k] of each."""
+def taken(columns: Columns, rows: np.ndarray, inputs: Inputs) -> tuple[Batch, np.ndarray]:
+    """The samples at `rows` int64[k], none of them wrong, as the model's `inputs`, and the popularity baseline's probability float32[k] of
+    each."""
     at = rows.tolist()
-    batch = from_bytes([columns.feature_keys[row] for row in at], [columns.feature_values[row] for row in at], F, columns.label[rows],
-                       columns.weight[rows])
-    return batch, _floats([columns.numbers[row] for row in at], K)[:, _CTR]
+    numbers = [columns.numbers[row] for row in at]
+    batch = inputs.batch([columns.feature_keys[row] for row in at], [columns.feature_values[row] for row in at], numbers,
+                         columns.label[rows], columns.weight[rows])
+    return batch, _floats(numbers, len(inputs.numbers))[:, _CTR]
 
 
-def _finite(columns: Columns, rows: list[int]) -> dict[str, np.ndarray]:
+def _finite(columns: Columns, rows: list[int], feature_set: FeatureSet) -> dict[str, np.ndarray]:
     """bool[k] of each column of `rows`, whose widths are right."""
-    values = _floats([columns.feature_values[row] for row in rows], F)
-    numbers = _floats([columns.numbers[row] for row in rows], K)
+    values = _floats([columns.feature_values[row] for row in rows], feature_set.F)
+    numbers = _floats([columns.numbers[row] for row in rows], feature_set.K)
     return {"label": np.isfinite(columns.label[rows]), "weight": np.isfinite(columns.weight[rows]),
             "feature_values": np.isfinite(values).all(axis=1), "numbers": np.isfinite(numbers).all(axis=1)}
 

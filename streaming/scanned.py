@@ -6,12 +6,12 @@ So the codec and its checks say what is refused and why, and the speed is the ke
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from headrace.features.events import check_features
-from headrace.features.layout import FEATURE_SET, F, K
+from headrace.features.feature_set import BASE, FeatureSet
 from headrace.schemas import kernels
 from headrace.schemas.codec import Codec, check_interaction
 from headrace.schemas.errors import Malformed
@@ -21,8 +21,6 @@ Refused = list[tuple[int, Malformed]]
 _OURS = 0xFFFFFFFF  # the id of datums written anew, in a scan of their own only
 _ANY = 1 << 31
 _HEARTBEAT = np.frombuffer(HEARTBEAT.encode(), np.uint8)
-FEATURE_SET_BYTES = np.frombuffer(FEATURE_SET.encode(), np.uint8)
-_WIDTHS = np.array([8 * F, 4 * F, 4 * K], np.int64)
 _TS_RANGE = np.array([TS_MS_MIN, TS_MS_MAX], np.int64)
 
 
@@ -42,18 +40,18 @@ class Scanned(NamedTuple):
 
 
 class Reader:
-    """Reads interactions with `codec`; messages of more than `bytes_max` bytes are refused."""
+    """Reads interactions with `codec`; messages of more than `bytes_max` bytes are refused, and features of another set."""
 
-    def __init__(self, codec: Codec, bytes_max: int) -> None:
-        self._codec, self._bytes_max = codec, bytes_max
+    def __init__(self, codec: Codec, bytes_max: int, feature_set: FeatureSet = BASE) -> None:
+        self._codec, self._bytes_max, self._set = codec, bytes_max, feature_set
 
     def read(self, messages: list[bytes | None]) -> tuple[Scanned, Refused]:
         """(what was found, rows that are refused with their reasons): every other row has been seen. Raises RegistryUnavailable."""
         values = [message or b"" for message in messages]
-        scanned = scan(values, self._codec.alike(), self._bytes_max)
+        scanned = scan(values, self._codec.alike(), self._bytes_max, self._set)
         doubted = _doubted(scanned)
         if doubted and self._learnt(messages, doubted):
-            scanned = scan(values, self._codec.alike(), self._bytes_max)
+            scanned = scan(values, self._codec.alike(), self._bytes_max, self._set)
             doubted = _doubted(scanned)
         if not doubted:
             return scanned, []
@@ -67,10 +65,14 @@ class Reader:
                 values[row] = b""
                 refused.append((row, error))
         if mended:
-            scanned = scan(values, [*self._codec.alike(), _OURS], _ANY)
+            scanned = scan(values, [*self._codec.alike(), _OURS], _ANY, self._set)
             left = set(_doubted(scanned)) - {row for row, _ in refused}
             assert not left, f"the codec takes records {sorted(left)[:3]} of a call, and the scan doubts them as written anew"
         return scanned, refused
+
+    def decoded(self, messages: list[bytes | None]) -> list[dict[str, Any]]:
+        """Records of messages that were seen."""
+        return [self._codec.decode(message, bytes_max=self._bytes_max) for message in messages]
 
     def _learnt(self, messages: list[bytes | None], rows: list[int]) -> bool:
         """Have the codec look up the schemas of `rows`; whether one was new and is like ours."""
@@ -87,20 +89,22 @@ class Reader:
         record = self._codec.decode(message, bytes_max=self._bytes_max)
         check_interaction(record)
         if record["exposure"] is not None:
-            check_features(record["exposure"])
+            check_features(record["exposure"], self._set)
         return b"\x00" + _OURS.to_bytes(4, "big") + self._codec.datum(record)
 
 
-def scan(values: list[bytes], schema_ids: list[int], bytes_max: int) -> Scanned:
+def scan(values: list[bytes], schema_ids: list[int], bytes_max: int, feature_set: FeatureSet = BASE) -> Scanned:
     """Columns of messages written under one of `schema_ids`; rows that are not plainly right are left at DOUBT."""
     n = len(values)
+    name = np.frombuffer(feature_set.name.encode(), np.uint8)
+    widths = np.array([8 * feature_set.F, 4 * feature_set.F, 4 * feature_set.K], np.int64)
     data = np.frombuffer(b"".join(values), np.uint8)
     assert len(data) < _ANY, "positions are 32 bits: call with less at once"
     ends = np.cumsum(np.fromiter(map(len, values), np.int64, n))
     found = Scanned(data, np.empty(n, np.uint8), np.empty(n), np.empty(n, np.int64), np.empty((n, kernels.TEXTS, 2), np.int32),
                     np.empty((n, kernels.SPANS), np.int32), np.empty((min(CONTEXT_MAX * n, len(data) // 2 + CONTEXT_MAX), 4), np.int32),
                     np.empty(n, np.int64), np.empty(n, np.uint8))
-    kernels.scan(data, ends, np.array(schema_ids, np.int64), bytes_max, _HEARTBEAT, FEATURE_SET_BYTES, _WIDTHS, _TS_RANGE, FLOAT32_MAX,
+    kernels.scan(data, ends, np.array(schema_ids, np.int64), bytes_max, _HEARTBEAT, name, widths, _TS_RANGE, FLOAT32_MAX,
                  *found[1:])
     return found
 

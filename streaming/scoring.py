@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.features.layout import SIDE, SLOTS
+from headrace.features.feature_set import BASE, FeatureSet
 from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS
-from headrace.models.fields import fields_of
 from headrace.models.fm import probability
+from headrace.models.inputs import Transform
 from headrace.ps.serving import ServingClient
 from headrace.rpc.errors import RpcError
+from headrace.streaming.model_inputs import inputs_of
 
 CALL_S = 2.0
 PATIENCE_S = 0.25  # where another copy may be asked
@@ -27,27 +28,31 @@ PAUSE_S = 1.0  # after a failure: replicas that are away cost one call a second,
 
 @dataclass(frozen=True)
 class Scoring:
-    """Where weights are served (host:port of each process), in how many shards, and of which model."""
+    """Where weights are served (host:port of each process), in how many shards, and of which model with which transforms."""
 
     replicas: tuple[str, ...]
     model: str
     shards: int = 1
+    transforms: tuple[Transform, ...] = ()
 
 
 class Scorer:
-    """Asks the replicas of `scoring`. Used by one thread."""
+    """Asks the replicas of `scoring` about samples of `feature_set`. Used by one thread."""
 
-    def __init__(self, scoring: Scoring) -> None:
+    def __init__(self, scoring: Scoring, feature_set: FeatureSet = BASE) -> None:
         self.model = scoring.model
         self._serving = ServingClient(scoring.replicas, scoring.shards, CALL_S, PATIENCE_S)
-        self._model = MODELS[scoring.model](fields_of(SLOTS, SIDE))
+        self._inputs = inputs_of(feature_set, scoring.transforms)
+        self._model = MODELS[scoring.model](self._inputs.fields)
         self._paused_until = 0.0
         self.failures = 0
 
-    def score(self, keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, int] | None:
-        """(probabilities float32[n], sequence of the weights) of keys uint64[n,F], values float32[n,F]; None while nobody answers."""
+    def score(self, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, int] | None:
+        """(probabilities float32[n], sequence of the weights) of samples as they are frozen: keys uint64[n,F], values float32[n,F], numbers
+        float32[n,K]; None while nobody answers."""
         if not len(keys) or time.monotonic() < self._paused_until:
             return None
+        keys, values = self._inputs.expand(keys, values, numbers)
         wanted, index = unique_keys(keys)
         try:
             served = self._serving.pull(self.model, "weights", wanted)

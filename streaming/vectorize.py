@@ -7,6 +7,7 @@ feature service, parameters from the training shards.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,9 @@ from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
 from headrace.features.client import FeatureClient
-from headrace.features.layout import SIDE, SLOTS
+from headrace.features.feature_set import BASE, FeatureSet
 from headrace.models.batch import unique_keys
-from headrace.models.fields import fields_of
+from headrace.models.inputs import Transform
 from headrace.models.vectors import item_vectors, user_vectors
 from headrace.ps.client import ParameterClient
 from headrace.schemas.codec import Codec
@@ -25,12 +26,12 @@ from headrace.schemas.registry import RegistryClient
 from headrace.schemas.topics import touched_topic
 from headrace.streaming.featurize import Addresses
 from headrace.streaming.kafka import DeadLetters
+from headrace.streaming.model_inputs import inputs_of
 from headrace.streaming.positions import Message, Standing
 from headrace.streaming.stage import Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("vector", DataTypes.BYTES()), DataTypes.FIELD("sequence", DataTypes.BIGINT()),
                         DataTypes.FIELD("ts_ms", DataTypes.BIGINT())])
-_FIELDS = fields_of(SLOTS, SIDE)
 _SIDES = {"user": (1, user_vectors), "item": (2, item_vectors)}
 
 
@@ -38,8 +39,10 @@ class Vectorize(Stage):
     """(space, id, ts_ms) -> ROW(vector float32 bytes, sequence, ts_ms); null vector for an id that comes again later in the batch, and for
     one that is refused."""
 
-    def __init__(self, addresses: Addresses, model: str, marks: str = "", standing: Standing | None = None) -> None:
+    def __init__(self, addresses: Addresses, model: str, marks: str = "", standing: Standing | None = None,
+                 feature_set: FeatureSet = BASE, transforms: Sequence[Transform] = ()) -> None:
         super().__init__(marks, standing)
+        self.set, self.inputs = feature_set, inputs_of(feature_set, transforms)
         self.addresses = addresses
         self.model = model
 
@@ -50,7 +53,7 @@ class Vectorize(Stage):
         self.stand(self.addresses.kafka)
         self.touched, self.written = Codec(touched_topic(self.model).name, registry), Codec("vectors", registry)
         self.dead_letters = DeadLetters(self.addresses.kafka, Codec("dead-letters", registry))
-        self.features = FeatureClient(self.addresses.features)
+        self.features = FeatureClient(self.addresses.features, feature_set=self.set)
         self.parameters = ParameterClient(self.addresses.parameters)
         self.newest = 0
 
@@ -107,14 +110,16 @@ class Vectorize(Stage):
         none = np.zeros(len(ids), np.uint64)
         users, items = (keys, none) if space == "user" else (none, keys)
         answer = self.features.assemble(users, items, np.zeros((len(ids), 4), np.uint64), as_of_ms)
-        slots = np.equal(SIDE, side)
-        wanted, index = unique_keys(np.ascontiguousarray(answer.keys[:, slots]))
+        wide, values = self.inputs.expand(answer.keys, answer.values, answer.numbers)
+        slots = np.equal(self.inputs.side, side)
+        wanted, index = unique_keys(np.ascontiguousarray(wide[:, slots]))
         rows, sequence = self.parameters.pull(self.model, "weights", wanted)
         # The lowest of the shards asked, and not every id asks the same ones: an index takes the higher of two, so it may not fall.
         self.newest = max(self.newest, sequence)
-        return make(rows, index, np.ascontiguousarray(answer.values[:, slots]), _FIELDS.of(slots)), self.newest
+        return make(rows, index, np.ascontiguousarray(values[:, slots]), self.inputs.fields.of(slots)), self.newest
 
 
-def vectorize(addresses: Addresses, model: str, ship: bool = False, marks: str = "", standing: Standing | None = None):
+def vectorize(addresses: Addresses, model: str, ship: bool = False, marks: str = "", standing: Standing | None = None,
+              feature_set: FeatureSet = BASE, transforms: Sequence[Transform] = ()):
     """The vectorised, non-deterministic UDF `vectorize`."""
-    return vectorised(Vectorize(addresses, model, marks, standing), RESULT, ship)
+    return vectorised(Vectorize(addresses, model, marks, standing, feature_set, transforms), RESULT, ship)

@@ -28,6 +28,7 @@ def command(
     from headrace import rows as rows_of
     from headrace.commands.replay import table
     from headrace.config import ConfigError
+    from headrace.feature_set import feature_set_of, model_inputs
     from headrace.models.catalog import MODELS
     from headrace.offline import run
     from headrace.readers import ReadError
@@ -39,6 +40,8 @@ def command(
         if model is not None and model not in MODELS:
             raise ConfigError(f"unknown model {model!r}; known: {', '.join(MODELS)}")
         rows = rows_of.load(file, mappings.load(mapping))
+        feature_set = feature_set_of(settings)
+        model_inputs(settings)
     except (ValueError, mappings.MappingError, ConfigError, ReadError) as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
@@ -47,6 +50,7 @@ def command(
     chosen = settings.model.model_copy(update={"name": model} if model else {})
     with errors.status("kernels are compiled") as status:
         figures = run(rows, chosen, batch_rows or settings.flink.train_batch_rows, seed, half_life_s=settings.features.half_life_s,
+                      feature_set=feature_set,
                       moved=lambda done: status.update(f"{done:,} of {len(rows):,} rows"))
     if output is not None:
         output.write_text(json.dumps(figures, indent=2) + "\n")

@@ -28,13 +28,12 @@ from headrace.engine.keys import Keys
 from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
+from headrace.feature_set import feature_set_of, model_inputs
 from headrace.features.client import FeatureClient
-from headrace.features.layout import SIDE, SLOTS
 from headrace.kafka import Producer, Undelivered
 from headrace.live.sources import sources
 from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS, Model
-from headrace.models.fields import fields_of
 from headrace.models.fm import probability
 from headrace.ps.serving import ServingClient
 from headrace.rpc.errors import Unavailable
@@ -105,11 +104,12 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     assert index == 0, "there is one engine process"
     check(config.engine)
     keys = Keys(config.engine.keys_file) if config.engine.keys_file else None
-    model = MODELS[config.model.name](fields_of(SLOTS, SIDE))
-    _warm(model, MODELS[config.model.name].dim(config.model.factors))
+    feature_set, inputs = feature_set_of(config), model_inputs(config)
+    model = MODELS[config.model.name](inputs.fields)
+    _warm(model, MODELS[config.model.name].dim(config.model.factors), inputs.F)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    features = FeatureClient(config.features.address, deadline_s=RETRY_S, timeout_s=CALL_S)
+    features = FeatureClient(config.features.address, deadline_s=RETRY_S, timeout_s=CALL_S, feature_set=feature_set)
     serving = ServingClient(config.replica.addresses, config.replica.shards, CALL_S)
     vectors = AnnClient(config.ann.address, CALL_S, RETRY_S)
     producer = Producer(config.kafka.cluster)
@@ -119,7 +119,7 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     upstream = Upstream(features, serving, model.name, RETRY_S)
     hop: Any = Hop("recommendation", asked=True)
     registry.register(hop)
-    engine = Engine(upstream, vectors, Ranker(upstream, model), clock, sink.post, config.engine.candidates, hop.observe)
+    engine = Engine(upstream, vectors, Ranker(upstream, model, inputs), clock, sink.post, config.engine.candidates, hop.observe)
     events = Events(clock, sink.deliver, config.engine.event_bytes_max, config.samples.target)
     lag_ms = config.engine.heartbeat_lag_ms if config.samples.strategy == "eager" else 0
     heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]),
@@ -146,9 +146,9 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     return stop
 
 
-def _warm(model: Model, dim: int) -> None:
+def _warm(model: Model, dim: int, slots: int) -> None:
     """Compile the kernels, or read them from Numba's cache, before the first request. Arrays from Flight are read-only: a type."""
-    rows, values, keys = np.zeros((1, dim), np.float32), np.zeros((1, len(SLOTS)), np.float32), np.zeros((1, len(SLOTS)), np.uint64)
+    rows, values, keys = np.zeros((1, dim), np.float32), np.zeros((1, slots), np.float32), np.zeros((1, slots), np.uint64)
     for array in (rows, values, keys):
         array.setflags(write=False)
     probability(model.predict(rows, unique_keys(keys)[1], values))

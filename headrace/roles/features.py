@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable
 
 from headrace.config import Config
+from headrace.connections import ConfigError
+from headrace.feature_set import feature_set_of
+from headrace.features.definitions import DefinitionError
 from headrace.features.service import FeatureService
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
@@ -18,13 +21,20 @@ log = logging.getLogger(__name__)
 
 
 def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
-    """Serve at config.features.address from DATA_DIR/features; returns what stops it. Raises OSError when a port or the folder is taken."""
-    compile_kernels()
+    """Serve at config.features.address from DATA_DIR/features; returns what stops it. Raises OSError when a port or the folder is taken,
+    ConfigError for definitions that are wrong, or were changed under their version."""
+    feature_set = feature_set_of(config)
+    compile_kernels(feature_set)
     try:
         store = FeatureStore(config.stack.data_dir / "features")
     except Exception as error:
         raise OSError(f"the feature store at {config.stack.data_dir / 'features'} cannot be opened: {error}") from error
-    shard = FeatureShard(store, half_life_s=config.features.half_life_s, ring_length=config.features.ring_length)
+    try:
+        shard = FeatureShard(store, half_life_s=config.features.half_life_s, ring_length=config.features.ring_length,
+                             feature_set=feature_set)
+    except DefinitionError as error:
+        store.close()
+        raise ConfigError(str(error)) from None
     service = FeatureService(shard)
     owner = Owner("features")
     host, port = config.features.address.rsplit(":", 1)
@@ -35,7 +45,7 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
         store.close()
         raise OSError(f"the feature service cannot serve at {config.features.address}: {error}") from error
     owner.start()
-    log.info("features at %s, sequence %d", config.features.address, shard.sequence)
+    log.info("features at %s, sequence %d, %s", config.features.address, shard.sequence, feature_set.name)
 
     def stop() -> None:
         health.close()

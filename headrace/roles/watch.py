@@ -12,10 +12,9 @@ import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace.config import Config
-from headrace.features.layout import SIDE, SLOTS, F
+from headrace.feature_set import model_inputs
 from headrace.models.batch import Batch, unique
 from headrace.models.catalog import MODELS
-from headrace.models.fields import fields_of
 from headrace.models.fm import probability
 from headrace.models.progressive import SAMPLED, keys_of, summary
 from headrace.ps.client import ParameterClient
@@ -101,7 +100,8 @@ def start(config: Config, index: int, exposures: Read, samples: Read, specs: lis
 
 def _peer(config: Config, river_peer: Any, registry: CollectorRegistry) -> tuple[Watcher, Callable[[], None]]:
     """River beside ours, and what closes its connections."""
-    model = MODELS[config.model.name](fields_of(SLOTS, SIDE))
+    inputs = model_inputs(config)
+    model = MODELS[config.model.name](inputs.fields)
     serving = ServingClient(config.replica.addresses, config.replica.shards)
     parameters = ParameterClient(config.ps.reachable, START_S)
     before = parameters.pull(config.model.name, "metrics", keys_of(SAMPLED))[0][:, 0]  # of what was learnt before this peer began
@@ -125,7 +125,7 @@ def _peer(config: Config, river_peer: Any, registry: CollectorRegistry) -> tuple
             return None
 
     drifts = river_peer.Drifts()
-    watcher = Watcher(score, river_peer.Peer(), drifts, found, width=F, target=config.samples.target, share=config.watch.share,
+    watcher = Watcher(score, river_peer.Peer(), drifts, found, inputs=inputs, target=config.samples.target, share=config.watch.share,
                       rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic)
     registry.register(Exported(watcher, drifts.found, learnt))  # type: ignore[arg-type]
 
@@ -149,9 +149,10 @@ def _guard(config: Config, specs: list[ModelSpec], detectors: dict[str, Callable
         return served.version, served.values
 
     settings = config.versions.model_dump(exclude={"guard"})
-    keeper = Keeper(Versions(config.stack.data_dir / "versions", spec, told, now_ms), spec, MODELS[spec.model](fields_of(SLOTS, SIDE)),
-                    pull, shards, Bounds(**settings), detectors, config.ps.rows_max, now_ms)
-    shadow = Shadow(keeper.score, keeper.take, width=F, target=config.samples.target, share=config.watch.share,
+    inputs = model_inputs(config)
+    keeper = Keeper(Versions(config.stack.data_dir / "versions", spec, told, now_ms), spec, MODELS[spec.model](inputs.fields),
+                    pull, shards, Bounds(**settings), detectors, config.ps.rows_max, now_ms, inputs)
+    shadow = Shadow(keeper.score, keeper.take, inputs=inputs, target=config.samples.target, share=config.watch.share,
                     rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic)
     registry.register(keeper)  # type: ignore[arg-type]
 

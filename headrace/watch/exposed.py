@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from headrace.models.batch import Batch, from_bytes
+from headrace.models.batch import Batch
+from headrace.models.inputs import Inputs
 from headrace.models.progressive import sampled
 
 Cause = tuple[int, int, int]
@@ -47,8 +48,8 @@ class Exposed(Generic[S, H]):
     `outcomes`: scored; capped by the rate; failed, when `score` raised; late, scored after the sample stood. Who calls `keep` and `settled`
     from two threads holds a lock."""
 
-    def __init__(self, score: Callable[[Batch], S], share: Share, width: int, target: str) -> None:
-        self._score, self._share, self._width, self._target = score, share, width, target
+    def __init__(self, score: Callable[[Batch], S], share: Share, inputs: Inputs, target: str) -> None:
+        self._score, self._share, self._inputs, self._target = score, share, inputs, target
         self._waiting: OrderedDict[Cause, tuple[int, H]] = OrderedDict()
         self.outcomes = Counter(scored=0, capped=0, failed=0, late=0)
 
@@ -59,7 +60,7 @@ class Exposed(Generic[S, H]):
         self.outcomes["capped"] += capped
         if not chosen:
             return None
-        batch = from_bytes([record["feature_keys"] for record in chosen], [record["feature_values"] for record in chosen], self._width)
+        batch = self._inputs.batch(*([record[name] for record in chosen] for name in ("feature_keys", "feature_values", "numbers")))
         try:
             return chosen, batch, self._score(batch)
         except Exception:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from headrace.features.layout import EMPTY_KEYS, SLOTS
 from headrace.models.batch import Batch, unique
 from headrace.models.catalog import Model
 from headrace.models.fm import probability
+from headrace.models.inputs import Inputs
 from headrace.ps import versions as files
 from headrace.ps.spec import ModelSpec
 from headrace.ps.table import Table
@@ -30,17 +30,20 @@ Pull = Callable[[np.ndarray, int | None], tuple[int, np.ndarray]]
 
 class Keeper:
     """Of one model. `pull(keys, version)` -> (version that answered, rows) of what is served (None) or of a version a replica holds;
-    `shards` publish. `score` and `take` are what Shadow asks for; one thread calls `score`, another `take`, another `tick`."""
+    `shards` publish; `inputs` are the model's. `score` and `take` are what Shadow asks for; one thread calls `score`, another `take`,
+    another `tick`."""
 
     def __init__(self, versions: Versions, spec: ModelSpec, model: Model, pull: Pull, shards: Sequence[Caller], bounds: Bounds,
-                 detectors: Mapping[str, Callable[[float], bool]], rows_max: int, now_ms: Callable[[], int]) -> None:
+                 detectors: Mapping[str, Callable[[float], bool]], rows_max: int, now_ms: Callable[[], int],
+                 inputs: Inputs) -> None:
         self._versions, self._spec, self._model, self._pull, self._shards = versions, spec, model, pull, shards
         self._rows_max, self._now_ms = rows_max, now_ms
         self._lock = threading.Lock()
         self._tables: dict[int, Table] = {}
         self._unusable: set[int] = set()
         self._choice = Choice()
-        self.guard = Guard(bounds, detectors, (SLOTS, EMPTY_KEYS))
+        self._slots = inputs.slots
+        self.guard = Guard(bounds, detectors, (inputs.slots, inputs.empty))
         self.downgrades = sum(_is_down(one["by"], one["version"], one["figures"].get("before", LIVE))
                               for one in versions.events() if one["event"] == "serving")
         self._restore()
@@ -104,7 +107,7 @@ class Keeper:
             trouble.add_metric([model, kind], float(self.guard.trouble == kind))
         trouble.add_metric([model, "inputs"], float(bool(self.guard.inputs.gaps)))
         missing = GaugeMetricFamily("headrace_input_missing", "Share of the window's exposures without a value.", labels=["model", "slot"])
-        for slot, share in zip(SLOTS, () if self.guard.inputs.missing is None else self.guard.inputs.missing, strict=False):
+        for slot, share in zip(self._slots, () if self.guard.inputs.missing is None else self.guard.inputs.missing, strict=False):
             missing.add_metric([model, slot], float(share))
         yield from (downs, serving, trouble, missing)
         window = self.guard.window

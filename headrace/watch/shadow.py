@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace.models.batch import Batch
+from headrace.models.inputs import Inputs
 from headrace.watch.exposed import Exposed, Records, Share
 
 Scores = dict[int, np.ndarray]
@@ -18,10 +19,10 @@ class Shadow:
     """`score(batch)` gives float32[n] by version, 0 (live) among them; `take(label float64[n], the same of n settled ones)` is told of
     samples that were scored by the same versions. Two threads may call `expose` and `settle`. `outcomes`: as Watcher's."""
 
-    def __init__(self, score: Callable[[Batch], Scores], take: Callable[[np.ndarray, Scores], Any], *, width: int, target: str,
+    def __init__(self, score: Callable[[Batch], Scores], take: Callable[[np.ndarray, Scores], Any], *, inputs: Inputs, target: str,
                  share: float, rate_max: float, now_ms: Callable[[], int], clock_s: Callable[[], float]) -> None:
         self._take, self._now_ms = take, now_ms
-        self._exposed = Exposed[Scores, dict[int, float]](score, Share(share, rate_max, clock_s), width, target)
+        self._exposed = Exposed[Scores, dict[int, float]](score, Share(share, rate_max, clock_s), inputs, target)
         self._lock = threading.Lock()
         self.outcomes = self._exposed.outcomes
 

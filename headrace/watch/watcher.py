@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from headrace.models.batch import Batch
+from headrace.models.inputs import Inputs
 from headrace.models.progressive import BINS, LOSS_BIN, MICRO, SUM_BIN, bins_of, summary
 from headrace.watch.exposed import Exposed, Records, Share
 
@@ -74,9 +75,10 @@ class Watcher:
     """
 
     def __init__(self, score: Callable[[Batch], np.ndarray], learner: Learner, detectors: Detectors, found: Callable[[str, str], Any], *,
-                 width: int, target: str, share: float, rate_max: float, now_ms: Callable[[], int], clock_s: Callable[[], float]) -> None:
+                 inputs: Inputs, target: str, share: float, rate_max: float, now_ms: Callable[[], int],
+                 clock_s: Callable[[], float]) -> None:
         self._learner, self._detectors, self._found, self._now_ms = learner, detectors, found, now_ms
-        self._exposed = Exposed[np.ndarray, Waiting](score, Share(share, rate_max, clock_s), width, target)
+        self._exposed = Exposed[np.ndarray, Waiting](score, Share(share, rate_max, clock_s), inputs, target)
         self._lock = threading.Lock()
         self.ours, self.theirs, self.learner = Tally(), Tally(), Tally()
         self.outcomes = self._exposed.outcomes

@@ -13,6 +13,7 @@ from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
 from headrace.schemas.hashing import feature_key
+from headrace.streaming.model_inputs import inputs_of
 
 ODD = "<script>alert(1)</script>"
 NAMES = ("learning", "freshness", "flow", "processes")
@@ -32,7 +33,8 @@ class Console:
         self.learns, self.asked_trail = True, []
         self.yesterday = True
         upstream = Upstream(world.clients["features"], world.clients["replica"], "fm", 0.1)
-        engine = Engine(upstream, world.clients["ann"], Ranker(upstream, world.model), world.clock, world.impressions.extend, candidates=20)
+        engine = Engine(upstream, world.clients["ann"], Ranker(upstream, world.model, inputs_of()), world.clock, world.impressions.extend,
+                        candidates=20)
         events = Events(world.clock, world._deliver, 2000)
         sources = Sources(self._learning, self._freshness, self._flow, self._processes, self._trail)
         self.desk = desk(engine, events, sources)

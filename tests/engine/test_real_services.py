@@ -30,6 +30,7 @@ from headrace.rpc.causes import Causes
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 from headrace.schemas.hashing import feature_key
+from headrace.streaming.model_inputs import inputs_of
 
 T0 = 1_700_000_000_000
 
@@ -49,7 +50,7 @@ def served(tmp_path):
     upstream = Upstream(client, weights, "fm")
     clock = Clock(tmp_path / "clock.json")
     clock.set("log", T0)
-    engine = Engine(upstream, vectors, Ranker(upstream, MODELS["fm"](fields_of(SLOTS, SIDE))), clock, sent.extend, 50)
+    engine = Engine(upstream, vectors, Ranker(upstream, MODELS["fm"](fields_of(SLOTS, SIDE)), inputs_of()), clock, sent.extend, 50)
     with TestClient(app(engine, Events(clock, lambda records: [""] * len(records)), CollectorRegistry())) as http:
         yield http, client, vectors, sent, replica
     for one in (client, weights, vectors):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from headrace.features.layout import K
 from headrace.schemas.codec import Codec, check_interaction
 from headrace.schemas.hashing import feature_key
 from tests.engine.world import WALL_MS
@@ -20,7 +21,7 @@ def test_recommends_unread_items_by_probability_and_writes_what_it_served(world)
         exposure = record["exposure"]
         keys = np.frombuffer(exposure["feature_keys"], np.uint64)
         assert keys.tolist() == [1, feature_key("user_id", "u1"), feature_key("item_id", items[position])]
-        assert len(exposure["feature_values"]) == 12 and len(exposure["numbers"]) == 8
+        assert len(exposure["feature_values"]) == 12 and len(exposure["numbers"]) == 4 * K
         assert (exposure["model"], exposure["version"], exposure["arms"]) == ("fm", 17, [])
         check_interaction(record)
     assert len({record["event_id"] for _, record in world.impressions}) == 5

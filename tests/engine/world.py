@@ -16,13 +16,14 @@ from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
 from headrace.engine.upstream import Upstream
 from headrace.features.client import FeatureClient
-from headrace.features.layout import SIDE
+from headrace.features.layout import SIDE, K
 from headrace.models.catalog import MODELS
 from headrace.models.fields import Fields
 from headrace.ps.serving import ServingClient
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 from headrace.schemas.hashing import feature_key
+from headrace.streaming.model_inputs import inputs_of
 
 ITEMS = [f"i{n}" for n in range(30)]
 WALL_MS = 1_800_000_000_000
@@ -56,7 +57,8 @@ class World:
         self.clock = Clock(folder / "engine" / "clock.json", lambda: self.wall_ms)
         self.model = MODELS["fm"](Fields(SIDE[:3], np.ones(3, np.float32)))
         upstream = Upstream(self.clients["features"], self.clients["replica"], "fm", 0.1)
-        engine = Engine(upstream, self.clients["ann"], Ranker(upstream, self.model), self.clock, self.impressions.extend, candidates=20)
+        engine = Engine(upstream, self.clients["ann"], Ranker(upstream, self.model, inputs_of()), self.clock, self.impressions.extend,
+                        candidates=20)
         self.http = TestClient(app(engine, Events(self.clock, self._deliver, 2000), CollectorRegistry()), raise_server_exceptions=False)
 
     def stop(self, name):
@@ -88,7 +90,7 @@ class World:
         assert header["feature_set"] == "base@1" and arrays["context"].shape == (len(arrays["item"]), 4)
         self.asked_ts_ms, self.asked_context = set(arrays["ts_ms"].tolist()), arrays["context"][0].tolist()
         keys = np.stack([np.full(len(arrays["item"]), 1, np.uint64), arrays["user"], arrays["item"]], 1)
-        return {"sequence": 41}, {"keys": keys, "values": np.ones(keys.shape, np.float32), "numbers": np.zeros((len(keys), 2), np.float32)}
+        return {"sequence": 41}, {"keys": keys, "values": np.ones(keys.shape, np.float32), "numbers": np.zeros((len(keys), K), np.float32)}
 
     def _popular(self, header, arrays):
         items = self.popular[: header["k"]]

@@ -86,7 +86,8 @@ def holds(condition, record):
         values = context.get(name, "").split("|")[:4] if not name.startswith("context.") else [context.get(name)]
         if not set(values) & set(wanted):
             return False
-    return ((not condition.actions or record["action"] in condition.actions) and (not condition.scenes or record["scene"] in condition.scenes)
+    return ((not condition.actions or record["action"] in condition.actions)
+            and (not condition.scenes or record["scene"] in condition.scenes)
             and condition.least <= record["value"] <= condition.most)
 
 
@@ -95,7 +96,8 @@ def taken(definition, record):
     if definition.function is not None:
         made = definition.function(record)
         if definition.kind.takes == "token":
-            return [(1.0, 0.0, feature_key(definition.name, text)) for text in made or []][:4]
+            texts = [made] if isinstance(made, str) else made or []
+            return [(1.0, 0.0, feature_key(definition.name, text)) for text in texts][:4]
         return [] if made is None else [(made, 1.0, 0)]
     x, y = holds(definition.where, record), definition.over is not None and holds(definition.over, record)
     if definition.kind.takes == "token":

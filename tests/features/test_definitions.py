@@ -89,8 +89,8 @@ def test_what_a_reducer_lacks_is_told(more, told):
 
 
 def test_a_function_is_a_definition_and_its_errors_have_its_line():
-    text = ("from headrace.features.definitions import feature\n\n\n@feature(entity='item', reducer='sum', window='1h')\ndef price(event):\n"
-            "    '''What was paid.'''\n    return event['value'] if event['action'] == 'buy' else None\n")
+    text = ("from headrace.features.definitions import feature\n\n\n@feature(entity='item', reducer='sum', window='1h')\n"
+            "def price(event):\n    '''What was paid.'''\n    return event['value'] if event['action'] == 'buy' else None\n")
     (one,) = of(text, "f.py")
     assert (one.name, one.about, one.place, one.function({"action": "buy", "value": 3.0})) == ("price", "What was paid.", "f.py:4", 3.0)
     spaced = of(text.replace("return", "return  ").replace("'buy'", '"buy"'), "f.py")[0]

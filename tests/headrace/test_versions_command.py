@@ -22,6 +22,7 @@ from headrace.ps.versions import LIVE
 from headrace.roles import watch
 from headrace.rpc.client import Client
 from headrace.serve import specs
+from headrace.streaming.model_inputs import inputs_of
 from headrace.versions import Versions, told
 from headrace.watch.downgrade import Bounds, Step
 from headrace.watch.keeper import Keeper
@@ -160,7 +161,7 @@ def test_the_sentence_of_status(small, capsys):
 def exposure(offset, key):
     keys, values = np.zeros(F, np.uint64), np.zeros(F, np.float32)
     keys[:], keys[SLOTS.index("bias")], values[SLOTS.index("bias")] = np.arange(F) + 10_000, key, 1.0
-    return {"source": 3, "partition": 1, "offset": offset, "action": "impression", "feature_keys": keys.tobytes(),
+    return {"source": 3, "partition": 1, "offset": offset, "action": "impression", "feature_keys": keys.tobytes(), "numbers": b"",
             "feature_values": values.tobytes()}
 
 
@@ -172,7 +173,7 @@ def test_scores_are_settled_by_cause_and_late_ones_are_not():
     now, taken = [1000], []
     shadow = Shadow(lambda batch: {LIVE: np.full(len(batch), 0.5, np.float32), 3: np.full(len(batch), 0.25, np.float32)},
                     lambda label, scores: taken.append((label.tolist(), {n: one.tolist() for n, one in scores.items()})),
-                    width=F, target=CLICK, share=1.0, rate_max=100, now_ms=lambda: now[0], clock_s=lambda: 0.0)
+                    inputs=inputs_of(), target=CLICK, share=1.0, rate_max=100, now_ms=lambda: now[0], clock_s=lambda: 0.0)
     shadow.expose([(0, exposure(n, 1)) for n in range(4)])
     shadow.settle([(1000, sample(0, 1)), (2000, sample(1, 0)), (2000, sample(9, 1)), (2000, sample(2, 1, "like")), (999, sample(3, 1))])
     assert taken == [([1.0, 0.0], {0: [0.5, 0.5], 3: [0.25, 0.25]})]
@@ -196,13 +197,11 @@ class Held:
             answer, arrays = client.call("pull", header, {"keys": keys})
             return answer["version"], arrays["values"]
 
-        from headrace.features.layout import SIDE
         from headrace.models.catalog import MODELS
-        from headrace.models.fields import fields_of
 
         self.versions = versions
-        self.keeper = Keeper(versions, SPEC, MODELS["fm"](fields_of(SLOTS, SIDE)), pull, [small.client(small.shard)],
-                             Bounds(keep=2), {}, 20_000, lambda: self.now_ms)
+        self.keeper = Keeper(versions, SPEC, MODELS["fm"](inputs_of().fields), pull, [small.client(small.shard)],
+                             Bounds(keep=2), {}, 20_000, lambda: self.now_ms, inputs_of())
         self.keeper.guard.tick = self.tick
 
     def tick(self, now_s, serving, pinned, there):

@@ -17,6 +17,7 @@ from headrace.models.train import Trainer
 from headrace.roles import watch
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
+from headrace.streaming.model_inputs import inputs_of
 from headrace.watch import exposed
 from headrace.watch.figures import Figures, read
 from headrace.watch.watcher import Tally, Watcher
@@ -33,7 +34,7 @@ def exposure(offset, user=0, action="impression"):
     keys, values = np.arange(F, dtype=np.uint64) << np.uint64(32), np.zeros(F, np.float32)
     keys[USER] += np.uint64(user)
     values[[BIAS, USER]] = 1.0
-    return {"source": 3, "partition": 1, "offset": offset, "action": action, "feature_keys": keys.tobytes(),
+    return {"source": 3, "partition": 1, "offset": offset, "action": action, "feature_keys": keys.tobytes(), "numbers": b"",
             "feature_values": values.tobytes()}
 
 
@@ -63,7 +64,7 @@ class Stage:
 
     def __init__(self, share=1.0, rate_max=1000.0):
         self.now_ms, self.clock_s, self.flat, self.found, self.broken = 1000, 0.0, Flat(), [], False
-        self.watcher = Watcher(self.score, self.flat, self.flat, lambda *what: self.found.append(what), width=F, target="click",
+        self.watcher = Watcher(self.score, self.flat, self.flat, lambda *what: self.found.append(what), inputs=inputs_of(), target="click",
                                share=share, rate_max=rate_max, now_ms=lambda: self.now_ms, clock_s=lambda: self.clock_s)
 
     def score(self, batch):

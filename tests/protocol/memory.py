@@ -35,6 +35,15 @@ class MemoryStore:
     def __init__(self) -> None:
         self.held: dict[str, dict[bytes, bytes]] = {name: {} for name in FAMILIES}
 
+    def add_family(self, name: str) -> None:
+        self.held.setdefault(name, {})
+
+    def note(self, key: bytes) -> bytes | None:
+        return self.held["meta"].get(key)
+
+    def put_note(self, key: bytes, value: bytes) -> None:
+        self.held["meta"][key] = value
+
     def batch(self) -> MemoryBatch:
         return MemoryBatch()
 

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("pyflink")
 
-from headrace.features.layout import SIDE, SLOTS, F
+from headrace.features.layout import SIDE, SLOTS, F, K
 from headrace.models.batch import unique_keys
 from headrace.models.catalog import MODELS
 from headrace.models.fields import fields_of
@@ -23,6 +23,8 @@ def weights(keys):
     wave = keys.astype(np.float64)
     return np.stack([wave / 100, np.sin(wave), np.cos(wave)], axis=1).astype(np.float32)
 
+NUMBERS = np.zeros((len(KEYS), K), np.float32)
+
 
 def test_scores_are_the_models_on_the_rows_served():
     def pull(header, arrays):
@@ -31,8 +33,8 @@ def test_scores_are_the_models_on_the_rows_served():
 
     with served({"pull": pull}) as (server, _):
         scorer = Scorer(Scoring((f"127.0.0.1:{server.port}",), "fm"))
-        score, sequence = scorer.score(KEYS, VALUES)
-        assert scorer.score(KEYS[:0], VALUES[:0]) is None
+        score, sequence = scorer.score(KEYS, VALUES, NUMBERS)
+        assert scorer.score(KEYS[:0], VALUES[:0], NUMBERS[:0]) is None
         scorer.close()
     keys, index = unique_keys(KEYS)
     np.testing.assert_array_equal(score, probability(MODELS["fm"](fields_of(SLOTS, SIDE)).predict(weights(keys), index, VALUES)))
@@ -43,8 +45,8 @@ def test_a_replica_that_is_away_is_asked_once_in_a_while(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(scoring.time, "monotonic", lambda: now[0])
     scorer = Scorer(Scoring(("127.0.0.1:1",), "fm"))
-    assert [scorer.score(KEYS, VALUES) for _ in range(5)] == [None] * 5
+    assert [scorer.score(KEYS, VALUES, NUMBERS) for _ in range(5)] == [None] * 5
     assert scorer.failures == 1
     now[0] += scoring.PAUSE_S
-    assert scorer.score(KEYS, VALUES) is None and scorer.failures == 2
+    assert scorer.score(KEYS, VALUES, NUMBERS) is None and scorer.failures == 2
     scorer.close()

@@ -121,8 +121,8 @@ class Served:
     def __init__(self, answers=True):
         self.model, self.answers, self.asked = "fm", answers, []
 
-    def score(self, keys, values):
-        self.asked.append((keys, values))
+    def score(self, keys, values, numbers):
+        self.asked.append((keys, values, numbers))
         return (np.arange(len(keys), dtype=np.float32) / 8, 77) if self.answers else None
 
 
@@ -132,9 +132,9 @@ def test_exposures_are_scored_when_they_are_made_and_pass_without_a_score_when_n
     rows = [row for _, row in run(stage, values)]
     assert [(row["model"], row["version"], row["score"]) for row in rows] == [
         ("fm", 77, 0.0), (None, None, None), ("fm", 77, 0.125), (None, None, None)]
-    (keys, numbers), = stage.scorer.asked
+    (keys, values, numbers), = stage.scorer.asked
     assert [row["feature_keys"] for row in rows if row["score"] is not None] == [key.tobytes() for key in keys]
-    assert numbers.shape == (2, F)
+    assert values.shape == (2, F) and numbers.shape == (2, K)
     stage.scorer = Served(answers=False)
     (_, row), = run(stage, encoded(stage, event(item="c")), first_offset=10)
     assert row["score"] is None and len(row["feature_keys"]) == 8 * F
@@ -315,7 +315,7 @@ def test_an_id_twice_in_a_batch_gives_one_vector(tmp_path):
         def assemble(self, users, items, context, ts_ms):
             class Answer:
                 keys = np.tile(np.arange(F, dtype=np.uint64), (len(users), 1))
-                values = np.ones((len(users), F), np.float32)
+                values, numbers = np.ones((len(users), F), np.float32), np.zeros((len(users), K), np.float32)
 
             return Answer
 
