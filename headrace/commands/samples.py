@@ -98,7 +98,7 @@ def stats(
 
     found = _opened(lake, file, data)
     for held in found.files if verify else ():
-        files.check(found.store, held)
+        files.checked(found.store, held)
     told = summary.stats(found) | ({"verified": True} if verify else {})
     if as_json:
         typer.echo(json.dumps(told, indent=2))

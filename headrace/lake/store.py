@@ -41,14 +41,6 @@ class Folder:
         """All bytes of a file."""
         return (self.root / name).read_bytes()
 
-    def open(self, name: str) -> pa.NativeFile:
-        """A file to be read here and there."""
-        return pa.memory_map(str(self.root / name))
-
-    def size(self, name: str) -> int:
-        """Bytes of a file."""
-        return (self.root / name).stat().st_size
-
     def names(self, folder: str) -> list[str]:
         """All files below a folder, temporary ones too, in order; none when it is not there."""
         return sorted(path.relative_to(self.root).as_posix() for path in (self.root / folder).rglob("*") if path.is_file())

@@ -16,15 +16,16 @@ from headrace.lake.store import Folder
 from headrace.lake.writer import Writer
 
 RING = 4096
-BEGIN_MS = 1_796_022_000_000  # 2026-11-30T07:00 UTC, less a minute
+BEGIN_MS = 1_796_021_940_000  # 2026-11-30T06:59 UTC
 F, K = 5, 2
 
 
 def sample(offset, *, source=7, partition=1, target="click", label=0.0, ts_ms=None, note="", **more):
     """A record of `samples`; `note` tells records of one cause apart."""
     return {"source": source, "partition": partition, "offset": offset, "event_id": f"e{partition}-{offset}", "request_id": None,
-            "scene": note, "user_id": f"u{offset % 3}", "item_id": f"i{offset % 5}", "ts_ms": BEGIN_MS + 997 * offset if ts_ms is None else ts_ms,
-            "strategy": "wait", "target": target, "label": label, "weight": 1.0, "actions": "click" if label else "",
+            "scene": note, "user_id": f"u{offset % 3}", "item_id": f"i{offset % 5}",
+            "ts_ms": BEGIN_MS + 997 * offset if ts_ms is None else ts_ms, "strategy": "wait",
+            "target": target, "label": label, "weight": 1.0, "actions": "click" if label else "",
             "action_ts_ms": 5 if label else None, "feature_set": "base@0",
             "feature_keys": (np.arange(F, dtype="<u8") + np.uint64(2**63 + offset)).tobytes(),
             "feature_values": np.linspace(0, offset, F, dtype="<f4").tobytes(), "numbers": np.full(K, 0.1, "<f4").tobytes(),
@@ -54,7 +55,8 @@ class ListTopic:
 
     def read(self, partition, offset):
         record = self.partitions[partition][offset]
-        return Read(partition, offset, 1000 + offset, None, record) if isinstance(record, str) else Read(partition, offset, 1000 + offset, record)
+        damaged = isinstance(record, str)
+        return Read(partition, offset, 1000 + offset, None if damaged else record, record if damaged else "")
 
 
 class FileTopic(ListTopic):
