@@ -52,7 +52,7 @@ def test_the_lake_of_a_replay_is_the_topics_samples_each_once(loop, on_stack, ku
         process.wait(10)
         process = role.start()
         until(lambda: sum(loop.offsets("samples").values()) >= before + ROWS, "the samples", 120)
-        until(lambda: (told := role.figures()).get("headrace_lake_lag_offsets") == 0 and told["headrace_lake_pending_rows"] == 0, "the lake")
+        until(lambda: [role.figures().get(f"headrace_lake_{name}") for name in ("lag_offsets", "pending_rows")] == [0, 0], "the lake")
         process.terminate()
         assert process.wait(10) == 0
     finally:

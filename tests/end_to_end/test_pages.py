@@ -85,7 +85,7 @@ def test_the_runbook_follows_an_event_and_comes_back_after_the_night(reader):
 
 def test_the_sample_library(reader):
     reader.emits(*(event(f"{action}-{n}", "eve", f"film-{n}", action) for n in range(3) for action in ("impression", "click")))
-    until(lambda: (reader.folder / ".headrace/lake/manifests/00000001.json").exists(), "the first commit")
+    until((reader.folder / ".headrace/lake/manifests/00000001.json").exists, "the first commit")
     until(lambda: all(f"impression-{n}" in reader.types("headrace samples export now.csv && cat now.csv") for n in range(3)), "the samples")
     shutil.copytree(reader.folder / ".headrace" / "lake", reader.folder / "copy")
     for line in lines_of("lake.md", "headrace samples"):
