@@ -59,7 +59,10 @@ def show(
     file: File = None,
     data: Data = None,
 ) -> None:
-    """Print one sample as JSON, one a target: its columns, features by name, and lineage: offsets, file, commit, code, topic."""
+    """Print one sample as JSON, one a target: its columns, features by name, and lineage: offsets, file, commit, code, topic.
+
+    By its cause few files are opened, by its event_id all of them.
+    """
     from headrace.lake.found import samples_of
 
     place = re.fullmatch(r"(\d{1,9}):(\d{1,18})", sample)

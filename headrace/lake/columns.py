@@ -35,7 +35,9 @@ SCHEMA = pa.schema(list((FIELDS | AT).items()))
 
 
 def fault_of(sample: dict[str, Any]) -> str:
-    """"" or why a record cannot be a row: a packed column that is no whole number of numbers."""
+    """"" or why a record cannot be a row: no cause, or a packed column that is no whole number of numbers."""
+    if sample["partition"] < 0 or sample["offset"] < 0:
+        return f"its cause is partition {sample['partition']}, offset {sample['offset']}"
     for name, kind in PACKED.items():
         if len(sample[name]) % (kind.bit_width // 8):
             return f"{name} has {len(sample[name])} bytes, no whole number of {kind}"

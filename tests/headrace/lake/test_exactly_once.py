@@ -107,6 +107,15 @@ def test_a_duplicate_of_an_earlier_life_is_known_and_one_from_before_the_ring_is
     assert (made.totals.rows, made.totals.duplicates) == (3, 3) and made.known.looked_up == 3, "4 and twice 6 lie before the ring"
 
 
+def test_what_waits_for_a_commit_is_all_that_is_kept_beside_the_rings(tmp_path):
+    topic = worlds.ListTopic([worlds.sample(n) for n in range(9)])
+    made = worlds.writer(tmp_path, topic)
+    made.take([topic.read(0, n) for n in range(9)])
+    assert sum(len(causes) for _, causes in made.known._since) == made.pending.rows == 9
+    made.commit()
+    assert made.known._since == [] and (made.pending.rows, made.pending.bytes, made.pending.tables) == (0, 0, [])
+
+
 def test_only_files_within_the_rings_are_opened_at_the_start(tmp_path, monkeypatch):
     topic = worlds.ListTopic([worlds.sample(4)])
     worlds.drain(worlds.writer(tmp_path, topic), topic)

@@ -41,7 +41,8 @@ def test_in_one_call_in_the_order_of_event_time(folder):
 
 @pytest.mark.parametrize("since, until, rows", [
     (None, None, 60), ("2026-11-30", None, 60), (None, "2026-11-30", 0), ("2026-11-30T07", None, 59), (None, "2026-11-30T07", 1),
-    ("2026-11-30T08:30+01:00", "2026-11-30T07:40Z", 10), (SEVEN_MS, SEVEN_MS + 1, 1), (date(2026, 11, 30), date(2026, 12, 1), 60),
+    ("2026-11-30T08:30+01:00", "2026-11-30T07:40Z", 10), (SEVEN_MS, SEVEN_MS + 1, 1), (worlds.BEGIN_MS + 59 * 60_000, None, 1),
+    (date(2026, 11, 30), date(2026, 12, 1), 60),
     (datetime(2026, 11, 30, 7, tzinfo=timezone.utc), datetime(2026, 11, 30, 7, 5), 5)])
 def test_event_times(folder, since, until, rows):
     assert len(lake.read(folder, since=since, until=until)) == rows

@@ -98,9 +98,9 @@ def test_a_topic_that_lost_records_stops_the_writer(tmp_path):
 
 def test_records_that_are_not_readable_are_counted_and_the_first_is_named(tmp_path):
     odd = worlds.sample(1) | {"feature_keys": b"123"}
-    topic = worlds.ListTopic([worlds.sample(0), odd, "bad_magic: the first byte is 7b"])
+    topic = worlds.ListTopic([worlds.sample(0), odd, "bad_magic: the first byte is 7b", worlds.sample(-1), worlds.sample(2, partition=-1)])
     made = worlds.drain(worlds.writer(tmp_path, topic), topic)
-    assert (made.totals.rows, made.totals.unreadable) == (1, 2)
+    assert (made.totals.rows, made.totals.unreadable) == (1, 4)
     assert manifest.load(Folder(tmp_path))[0].fault == "partition 0 offset 1: feature_keys has 3 bytes, no whole number of uint64"
 
 
