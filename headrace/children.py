@@ -12,7 +12,7 @@ from headrace.config import PREFIX, Config, ConfigError
 from headrace.ports import any_free
 from headrace.processes import Child
 
-PARTS = ("kafka", "registry", "ps", "features", "ann", "replica", "engine", "watch", "flink")
+PARTS = ("kafka", "registry", "ps", "features", "ann", "replica", "engine", "watch", "lake", "flink")
 
 
 class UnknownPart(Exception):
@@ -65,6 +65,8 @@ def children(config: Config, parts: tuple[str, ...], settings: Path) -> list[Chi
         made.append(_role(settings, "engine", 0, config.engine.url, config.engine.url, 1))
     if "watch" in parts and config.watch.enabled:
         made.append(_role(settings, "watch", 0, _local(config.watch.http_port), _local(config.watch.http_port), 1))
+    if "lake" in parts and config.lake.enabled:
+        made.append(_role(settings, "lake", 0, _local(config.lake.http_port), _local(config.lake.http_port), 1))
     if "flink" in parts and not config.flink.external:
         manager, task = flink.prepare(config, any_free())
         env = java.environment(**flink.client_environment(config), OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")

@@ -195,11 +195,16 @@ def partitions(where: Where) -> dict[str, int]:
 
 def topic_source(where: Where, topic: str) -> int:
     """The source number of `topic` in causes: a hash of its uuid, so a topic made anew is another source."""
+    return source_number(topic_id(where, topic))
+
+
+def topic_id(where: Where, topic: str) -> str:
+    """The uuid of `topic`. Raises KafkaUnavailable."""
     reach(where)
     admin = _admin(where)  # kept alive until the answer is there
     found = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)[topic]
     try:
-        return source_number(str(found.result(REACH_S).topic_id))
+        return str(found.result(REACH_S).topic_id)
     except KafkaException as error:
         raise KafkaUnavailable(f"topic {topic} at {where}: {_words(error)}") from None
 

@@ -18,7 +18,8 @@ from headrace.config import Config
 LISTENED = (
     ("kafka", "bootstrap"), ("kafka", "controller_port"), ("registry", "url"), ("features", "address"), ("features", "http_port"),
     ("ps", "addresses"), ("ps", "http_ports"), ("ps", "standbys"), ("ps", "standby_http_ports"), ("replica", "addresses"),
-    ("replica", "http_ports"), ("ann", "address"), ("ann", "http_port"), ("engine", "url"), ("watch", "http_port"), ("flink", "url"),
+    ("replica", "http_ports"), ("ann", "address"), ("ann", "http_port"), ("engine", "url"), ("watch", "http_port"), ("lake", "http_port"),
+    ("flink", "url"),
 )
 UNCLAIMED = (20000, 32000)  # Linux gives 32768 and above to clients
 

@@ -15,7 +15,7 @@ from typing import Any
 from headrace.config import Config, Model
 
 log = logging.getLogger(__name__)
-ROLES = ("registry", "features", "ps", "replica", "ann", "engine", "watch")
+ROLES = ("registry", "features", "ps", "replica", "ann", "engine", "watch", "lake")
 RECORDS_MAX, WAIT_S = 512, 0.005  # of one batch that a reader folds
 
 EXTRAS = {"watch": "watch"}  # role -> extra, where it is not serve
@@ -24,7 +24,7 @@ Fold = Callable[[list[dict[str, Any]]], Any]
 
 
 class UnknownRole(Exception):
-    """`headrace serve` knows the roles registry, features, ps, replica, ann, engine and watch."""
+    """`headrace serve` knows the roles registry, features, ps, replica, ann, engine, watch and lake."""
 
 
 class RoleNeeds(Exception):
@@ -69,6 +69,10 @@ def _asked(start: Callable[..., Any], config: Config, role: str) -> dict[str, An
         given["owners_log"] = KafkaOwnersLog(config)
     if "consume" in names:
         given["consume"] = consumer(config, role)
+    if "source" in names:
+        from headrace.lake.topic import KafkaSamples
+
+        given["source"] = KafkaSamples(config)
     for name, topic in (("exposures", "enriched"), ("samples", "samples")):
         if name in names:
             given[name] = partial(_follow, config, topic)

@@ -89,7 +89,7 @@ def test_links_lead_somewhere(page):
 
 
 SECTIONS = [(page, body) for page in PAGES for body in fences(page, "toml")
-            if re.search(r"^\[(kafka|registry|flink|rpc|engine|samples|ps|features|model|watch|stack)[.\]]", body, re.MULTILINE)]
+            if re.search(r"^\[(kafka|registry|flink|rpc|engine|samples|ps|features|model|watch|lake|stack)[.\]]", body, re.MULTILINE)]
 
 
 @pytest.mark.parametrize(("page", "body"), SECTIONS, ids=[f"{page.name}-{number}" for number, (page, _) in enumerate(SECTIONS)])

@@ -26,7 +26,8 @@ def up(
     data: Data = None,
     file: File = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready; `headrace down` stops it.")] = False,
-    only: Annotated[str, typer.Option("--only", help="Parts by comma: kafka,registry,ps,features,ann,replica,engine,watch,flink.")] = "",
+    only: Annotated[str, typer.Option("--only", help="Parts by comma: kafka,registry,ps,features,ann,replica,engine,watch,lake,flink.")]
+    = "",
 ) -> None:
     """Start the local stack and keep it alive until Ctrl-C; what dies is started again."""
     from headrace import stack
@@ -132,7 +133,7 @@ def url(name: Annotated[str, typer.Argument(help="engine, registry, flink, kafka
 
 
 def serve(
-    role: Annotated[str, typer.Argument(help="registry, features, ps, replica, ann, engine or watch.")],
+    role: Annotated[str, typer.Argument(help="registry, features, ps, replica, ann, engine, watch or lake.")],
     index: Annotated[int, typer.Option("--index", help="Which of several processes of the role.")] = 0,
     file: File = None,
     data: Annotated[Path | None, typer.Option("--data", help="Data folder.")] = None,

@@ -3,6 +3,7 @@ reader's own (FILE, DIR) is filled in; what another test runs, or lasts for minu
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Reader:
 
     def __init__(self, folder):
         self.folder, self.more = folder, addresses(with_free_ports(Config()))
+        self.more |= {"HEADRACE_LAKE__ENABLED": "true", "HEADRACE_LAKE__COMMIT_S": "1"}
         self.typed = []
 
     def types(self, line, **filled):
@@ -79,6 +81,16 @@ def test_the_runbook_follows_an_event_and_comes_back_after_the_night(reader):
     for line in lines_of("runbook.md", "headrace down"):
         reader.types(line)
     assert "no dead letters" in reader.types("headrace dead-letters list")
+
+
+def test_the_sample_library(reader):
+    reader.emits(*(event(f"{action}-{n}", "eve", f"film-{n}", action) for n in range(3) for action in ("impression", "click")))
+    until((reader.folder / ".headrace/lake/manifests/00000001.json").exists, "the first commit")
+    until(lambda: all(f"impression-{n}" in reader.types("headrace samples export now.csv && cat now.csv") for n in range(3)), "the samples")
+    shutil.copytree(reader.folder / ".headrace" / "lake", reader.folder / "copy")
+    for line in lines_of("lake.md", "headrace samples"):
+        reader.types(line, ID="impression-1", COPY="copy")
+    assert {row["name"]: row["state"] for row in json.loads(reader.types("headrace status --json"))}["lake"] == "ready"
 
 
 def test_dead_letters(reader):

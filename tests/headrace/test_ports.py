@@ -53,7 +53,7 @@ def test_no_port_is_given_twice(monkeypatch):
     overlay, _ = ports.plan(Config())
     given = [ports.port_of(address) for body in overlay.values() for value in body.values()
              for address in (value if isinstance(value, list) else [value])]
-    assert len(given) == len(set(given)) == 16
+    assert len(given) == len(set(given)) == 17
 
 
 def test_defaults_go_round_what_was_configured(monkeypatch):

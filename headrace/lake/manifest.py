@@ -1,0 +1,176 @@
+"""Manifests: one a commit, numbered from 1, JSON that says its own sha256. A file that no manifest names is not data.
+
+manifests/00000001.json: {"sha256": of the bytes of the next value, "manifest": {number, topic, offsets, files, ...}}.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from headrace import __version__
+from headrace.lake.errors import LakeDamaged
+from headrace.lake.store import TEMPORARY, Folder
+from headrace.schemas.codec import schema_text
+
+FORMAT = 1
+FOLDER = "manifests"
+DECIDING = ("columns.py", "known.py", "writer.py")
+RESTORE = "restore it from a copy of the lake, or keep the folder and set lake.dir to a new one"
+
+
+class Range(msgspec.Struct, frozen=True):
+    """Offsets [first, stop) of a partition of the topic."""
+
+    partition: int
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Causes of one source, partition and target lie between the offsets `first` and `last`, both among them."""
+
+    target: str
+    source: int
+    partition: int
+    first: int
+    last: int
+
+
+class Label(msgspec.Struct, frozen=True):
+    """How many rows of a target there are, and of how many the label is above 0."""
+
+    rows: int = 0
+    positives: int = 0
+
+    def __add__(self, other: Label) -> Label:
+        return Label(self.rows + other.rows, self.positives + other.positives)
+
+
+class File(msgspec.Struct, frozen=True):
+    """A Parquet file: its path from the lake's folder, rows, bytes, sha256, and what of its rows is asked without opening it."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    ts_ms_min: int
+    ts_ms_max: int
+    labels: dict[str, Label]
+    causes: list[Span]
+
+    @property
+    def hour(self) -> str:
+        """day=2026-11-30/hour=07"""
+        return "/".join(self.path.split("/")[1:3])
+
+    @property
+    def day(self) -> str:
+        """2026-11-30"""
+        return self.path.split("/")[1].removeprefix("day=")
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """A commit: what was read of the topic, and what of it was written. `topic_id`: Kafka's uuid, another one when a topic is made anew.
+
+    `offsets`: one of every partition, each beginning where the commit before ended it. records = rows of `files` + duplicates +
+    unreadable. `gaps`: offsets within the ranges that retention took before they were read. `fault`: the first record not readable.
+    """
+
+    number: int
+    topic: str
+    topic_id: str
+    offsets: list[Range]
+    files: list[File]
+    records: int
+    duplicates: int
+    unreadable: int
+    gaps: list[Range]
+    feature_sets: dict[str, int]
+    code: str
+    written_ms: int
+    fault: str = ""
+    format: int = FORMAT
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+class _Sealed(msgspec.Struct):
+    sha256: str
+    manifest: msgspec.Raw
+
+
+def name_of(number: int) -> str:
+    return f"{FOLDER}/{number:08d}.json"
+
+
+def write(store: Folder, manifest: Manifest) -> None:
+    """The last step of a commit: with its manifest in place the commit is made."""
+    body = msgspec.json.encode(manifest)
+    sealed = msgspec.json.encode(_Sealed(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
+    store.put(name_of(manifest.number), pa.py_buffer(sealed + b"\n"))
+
+
+def load(store: Folder) -> list[Manifest]:
+    """All commits, the first one first; [] where there is none. Raises LakeDamaged."""
+    names = [name for name in store.names(FOLDER) if not name.endswith(TEMPORARY)]
+    wanted = [name_of(number) for number in range(1, len(names) + 1)]
+    if names != wanted:
+        absent = next((name for name in wanted if name not in names), "")
+        raise LakeDamaged(f"{store}/{absent} is missing, and later manifests are there: {RESTORE}")
+    found = [_read(store, name, number) for number, name in enumerate(names, 1)]
+    _check_chain(store, found)
+    return found
+
+
+def _read(store: Folder, name: str, number: int) -> Manifest:
+    try:
+        sealed = msgspec.json.decode(store.get(name), type=_Sealed)
+        if hashlib.sha256(sealed.manifest).hexdigest() != sealed.sha256:
+            raise LakeDamaged(f"{store}/{name} does not have the sha256 that it says: {RESTORE}")
+        made = msgspec.json.decode(sealed.manifest, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LakeDamaged(f"{store}/{name} is no manifest ({error}): {RESTORE}") from None
+    if made.format > FORMAT:
+        raise LakeDamaged(f"{store}/{name} has format {made.format}, and this headrace ({__version__}) knows {FORMAT}: use a newer one")
+    if made.number != number:
+        raise LakeDamaged(f"{store}/{name} says that it is commit {made.number}: {RESTORE}")
+    return made
+
+
+def _check_chain(store: Folder, manifests: Sequence[Manifest]) -> None:
+    """Each commit begins where the one before ended."""
+    topic_id, at = "", dict[int, int]()
+    for one in manifests:
+        if one.topic_id != topic_id:
+            topic_id, at = one.topic_id, {}
+        for read in one.offsets:
+            begins = at.get(read.partition, read.first)
+            if begins != read.first:
+                raise LakeDamaged(f"{store}/{name_of(one.number)} begins partition {read.partition} at {read.first}, and the commits before"
+                                  f" it end at {begins}: {RESTORE}")
+            at[read.partition] = read.stop
+
+
+def positions(manifests: Sequence[Manifest]) -> tuple[str, dict[int, int]]:
+    """The newest topic's uuid, and where the next record of each of its partitions is read; ("", {}) of an empty lake."""
+    return (manifests[-1].topic_id, {read.partition: read.stop for read in manifests[-1].offsets}) if manifests else ("", {})
+
+
+@lru_cache(1)
+def code() -> str:
+    """What wrote: the version, and 8 hex digits of the sha256 of the schema and of the files that decide what a row is."""
+    told = hashlib.sha256(schema_text("samples").encode())
+    for name in DECIDING:
+        told.update((Path(__file__).parent / name).read_bytes())
+    return f"{__version__}+{told.hexdigest()[:8]}"

@@ -1,0 +1,84 @@
+"""Where a lake's files lie: a local folder. The one seam for an object store: who has these methods can hold a lake.
+
+A file appears whole or not at all, under its name, and is on the disk when `put` returns: written beside under a temporary name, synced,
+renamed, and the folder synced.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace.lake.errors import LakeHeld
+
+TEMPORARY = ".new"
+
+
+class Folder:
+    """Files below `root`, named by their path from there with slashes. Raises OSError as the operating system does."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def put(self, name: str, data: pa.Buffer) -> None:
+        """Write a file that is not there yet, whole and safely on the disk."""
+        path = self.root / name
+        fresh = path.with_name(f".{path.name}{TEMPORARY}")
+        self._make(path.parent)
+        self._write(fresh, data)
+        self._rename(fresh, path)
+        self._sync(path.parent)
+
+    def get(self, name: str) -> bytes:
+        """All bytes of a file."""
+        return (self.root / name).read_bytes()
+
+    def names(self, folder: str) -> list[str]:
+        """All files below a folder, temporary ones too, in order; none when it is not there."""
+        return sorted(path.relative_to(self.root).as_posix() for path in (self.root / folder).rglob("*") if path.is_file())
+
+    def remove(self, name: str) -> None:
+        (self.root / name).unlink()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The lake's lock, as long as the block lasts or the process lives. Raises LakeHeld."""
+        self._make(self.root)
+        with (self.root / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LakeHeld(f"another writer has the lake {self.root}: stop it (`headrace status` shows the stack's), or set lake.dir"
+                               " to a folder of its own") from None
+            yield
+
+    def _make(self, folder: Path) -> None:
+        """The folder and those above it, each known to the disk."""
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            self._sync(folder.parent)
+
+    def _write(self, path: Path, data: pa.Buffer) -> None:
+        with open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _rename(self, fresh: Path, path: Path) -> None:
+        os.rename(fresh, path)
+
+    def _sync(self, folder: Path) -> None:
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,79 @@
+"""The lake role: the topic `samples` into the sample library, with health and figures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from headrace.config import Config
+from headrace.lake.errors import LakeAhead, LakeDamaged
+from headrace.lake.figures import Figures
+from headrace.lake.follow import When, follow
+from headrace.lake.manifest import Manifest
+from headrace.lake.source import Source
+from headrace.lake.store import Folder
+from headrace.lake.writer import Writer
+from headrace.roles.ps import now_ms
+from headrace.rpc.health import Health
+
+log = logging.getLogger(__name__)
+RETRY_S = 1.0
+LASTING_S = 10.0  # what a person has to mend is not tried again as fast
+STOP_S = 8.0
+
+
+def start(config: Config, index: int, source: Source) -> Callable[[], None]:
+    """Write until what it returns is called; health and figures at config.lake.http_port. There is one writer; `index` is 0.
+
+    Ready once it reads the topic. What fails is told, and a second later a new writer begins where the last commit ended. Raises LakeHeld.
+    """
+    assert index == 0, "a lake has one writer"
+    store, stop, trouble = Folder(config.lake_dir), threading.Event(), ["it begins"]
+    held = ExitStack()
+    held.enter_context(store.held())
+    registry, figures = CollectorRegistry(), Figures(source, now_ms)
+    registry.register(figures)  # type: ignore[arg-type]
+    ProcessCollector(registry=registry)
+
+    def write() -> None:
+        while not stop.is_set():
+            try:
+                _write(config, store, source, stop, figures, trouble)
+            except (LakeDamaged, LakeAhead) as error:
+                trouble[0] = str(error)
+                log.error("%s", error)
+                stop.wait(LASTING_S)
+            except Exception as error:
+                trouble[0] = str(error)
+                log.exception("writing %s failed; again in a second from its last commit", store)
+                stop.wait(RETRY_S)
+
+    thread = threading.Thread(target=write, name="lake", daemon=True)
+    thread.start()
+    health = Health(config.lake.http_port, lambda: trouble[0], registry)
+
+    def close() -> None:
+        stop.set()
+        thread.join(STOP_S)
+        health.close()
+        held.close()
+
+    return close
+
+
+def _write(config: Config, store: Folder, source: Source, stop: threading.Event, figures: Figures, trouble: list[str]) -> None:
+    writer = Writer(store, source.topic(), source.marks(), source.marks, ring_length=config.lake.ring_length, now_ms=now_ms)
+    figures.writer, trouble[0] = writer, ""
+    log.info("%s goes on after commit %d, at %s", store, writer.totals.commits, writer.positions)
+    lake = config.lake
+    follow(writer, source, stop, When(lake.commit_s, lake.rows_max, lake.bytes_max), time.monotonic, _tell)
+
+
+def _tell(made: Manifest) -> None:
+    log.info("commit %d: %d rows in %d files, %d duplicates, %d unreadable", made.number, made.rows, len(made.files), made.duplicates,
+             made.unreadable)
