@@ -24,6 +24,7 @@ COMMANDS = {
     "trace": ("headrace.commands.trace:command", "One sample's way through every process, with times."),
     "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
     "ingest": ("headrace.commands.ingest:command", "Read a topic that others write: JSON, Avro, Debezium."),
+    "features": ("headrace.commands.features:app", "Feature definitions: list, try on a log, see what the ranker sees."),
     "offline": ("headrace.commands.offline:command", "Learn a log in this process, without Kafka and Flink."),
     "backfill": ("headrace.commands.backfill:app", "Learn what parameter shards lack, from samples or a file."),
     "ps": ("headrace.commands.ps:app", "The parameter server: what it holds, another number of shards, copies."),
