@@ -109,6 +109,24 @@ def test_a_file_is_guessed_checked_and_replayed(reader):
         reader.types(line + live, FILE="mine.csv")
 
 
+def test_features_of_your_own(reader):
+    page = (DOCS / "definitions.md").read_text()
+    (reader.folder / "features.toml").write_text(next(body for kind, body in FENCE.findall(page) if kind == "toml" and "[feature." in body))
+    (reader.folder / "features.py").write_text(next(body for kind, body in FENCE.findall(page) if kind == "python"))
+    (reader.folder / "own.csv").write_text("u,i,t,y,genre,author\n" + "".join(
+        f"m{n % 9},p{n % 7},{1_700_000_000 + 60 * n},{n % 3 == 0:d},war|drama,a{n % 4}\n" for n in range(200)))
+    (reader.folder / "own.toml").write_text('time_unit = "s"\n[columns]\nuser_id = "u"\nitem_id = "i"\nts = "t"\nlabel = "y"\n'
+                                            'action = "click"\n[item]\nfields = ["genre", "author"]\n')
+    for line in lines_of("definitions.md"):
+        reader.types(line.replace("FILE", "own.csv").replace("MAPPING.toml", "own.toml"))
+    reader.types("headrace features list --definitions features.toml --definitions features.py")
+    (reader.folder / "own").mkdir()
+    (reader.folder / "own" / "headrace.toml").write_text("\n".join(body for kind, body in FENCE.findall(page) if "transforms = [" in body))
+    shutil.copy(reader.folder / "features.toml", reader.folder / "own")
+    shutil.copy(reader.folder / "features.py", reader.folder / "own")
+    reader.types("cd own && headrace offline ../own.csv --mapping ../own.toml --json figures.json")
+
+
 def test_versions_of_the_model(reader):
     for line in lines_of("ps.md", "headrace models publish"):
         if line == "headrace models rollback":
