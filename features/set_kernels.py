@@ -4,18 +4,24 @@ Three views of one memory are passed: f float64, u uint64, b uint8. starts int64
 up to M rows of a group (an item of several tags has several), -1 for none. Definition d (of D) keeps its state in the rows of group[d],
 at[d] words behind the row's start. Events are folded into all rows of the group; reading merges them, in the words from `scratch` on.
 Lookups are folded before an event is frozen: what is known of an item at its exposure is in the exposure's sample.
+Numba's cache looks at this file and at the types of the arguments, and would keep the code of an older reducer_kernels.py: so kernels that
+are cached end with a default argument, which is part of its type by value: a number of that file.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
+from pathlib import Path
 
 import numba
 import numpy as np
 
+from headrace.features import reducer_kernels
 from headrace.features.reducer_kernels import LOOKUP, LOOKUP_ID, TTL, expired, fold_ids, fold_one, merge_one, read_ids, read_number
 
 _NONE = np.uint64(0)
+_REDUCERS = zlib.crc32(Path(reducer_kernels.__file__).read_bytes())
 NEWEST = 1  # the word of a row that is 1 + the newest event time folded into any of its states
 
 
@@ -86,7 +92,7 @@ def read_event(f, u, b, starts, group, at, words, width, code, p, default, colum
 
 @numba.njit(cache=True, nogil=True)
 def freeze_and_fold_groups(f, u, b, starts, group, at, words, width, code, p, default, column, scratch, x, y, tokens, ts_ms, frozen, folded,
-                           numbers, ids):
+                           numbers, ids, reducers_number=_REDUCERS):
     """Event by event: what it sees (frozen uint8[n]), then the event put in (folded uint8[n]). starts int64[n,G,M], x, y float64[n,D],
     tokens uint64[n,D,T], ts_ms int64[n]; numbers float32[n,N] and ids uint64[n,I] are written for what is frozen."""
     for i in range(len(ts_ms)):
@@ -100,7 +106,7 @@ def freeze_and_fold_groups(f, u, b, starts, group, at, words, width, code, p, de
 
 
 @numba.njit(cache=True, nogil=True)
-def fold_attributes(f, u, starts, group, at, width, tokens, ts_ms, folded, out):
+def fold_attributes(f, u, starts, group, at, width, tokens, ts_ms, folded, out, reducers_number=_REDUCERS):
     """Event by event: the lookups of columns take what it carries (tokens uint64[n,A,T]; folded uint8[n]), and say what holds then: into
     out uint64[n,A,VALUES], which holds zeros. starts int64[n,G,M]; group, at, width int64[A]."""
     for i in range(len(ts_ms)):
@@ -129,14 +135,15 @@ def mix_pairs(a, b, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def read_groups(f, u, b, starts, group, at, words, width, code, p, default, column, scratch, ts_ms, numbers, ids):
+def read_groups(f, u, b, starts, group, at, words, width, code, p, default, column, scratch, ts_ms, numbers, ids,
+                reducers_number=_REDUCERS):
     """What n pairs see at ts_ms int64[n]; as in `freeze_and_fold_groups`."""
     for i in range(len(ts_ms)):
         read_event(f, u, b, starts[i], group, at, words, width, code, p, default, column, float(ts_ms[i]), scratch, numbers[i], ids[i])
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_rows(f, u, b, into, other, at, words, code, p):
+def merge_rows(f, u, b, into, other, at, words, code, p, reducers_number=_REDUCERS):
     """Put the rows that start at other int64[n] into those at into int64[n], the definitions of one group: what a backfill has folded of
     the past into what the stream has folded since."""
     for i in range(len(into)):

@@ -11,6 +11,7 @@ from headrace.features.events import EventBatch
 from headrace.features.feature_set import FeatureSet
 from headrace.features.layout import F, K
 from headrace.features.reducers import IDS
+from headrace.features.set_kernels import NEWEST
 from headrace.rpc.causes import Causes
 from headrace.schemas.hashing import feature_key
 from tests.features.events import T0, shard_at
@@ -96,6 +97,9 @@ def test_what_is_frozen_and_read_is_what_the_twin_says(tmp_path, seed):
         if size == 300:  # a new process
             shard.store.close()
             shard = shard_at(tmp_path, feature_set=SHOP)
+    stored = [np.frombuffer(row, np.float64) for family in shard.store.families() if family.startswith("group ")
+              for _, row in shard.store.scan(family)]
+    assert len(stored) > 50 and all(row[NEWEST] > 0 for row in stored), "a row into which nothing was folded is not kept"
     users, items, devices = [f"u{n}" for n in (0, 1, 5, 99)], ["i0", "i7", "i99", "i3"], ["phone", "tv", "", "tablet"]
     moment = np.array([[feature_key("device", device) if device else 0, feature_key("scene", "feed")] for device in devices], np.uint64)
     assert SHOP.moments == ("context.device", "scene")
