@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 REACH_S = 8.0
 SILENT_S = 10.0
+COMING_BACK = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART,
+               KafkaError._UNKNOWN_PARTITION}
 FAR = 1000  # offsets from which on a new place is looked up instead of reading on
 _SET = AlterConfigOpType.SET
 Start = Literal["earliest", "end"] | Mapping[int, int]
@@ -374,14 +376,15 @@ def _watermarks(consumer: Consumer, where: Where, topic: str) -> dict[int, tuple
 
 
 def _offsets_of(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
-    """Asked again while a broker that just came back is not yet its partitions' leader."""
+    """Asked again while a broker that just came back is not yet its partitions' leader, or does not know of them yet: the topic is there,
+    it has just been listed."""
     ends = time.monotonic() + REACH_S
     while True:
         try:
             return consumer.get_watermark_offsets(partition, timeout=REACH_S)
         except KafkaException as error:
             first = error.args[0] if error.args else None
-            if not (isinstance(first, KafkaError) and first.code() == KafkaError.NOT_LEADER_FOR_PARTITION) or time.monotonic() > ends:
+            if not (isinstance(first, KafkaError) and first.code() in COMING_BACK) or time.monotonic() > ends:
                 raise
             time.sleep(0.1)
 

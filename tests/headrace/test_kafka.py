@@ -4,10 +4,27 @@ import threading
 import time
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from headrace import kafka
 from headrace.ports import any_free
 from headrace.schemas.topics import settings
+
+
+def test_offsets_are_asked_again_while_a_broker_comes_back():
+    class Consumer:
+        codes = [*kafka.COMING_BACK]
+
+        def get_watermark_offsets(self, partition, timeout):
+            if self.codes:
+                raise KafkaException(KafkaError(self.codes.pop()))
+            return 3, 8
+
+    assert kafka._offsets_of(Consumer(), TopicPartition("samples", 1)) == (3, 8)
+    Consumer.codes = [KafkaError._ALL_BROKERS_DOWN]
+    with pytest.raises(KafkaException):
+        kafka._offsets_of(Consumer(), TopicPartition("samples", 1))
+
 
 CALLS = {
     "ensure_topics": lambda bootstrap: kafka.ensure_topics(bootstrap, settings(["fm"], 2)),
