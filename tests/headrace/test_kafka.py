@@ -13,17 +13,17 @@ from headrace.schemas.topics import settings
 
 def test_offsets_are_asked_again_while_a_broker_comes_back():
     class Consumer:
-        codes = [*kafka.COMING_BACK]
+        def __init__(self, *codes):
+            self.codes = list(codes)
 
         def get_watermark_offsets(self, partition, timeout):
             if self.codes:
                 raise KafkaException(KafkaError(self.codes.pop()))
             return 3, 8
 
-    assert kafka._offsets_of(Consumer(), TopicPartition("samples", 1)) == (3, 8)
-    Consumer.codes = [KafkaError._ALL_BROKERS_DOWN]
+    assert kafka._offsets_of(Consumer(*kafka.COMING_BACK), TopicPartition("samples", 1)) == (3, 8)
     with pytest.raises(KafkaException):
-        kafka._offsets_of(Consumer(), TopicPartition("samples", 1))
+        kafka._offsets_of(Consumer(KafkaError._ALL_BROKERS_DOWN), TopicPartition("samples", 1))
 
 
 CALLS = {
