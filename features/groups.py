@@ -58,7 +58,7 @@ class Groups:
         set_kernels.freeze_and_fold_groups(
             *memory.views(), starts, *(array[own] for array in self.set.arrays), self.set.default[own], self.set.column[own],
             len(memory.f) - self._scratch, np.ascontiguousarray(taken.x[:, own]), np.ascontiguousarray(taken.y[:, own]),
-            np.ascontiguousarray(taken.tokens[:, own]), ts_ms, frozen, folded, *extra)
+            np.ascontiguousarray(taken.tokens[:, own]), ts_ms, frozen, folded, *extra)  # type: ignore[call-arg]
         return extra, self._write(memory, starts, folded, batch)
 
     def read(self, user: np.ndarray, item: np.ndarray, moment: np.ndarray, ts_ms: np.ndarray) -> Extra:
@@ -68,7 +68,7 @@ class Groups:
         extra = self._blank(len(ts_ms))
         own = slice(0, len(self.set.definitions))
         set_kernels.read_groups(*memory.views(), starts, *(array[own] for array in self.set.arrays), self.set.default[own],
-                                self.set.column[own], len(memory.f) - self._scratch, ts_ms, *extra)
+                                self.set.column[own], len(memory.f) - self._scratch, ts_ms, *extra)  # type: ignore[call-arg]
         return extra
 
     def put(self, extra: Extra, chosen: np.ndarray, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> None:

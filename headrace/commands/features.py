@@ -33,9 +33,10 @@ class FeaturesAway(Exception):
 def list_(definitions: Files = [], as_json: Json = False, file: File = None, data: Data = None) -> None:  # noqa: B006 (typer copies it)
     """The definitions, checked, with what each takes and keeps; and the feature set's name, by which samples are known."""
     feature_set = _set(options.configured(file, data, running=False), definitions)
-    rows = [{"feature": one.identity, "entity": one.group, "reducer": one.reducer, **_spans(one), "takes": _takes(one),
-             "default": None if feature_set.width[d] else one.blank, "bytes": 8 * int(feature_set.words[d]), "owner": one.owner,
-             "freshness_ms": one.freshness_ms, "about": one.about, "place": one.place} for d, one in enumerate(feature_set.definitions)]
+    rows: list[dict[str, Any]] = [
+        {"feature": one.identity, "entity": one.group, "reducer": one.reducer, **_spans(one), "takes": _takes(one),
+         "default": None if feature_set.width[d] else one.blank, "bytes": 8 * int(feature_set.words[d]), "owner": one.owner,
+         "freshness_ms": one.freshness_ms, "about": one.about, "place": one.place} for d, one in enumerate(feature_set.definitions)]
     if as_json:
         typer.echo(json.dumps({"feature_set": feature_set.name, "slots": feature_set.slots, "numbers": feature_set.numbers,
                                "features": rows}, indent=2))

@@ -60,7 +60,8 @@ class Exposed(Generic[S, H]):
         self.outcomes["capped"] += capped
         if not chosen:
             return None
-        batch = self._inputs.batch(*([record[name] for record in chosen] for name in ("feature_keys", "feature_values", "numbers")))
+        keys, values, numbers = ([record[name] for record in chosen] for name in ("feature_keys", "feature_values", "numbers"))
+        batch = self._inputs.batch(keys, values, numbers)
         try:
             return chosen, batch, self._score(batch)
         except Exception:
