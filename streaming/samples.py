@@ -22,7 +22,8 @@ import re
 from headrace.streaming.columns import names
 from headrace.streaming.tables import Connection, avro_sink, avro_source, interval
 
-CARRIED = [name for name in names("enriched") if name not in ("action", "value", "ts_ms")]
+_READ = [name for name in names("enriched") if name != "folded"]  # which is for those who fold the log again
+CARRIED = [name for name in _READ if name not in ("action", "value", "ts_ms")]
 CAUSE = ("source", "partition", "offset")
 # One column instead of three: an OVER window keeps a map of values for each column that it aggregates.
 PACKED = "CONCAT_WS(':', CAST(`source` AS STRING), CAST(`partition` AS STRING), CAST(`offset` AS STRING))"
@@ -36,7 +37,7 @@ def listed(columns: list[str] | tuple[str, ...], alias: str = "") -> str:
 
 def tables(connection: Connection, out_of_orderness_ms: int) -> list[str]:
     """DDL of the job's source and sinks."""
-    source = avro_source(connection, "enriched", "enriched", "enriched", "samples", event_time="ts_ms",
+    source = avro_source(connection, "enriched", "enriched", "enriched", "samples", only=_READ, event_time="ts_ms",
                          out_of_orderness_ms=out_of_orderness_ms, position="e_offset")
     return [source,
             avro_sink(connection, "samples", "samples", "samples"),

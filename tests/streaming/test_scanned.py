@@ -205,6 +205,7 @@ def _naive(records, causes, events, answer, kept, frozen, probability):
                     "numbers": answer.numbers[n].tobytes(), "features_sequence": int(answer.sequence[n])}
             if row in scores:
                 one |= {"model": "fm", "version": 77, "score": scores[row]}
+        one |= {"folded": -1 if n is None else int(answer.sequence[n])}
         made.append(one)
     return made
 
