@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from headrace.commands.options import Data, File, Json, configured
+
 WIDE = 1000  # a pipe has no width: what reads it gets every cell whole
 app = typer.Typer(no_args_is_help=True, help="Prove what the platform promises on a stack of its own.")
 
@@ -189,3 +191,36 @@ def _accounts(result: dict[str, Any]) -> Table:
 
 def _figure(value: float | None, unit: str) -> str:
     return "-" if value is None else f"{value:,.0f} {unit}"
+
+
+@app.command()
+def skew(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Exposures that are checked at most, served ones first.")] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which ones.")] = 0,
+    as_json: Json = False,
+    file: File = None,
+    data: Data = None,
+) -> None:
+    """Compute the features of exposures again, from the running stack's topics as of the place that each recorded: train and serve alike.
+
+    Once by folding the log again, bit by bit, and of definitions once by DuckDB. Fails, naming each feature, when one differs.
+    """
+    from headrace.feature_set import feature_set_of
+    from headrace.recompute.live import live_skew
+
+    settings = configured(file, data)
+    feature_set = feature_set_of(settings)
+    with Console(stderr=True).status("the log is read") as status:
+        report = live_skew(settings, feature_set, limit, seed, status.update)
+    told = {"feature_set": report.feature_set, "events": report.events, "checked": dict(report.checked), "mismatches": report.mismatches,
+            "folded_again": dict(report.folded_again), "duckdb": dict(report.duckdb), "examples": report.examples}
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        typer.echo(f"{report.feature_set}: {report.events:,} events folded again; checked: {report.checked.get('served', 0):,} served,"
+                   f" {report.checked.get('frozen', 0):,} frozen by the features job; mismatches: {report.mismatches:,}")
+    if report.mismatches:
+        raise VerificationFailed("; ".join([*(f"{name}: {count:,} differ from the log folded again"
+                                              for name, count in report.folded_again.most_common()),
+                                            *(f"{name}: {count:,} differ from DuckDB's" for name, count in report.duckdb.most_common()),
+                                            *report.examples]))

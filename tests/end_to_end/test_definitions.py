@@ -16,7 +16,7 @@ from headrace.features.reducers import IDS
 from headrace.models.inputs import transforms_of
 from headrace.schemas.hashing import feature_key
 from tests.end_to_end.conftest import running, towards
-from tests.end_to_end.outside import Outside, heartbeat
+from tests.end_to_end.outside import Outside, heartbeat, until
 from tests.features.set_twin import SetTwin
 from tests.naive import bucket_of
 
@@ -145,3 +145,19 @@ def test_the_model_learns_on_the_transforms_and_ranks_by_them(stack, replayed):
         logit = np.log(answer["items"][0]["score"] / (1 - answer["items"][0]["score"]))
         told = sum(one["linear"] + one["pairs"] for one in answer["items"][0]["explain"]["slots"])
         assert told == pytest.approx(logit, abs=1e-3)
+
+
+def test_nothing_that_was_served_or_frozen_differs_from_the_log(stack, replayed):
+    _, outside = replayed
+    users = {row.record["user_id"] for row in outside.read("interactions", dict.fromkeys(outside.offsets("interactions"), 0))
+             if not heartbeat(row)}
+    before = sum(outside.offsets("enriched").values())
+    with httpx.Client(base_url=stack.engine.url, timeout=30) as http:
+        shown = sum(len(http.get("/recommend", params={"user": user, "n": 10, "scene": "feed", "context": "device=phone"}).json()["items"])
+                    for user in sorted(users)[:30])
+    until(lambda: sum(outside.offsets("enriched").values()) - before >= shown, "what was served has been folded")
+    done = towards(stack, HEADRACE_FEATURES__DEFINITIONS=json.dumps([str(path) for path in stack.features.definitions]))(
+        "verify", "skew", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["mismatches"] == 0 and told["checked"] == {"served": shown, "frozen": LIMIT} and shown > 100
