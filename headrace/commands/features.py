@@ -137,6 +137,26 @@ def try_(
                                       for name, value in one["features"].items()])
 
 
+@app.command()
+def suggest(
+    log: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet, CSV, JSON lines (both gzip too) or an Avro container.")],
+    mapping: Annotated[Path, typer.Option("--mapping", help="MAPPING.toml: which column is what.")],
+    output: Annotated[Path | None, typer.Option("--output", help="Write the definitions to this file.")] = None,
+) -> None:
+    """Propose definitions for a log, each with its reason in figures: a file to edit and to try."""
+    from headrace import rows as rows_of
+    from headrace.schemas import mapping as mappings
+    from headrace.suggested import suggested
+
+    text = suggested(rows_of.load(log, mappings.load(mapping)))
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text)
+        typer.echo(f"{text.count('[feature.')} definitions in {output}: headrace features try {log} --mapping {mapping} --definitions"
+                   f" {output}")
+
+
 def _set(settings: Any, definitions: list[Path]) -> FeatureSet:
     from headrace.feature_set import feature_set_of
 

@@ -103,6 +103,32 @@ def test_try_folds_a_log_and_says_what_exposures_see(run, tmp_path):
     assert last["features"]["genre_rate@1"] == pytest.approx((1 + 0.5) / (1 + 1))
 
 
+def test_suggest_proposes_what_the_log_is_worth_and_its_file_can_be_tried(run, tmp_path):
+    lines = [f"u{n % 6},i{n % 11},{1_700_000_000 + 3600 * n},{n % 4 == 0:d},{'war|drama' if n % 2 else 'noir'},{n % 11 * 1.5 + n % 7}"
+             for n in range(300)]
+    (tmp_path / "log.csv").write_text("user,item,ts,pressed,genre,price\n" + "\n".join(lines) + "\n")
+    (tmp_path / "m").mkdir()
+    _, mapping = rows_csv(tmp_path / "m")
+    mapping.write_text(mapping.read_text().replace('["genre"]', '["genre", "price"]'))
+    code, out, err = run("suggest", "log.csv", "--mapping", str(mapping), "--output", "f.toml")
+    assert code == 0 and "6 definitions in f.toml" in out, err
+    text = (tmp_path / "f.toml").read_text()
+    assert "25.0% end in 'click'" in text and "prior = 0.2500" in text
+    assert '"user x item.genre"' in text and "3 values of item.genre" in text
+    assert "[feature.user_mean_price]" in text and "[feature.item_people]" in text
+    code, out, err = run("try", "log.csv", "--mapping", str(mapping), "--definitions", "f.toml", "--last", "0")
+    assert code == 0 and "user_genre_click_rate@1" in out, err
+
+
+def test_suggest_says_when_there_is_nothing_to_count(run, tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,ts,pressed,genre\nu1,i1,1700000000,1,war\nu2,i2,1700000100,0,drama\n")
+    (tmp_path / "one").mkdir()
+    _, mapping = rows_csv(tmp_path / "one")
+    mapping.write_text(mapping.read_text().replace('[item]\nfields = ["genre"]\n', ""))
+    code, out, _ = run("suggest", "log.csv", "--mapping", str(mapping))
+    assert code == 0 and "Nothing here meets anything often enough" in out and "[feature" not in out
+
+
 def test_a_function_that_fails_is_told_with_its_place(run, tmp_path):
     (tmp_path / "f.py").write_text("from headrace.features.definitions import feature\n\n\n@feature(entity='user', reducer='sum')\n"
                                    "def price(event):\n    return event['prize']\n")
