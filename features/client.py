@@ -12,6 +12,7 @@ import numpy as np
 from headrace.features.events import EventBatch
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen
+from headrace.features.known_sets import KnownSets, Layout
 from headrace.features.layout import FEATURE_SET
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
@@ -99,6 +100,11 @@ class FeatureClient:
         """impressions, clicks, events int64[n] ever folded of users or items (`of`: user, item), by row key uint64[n]; 0 where unknown."""
         parts = [self._call("totals", {"of": of}, {"keys": keys[at : at + ROWS_MAX]})[1] for at in range(0, max(len(keys), 1), ROWS_MAX)]
         return {name: np.concatenate([part[name] for part in parts]) for name in ("impressions", "clicks", "events")}
+
+    def known(self) -> KnownSets:
+        """The feature sets that the service has had, to make samples of them samples of this client's."""
+        sets = self._call("sets", {}, {})[0]["sets"]
+        return KnownSets(self.set, [Layout(name, tuple(slots), tuple(numbers)) for name, slots, numbers in sets])
 
     def stats(self) -> dict[str, Any]:
         """users, items, sequence, applied, duplicates, retries, bytes."""

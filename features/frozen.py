@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from headrace.features.feature_set import FeatureSet
-from headrace.features.layout import NUMBERS, REPEATED, RETRY, SLOTS, F, K
+from headrace.features.known_sets import KnownSets, Layout
+from headrace.features.layout import FEATURE_SET, NUMBERS, REPEATED, RETRY, SLOTS, F, K
 from headrace.features.store import FeatureStore
 
 _VERSION, _OF_BASE = 3, 2  # 2: written before there were definitions
@@ -42,12 +43,14 @@ class FrozenRows:
 
     def __init__(self, store: FeatureStore, feature_set: FeatureSet) -> None:
         self.set = feature_set
-        self._sets: list[list[list[str]]] = json.loads(store.note(_NOTE) or json.dumps([[list(SLOTS), list(NUMBERS)]]))
-        mine = [list(feature_set.slots), list(feature_set.numbers)]
-        if mine not in self._sets:
-            self._sets.append(mine)
-            store.put_note(_NOTE, json.dumps(self._sets).encode())
-        self._number = self._sets.index(mine)
+        held = json.loads(store.note(_NOTE) or json.dumps([[FEATURE_SET, SLOTS, NUMBERS]]))
+        self.layouts = [Layout(name, tuple(slots), tuple(numbers)) for name, slots, numbers in held]
+        mine = Layout(feature_set.name, tuple(feature_set.slots), tuple(feature_set.numbers))
+        if mine not in self.layouts:
+            self.layouts.append(mine)
+            store.put_note(_NOTE, json.dumps(self.layouts).encode())
+        self._number = self.layouts.index(mine)
+        self._known = KnownSets(feature_set, self.layouts)
 
     def to_bytes(self, frozen: Frozen) -> list[bytes]:
         """One value a row. A sample that was not frozen (its bias slot is 0) takes 11 bytes."""
@@ -78,20 +81,12 @@ class FrozenRows:
 
     def _sample(self, data: bytes, old: bool, frozen: Frozen, i: int) -> None:
         number = 0 if old else int(np.frombuffer(data, _NUMBER, 1)[0])
-        slots, numbers = self._sets[number]
-        body = np.frombuffer(data[0 if old else _NUMBER.itemsize :], _body(len(slots), len(numbers)), 1)[0]
-        if number == self._number:
-            frozen.keys[i], frozen.values[i], frozen.numbers[i] = body["keys"], body["values"], body["numbers"]
-            return
-        frozen.keys[i] = self.set.empty_keys
-        frozen.numbers[i] = self.set.blank_numbers
-        for place, name in enumerate(slots):
-            if name in self.set.slots:
-                to = self.set.slots.index(name)
-                frozen.keys[i, to], frozen.values[i, to] = body["keys"][place], body["values"][place]
-        for place, name in enumerate(numbers):
-            if name in self.set.numbers:
-                frozen.numbers[i, self.set.numbers.index(name)] = body["numbers"][place]
+        name, slots, numbers = self.layouts[number]
+        body = np.frombuffer(data[0 if old else _NUMBER.itemsize :], _body(len(slots), len(numbers)), 1)
+        held = body["keys"], body["values"], body["numbers"]
+        if number != self._number:
+            held = self._known.now(name, *held)
+        frozen.keys[i], frozen.values[i], frozen.numbers[i] = (column[0] for column in held)
 
 
 def _body(slots: int, numbers: int) -> np.dtype:

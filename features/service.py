@@ -38,7 +38,7 @@ class FeatureService:
 
     def verbs(self) -> Mapping[str, Verb]:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
-                 "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "stats": self._stats}
+                 "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats}
         return {name: self._timed(name, verb) for name, verb in verbs.items()}
 
     def _count(self, name: str) -> float:
@@ -123,6 +123,9 @@ class FeatureService:
         if of not in ("user", "item"):
             raise BadMessage(f"of is {of!r}, expected user or item")
         return {"sequence": self.shard.sequence}, self.shard.totals(of, column(arrays, "keys", "uint64", (None,)))
+
+    def _sets(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        return {"sets": [list(layout) for layout in self.shard.layouts]}, {}
 
     def _stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held(),

@@ -12,6 +12,7 @@ from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen, FrozenRows
 from headrace.features.groups import Groups
 from headrace.features.inputs import taken_of
+from headrace.features.known_sets import Layout
 from headrace.features.layout import FEATURE_SET, FOLDED, IMPRESSION, ITEM_ROW, REPEATED, RETRY, RING, ROW_VERSION, USER_ROW, F, K
 from headrace.features.popular import Popular
 from headrace.features.store import Batch, FeatureStore, cause_key, counts_bytes, ring_first_key, ring_first_of, ring_page_key, ring_page_of
@@ -100,6 +101,11 @@ class FeatureShard:
             moment = np.zeros((m, len(self.set.moments)), np.uint64) if moment is None else np.array(moment)
             self.groups.put(self.groups.read(user, item, moment, ts_ms), np.ones(m, bool), *sample)
         return sample
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """Of every feature set that this store has had, this one among them."""
+        return self._frozen.layouts
 
     def user(self, key: int) -> User:
         """Counts and the last items of a user, newest first, 0 where there are fewer."""

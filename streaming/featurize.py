@@ -19,6 +19,7 @@ from headrace.features.client import FeatureClient
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen
 from headrace.features.inputs import Records
+from headrace.features.known_sets import KnownSets
 from headrace.features.layout import IMPRESSION, RETRY
 from headrace.rpc import access
 from headrace.rpc.causes import Causes
@@ -75,17 +76,17 @@ class Featurize(Stage):
         self.addresses.join()
         registry = RegistryClient(self.addresses.registry)
         self.features = FeatureClient(self.addresses.features, feature_set=self.set)
-        self.prepare(Codec("interactions", registry), Codec("enriched", registry))
+        self.prepare(Codec("interactions", registry), Codec("enriched", registry), self.features.known())
         self.stand(self.addresses.kafka)
         self.scorer = Scorer(self.scoring, self.set) if self.scoring else None
         self.dead_letters = DeadLetters(self.addresses.kafka, Codec("dead-letters", registry))
         self.clamped = function_context.get_metric_group().counter("event_time_clamped")
         self.retries = function_context.get_metric_group().counter("retries")
 
-    def prepare(self, interactions: Codec, enriched: Codec) -> None:
+    def prepare(self, interactions: Codec, enriched: Codec, known: KnownSets | None = None) -> None:
         """What reads and writes, over `features`."""
         self.interactions, self.enriched = interactions, enriched
-        self.reader = Reader(interactions, self.event_bytes_max, self.set)
+        self.reader = Reader(interactions, self.event_bytes_max, self.set, known)
         self.event_keys = EventKeys(self._tell)
         self.set_columns = SetColumns(self.set, self._tell)
 

@@ -15,7 +15,9 @@ import pandas as pd
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
+from headrace.features.client import FeatureClient
 from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.known_sets import KnownSets
 from headrace.features.layout import SLOTS
 from headrace.models.catalog import MODELS
 from headrace.models.inputs import Transform
@@ -29,7 +31,7 @@ from headrace.schemas.topics import touched_topic
 from headrace.streaming.featurize import Addresses
 from headrace.streaming.model_inputs import inputs_of
 from headrace.streaming.positions import Message, Standing
-from headrace.streaming.sample_batch import Columns, taken, wrong
+from headrace.streaming.sample_batch import Columns, of_now, taken, wrong
 from headrace.streaming.stage import WORLD, Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("user", DataTypes.BOOLEAN()), DataTypes.FIELD("item", DataTypes.BOOLEAN())])
@@ -63,6 +65,7 @@ class Learn(Stage):
         super().__init__(marks, standing)
         self.addresses, self.set = addresses, feature_set
         self.inputs = inputs_of(feature_set, lesson.transforms)
+        self.known = KnownSets(feature_set)
         self.lesson = lesson
 
     def open(self, function_context: FunctionContext) -> None:
@@ -72,6 +75,9 @@ class Learn(Stage):
         self.stand(self.addresses.kafka)
         registry = RegistryClient(self.addresses.registry)
         self.samples, self.touched = Codec("samples", registry), Codec(touched_topic(lesson.model).name, registry)
+        features = FeatureClient(self.addresses.features, feature_set=self.set)
+        self.known = features.known()
+        features.close()
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](self.inputs.fields), client.pull, client.push, l2=lesson.l2,
                                window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate, share=lesson.share,
@@ -104,6 +110,7 @@ class Learn(Stage):
         causes = Causes(source.to_numpy(np.int32), partition.to_numpy(np.int32), offset.to_numpy(np.int64))
         columns = Columns(label.to_numpy(np.float32), weight.to_numpy(np.float32), feature_set.tolist(), feature_keys.tolist(),
                           feature_values.tolist(), numbers.tolist())
+        columns = of_now(columns, self.known)
         refused: dict[int, tuple[str, str]] = wrong(columns, self.set)
         first, number = _first(causes)
         first = first[~np.isin(first, list(refused))] if refused else first

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.known_sets import KnownSets
 from headrace.features.layout import NUMBERS
 from headrace.models.batch import Batch
 from headrace.models.inputs import Inputs
@@ -23,6 +24,21 @@ class Columns(NamedTuple):
     feature_keys: list[bytes]
     feature_values: list[bytes]
     numbers: list[bytes]
+
+
+def of_now(columns: Columns, known: KnownSets) -> Columns:
+    """Samples of feature sets from before as samples of the one held; the same columns when there are none, as nearly always."""
+    older = [row for row, name in enumerate(columns.feature_set) if name in known]
+    if not older:
+        return columns
+    made = columns._replace(feature_set=list(columns.feature_set), feature_keys=list(columns.feature_keys),
+                            feature_values=list(columns.feature_values), numbers=list(columns.numbers))
+    for row in older:
+        held = made.feature_keys[row], made.feature_values[row], made.numbers[row]
+        if tuple(map(len, held)) == known.width(made.feature_set[row]):
+            made.feature_keys[row], made.feature_values[row], made.numbers[row] = known.packed(made.feature_set[row], *held)
+            made.feature_set[row] = known.set.name
+    return made
 
 
 def wrong(columns: Columns, feature_set: FeatureSet = BASE) -> dict[int, tuple[str, str]]:

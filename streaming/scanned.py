@@ -12,12 +12,14 @@ import numpy as np
 
 from headrace.features.events import check_features
 from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.known_sets import KnownSets
 from headrace.schemas import kernels
 from headrace.schemas.codec import Codec, check_interaction
 from headrace.schemas.errors import Malformed
 from headrace.schemas.interaction import CONTEXT_MAX, FLOAT32_MAX, HEARTBEAT, TS_MS_MAX, TS_MS_MIN
 
 Refused = list[tuple[int, Malformed]]
+_FEATURES = ("feature_keys", "feature_values", "numbers")
 _OURS = 0xFFFFFFFF  # the id of datums written anew, in a scan of their own only
 _ANY = 1 << 31
 _HEARTBEAT = np.frombuffer(HEARTBEAT.encode(), np.uint8)
@@ -40,10 +42,11 @@ class Scanned(NamedTuple):
 
 
 class Reader:
-    """Reads interactions with `codec`; messages of more than `bytes_max` bytes are refused, and features of another set."""
+    """Reads interactions with `codec`; messages of more than `bytes_max` bytes are refused, and features of a set that is not `known`:
+    what was served with a set from before is made a sample of the one that is held."""
 
-    def __init__(self, codec: Codec, bytes_max: int, feature_set: FeatureSet = BASE) -> None:
-        self._codec, self._bytes_max, self._set = codec, bytes_max, feature_set
+    def __init__(self, codec: Codec, bytes_max: int, feature_set: FeatureSet = BASE, known: KnownSets | None = None) -> None:
+        self._codec, self._bytes_max, self._set, self._known = codec, bytes_max, feature_set, known or KnownSets(feature_set)
 
     def read(self, messages: list[bytes | None]) -> tuple[Scanned, Refused]:
         """(what was found, rows that are refused with their reasons): every other row has been seen. Raises RegistryUnavailable."""
@@ -88,8 +91,13 @@ class Reader:
         """A message as we would write it. Raises Malformed."""
         record = self._codec.decode(message, bytes_max=self._bytes_max)
         check_interaction(record)
-        if record["exposure"] is not None:
-            check_features(record["exposure"], self._set)
+        exposure = record["exposure"]
+        if exposure is not None:
+            held = [exposure[name] for name in _FEATURES]
+            if exposure["feature_set"] in self._known and tuple(map(len, held)) == self._known.width(exposure["feature_set"]):
+                exposure.update(zip(_FEATURES, self._known.packed(exposure["feature_set"], *held), strict=True))
+                exposure["feature_set"] = self._set.name
+            check_features(exposure, self._set)
         return b"\x00" + _OURS.to_bytes(4, "big") + self._codec.datum(record)
 
 

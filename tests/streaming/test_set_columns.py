@@ -13,11 +13,13 @@ pytest.importorskip("pyflink")
 
 from headrace.features.definition_files import texts
 from headrace.features.events import EventBatch
-from headrace.features.feature_set import FeatureSet
+from headrace.features.feature_set import BASE, FeatureSet
+from headrace.features.known_sets import KnownSets, Layout
 from headrace.schemas import kernels
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry_store import SchemaStore
 from headrace.streaming.event_keys import EventKeys
+from headrace.streaming.sample_batch import Columns, of_now, wrong
 from headrace.streaming.scanned import Reader
 from headrace.streaming.set_columns import SetColumns
 from tests.features.test_groups import interactions
@@ -72,3 +74,37 @@ def test_of_a_stream_of_events(codec):
     assert {"item_words=long", "item_words=query", "item_words=words"} == set(told)
     taken = ~np.isnan(found["x"])
     assert taken.any(axis=0).all(), "every definition counts some of them"
+
+
+def test_what_was_served_with_a_set_from_before_is_made_a_sample_of_the_one_held(codec):
+    before = FeatureSet.of((("f.toml", '[feature.user_first]\nentity = "user"\nreducer = "first_time"\n'),))
+    known = KnownSets(SHOP, [Layout(one.name, one.slots, one.numbers) for one in (BASE, before)])
+    rng = np.random.default_rng(3)
+    keys, values, numbers = (rng.integers(1, 99, before.F).astype(np.uint64), rng.random(before.F).astype(np.float32),
+                             rng.random(before.K).astype(np.float32))
+    exposure = {"feature_set": before.name, "feature_keys": keys.tobytes(), "feature_values": values.tobytes(),
+                "numbers": numbers.tobytes(), "features_sequence": 7, "model": "fm", "version": 4, "score": 0.5, "arms": []}
+    record = {**interactions(1, 1)[0], "action": "impression", "exposure": exposure}
+    strange, cut = ({**record, "exposure": exposure | change} for change in ({"feature_set": "shop@9"}, {"numbers": b""}))
+    messages = [codec.encode(one) for one in (record, strange, cut, {**record, "exposure": None})]
+    scanned, refused = Reader(codec, 1 << 20, SHOP, known).read(messages)
+    assert [(row, error.reason) for row, error in refused] == [(1, "foreign_features"), (2, "foreign_features")]
+    assert scanned.whole.tolist() == [1, 0, 0, 0] and scanned.seen[0] == scanned.seen[3] == kernels.EVENT
+    whole = known.packed(before.name, keys.tobytes(), values.tobytes(), numbers.tobytes())
+    assert all(column in scanned.data.tobytes() for column in whole) and SHOP.name.encode() in scanned.data.tobytes()
+    _, refused = Reader(codec, 1 << 20, SHOP).read(messages)
+    assert [row for row, _ in refused] == [0, 1, 2]
+
+
+def test_samples_of_a_set_from_before_are_learnt_as_samples_of_the_one_held():
+    before = FeatureSet.of((("f.toml", '[feature.user_first]\nentity = "user"\nreducer = "first_time"\n'),))
+    known = KnownSets(SHOP, [Layout(before.name, before.slots, before.numbers)])
+    rows = [(made.name, bytes(8 * made.F), bytes(4 * made.F), bytes(4 * made.K)) for made in (before, SHOP, BASE)]
+    rows.append((before.name, b"", b"", b""))  # of another width: not ours to guess
+    columns = Columns(np.zeros(4, np.float32), np.ones(4, np.float32), *map(list, zip(*rows, strict=True)))
+    made = of_now(columns, known)
+    assert [reason for _, (reason, _) in sorted(wrong(made, SHOP).items())] == ["foreign_sample", "foreign_sample"]
+    assert made.feature_set == [SHOP.name, SHOP.name, BASE.name, before.name]
+    assert np.frombuffer(made.numbers[0], "<f4")[-len(SHOP.definitions):].any(), "defaults that are not 0"
+    plain = columns._replace(feature_set=[SHOP.name] * 4)
+    assert of_now(plain, known) is plain
