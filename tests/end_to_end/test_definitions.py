@@ -160,4 +160,4 @@ def test_nothing_that_was_served_or_frozen_differs_from_the_log(stack, replayed)
         "verify", "skew", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
-    assert told["mismatches"] == 0 and told["checked"] == {"served": shown, "frozen": LIMIT} and shown > 100
+    assert told["mismatches"] == 0 and told["checked"]["frozen"] == LIMIT and told["checked"]["served"] >= shown > 100

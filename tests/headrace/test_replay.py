@@ -120,17 +120,12 @@ def test_a_pace_that_is_none_is_refused(text):
         Pace.of(text)
 
 
-def test_encoded_into_a_list_at_more_than_30_000_a_second(tmp_path):
-    count = 30_000
+def test_thousands_of_rows_are_encoded_each_with_its_action(tmp_path):
+    """How fast: `headrace bench replay.encode`."""
+    count = 9_000
     rows = rows_in(tmp_path, list(range(T, T + count)), [1 + i % 5 for i in range(count)])
     codec = Codec("interactions", OneSchema())
-    best = 0.0
-    for _ in range(3):  # a shared machine: the best of three says what the code can do
-        out = []
-        sent = replay(rows, lambda key, record, out=out: out.append((key, codec.encode(record))))
-        best = max(best, sent.interactions / sent.seconds)
-        assert len(out) == sent.interactions
-        if best >= 30_000:
-            break
-    assert best >= 30_000
+    out = []
+    sent = replay(rows, lambda key, record: out.append((key, codec.encode(record))))
+    assert len(out) == sent.interactions == count + count * 2 // 5
     assert codec.decode(out[0][1])["context"] == {"hour": "7", "user.age": "30", "item.genre": "Action|Comedy"}
