@@ -126,10 +126,10 @@ from headrace.streaming.stage import vectorised
 from headrace.streaming.tables import raw_sink, raw_source
 
 class Deadly(Featurize):
-    def _enriched(self, scanned, rows, causes, ts_ms):
+    def _enriched(self, scanned, *rest):
         if b"\x0cdeadly" in scanned.data.tobytes():  # an item_id, with its length
             os.kill(os.getpid(), signal.SIGKILL)
-        return super()._enriched(scanned, rows, causes, ts_ms)
+        return super()._enriched(scanned, *rest)
 
 def tables(connection):
     newest = raw_source(connection, "interactions", "interactions", "deadly").replace("'earliest'", "'latest'")
