@@ -18,7 +18,7 @@ from pyflink.table.udf import FunctionContext
 from headrace.features.client import FeatureClient
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.known_sets import KnownSets
-from headrace.features.layout import SLOTS
+from headrace.features.layout import FEATURE_SET, SLOTS
 from headrace.models.catalog import MODELS
 from headrace.models.inputs import Transform
 from headrace.models.train import NotFinite, Trainer
@@ -65,7 +65,7 @@ class Learn(Stage):
         super().__init__(marks, standing)
         self.addresses, self.set = addresses, feature_set
         self.inputs = inputs_of(feature_set, lesson.transforms)
-        self.known = KnownSets(feature_set)
+        self.known: KnownSets | None = None
         self.lesson = lesson
 
     def open(self, function_context: FunctionContext) -> None:
@@ -75,9 +75,6 @@ class Learn(Stage):
         self.stand(self.addresses.kafka)
         registry = RegistryClient(self.addresses.registry)
         self.samples, self.touched = Codec("samples", registry), Codec(touched_topic(lesson.model).name, registry)
-        features = FeatureClient(self.addresses.features, feature_set=self.set)
-        self.known = features.known()
-        features.close()
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](self.inputs.fields), client.pull, client.push, l2=lesson.l2,
                                window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate, share=lesson.share,
@@ -110,7 +107,7 @@ class Learn(Stage):
         causes = Causes(source.to_numpy(np.int32), partition.to_numpy(np.int32), offset.to_numpy(np.int64))
         columns = Columns(label.to_numpy(np.float32), weight.to_numpy(np.float32), feature_set.tolist(), feature_keys.tolist(),
                           feature_values.tolist(), numbers.tolist())
-        columns = of_now(columns, self.known)
+        columns = self._of_now(columns)
         refused: dict[int, tuple[str, str]] = wrong(columns, self.set)
         first, number = _first(causes)
         first = first[~np.isin(first, list(refused))] if refused else first
@@ -138,6 +135,19 @@ class Learn(Stage):
         keys = taken(columns, rows, self.inputs)[0].keys
         user[rows], item[rows] = _first_of(keys[:, _USER]), _first_of(keys[:, _ITEM])
         return pd.DataFrame({"user": user, "item": item})
+
+    def _of_now(self, columns: Columns) -> Columns:
+        """Samples of sets from before as samples of this one. Only then the feature service is asked, which training does not need."""
+        older = {name for name in columns.feature_set if name != self.set.name and name.startswith(FEATURE_SET)}
+        if not older:
+            return columns
+        if self.known is None:
+            features = FeatureClient(self.addresses.features, feature_set=self.set)
+            try:
+                self.known = features.known()
+            finally:
+                features.close()
+        return of_now(columns, self.known)
 
     def _tell(self, causes: Causes, columns: Columns, refused: dict[int, tuple[str, str]]) -> None:
         """Dead letters under the event that the sample is of: where the sample itself lies is not known here."""
