@@ -15,6 +15,7 @@ from headrace.engine.exposures import Keyed, event_id, impressions
 from headrace.engine.ranking import Ranker
 from headrace.engine.upstream import Upstream
 from headrace.features.layout import ITEM_ID
+from headrace.models.fields import USER as USER_SIDE
 from headrace.rpc.freshness import Newest
 from headrace.schemas.hashing import feature_key
 
@@ -119,6 +120,12 @@ class Engine:
         assembled = self._upstream.assemble(feature_key("user_id", user), keys, context, at_ms)
         return {"user": user, "item": item, "ts_ms": at_ms, "slots": seen(assembled, 0, self._upstream),
                 "numbers": numbers(assembled, 0, self._upstream), "features_sequence": assembled.sequence}
+
+    @property
+    def of_user(self) -> frozenset[str]:
+        """Slots of the feature set that are the user's side."""
+        held = self._upstream.features.set
+        return frozenset(slot for slot, side in zip(held.slots, held.side.tolist(), strict=True) if side == USER_SIDE)
 
     def missing(self) -> str:
         """"" when everything below answers, else what does not."""

@@ -83,12 +83,15 @@ class FeatureSet:
         self.default = np.array([one.blank for one in self.all], np.float64)
         self.at, self.column = np.zeros(count, np.int64), np.zeros(count, np.int64)
         ends, numbers, ids = dict.fromkeys(names, HEADER_WORDS), list[str](), list[str]()
+        versioned_numbers, versioned_ids = list[str](), list[str]()
         for d, (one, state) in enumerate(zip(self.all, states, strict=True)):
             self.at[d] = ends[one.group]
             ends[one.group] += state.words
             self.column[d] = len(ids) if state.width else len(numbers)
             numbers += [] if state.width else [one.name_in(self.definitions)]
             ids += [f"{one.name_in(self.definitions)}.{n}" for n in range(state.width)]
+            versioned_numbers += [] if state.width else [one.identity]
+            versioned_ids += [f"{one.identity}.{n}" for n in range(state.width)]
         shown = len(self.definitions)  # what is behind is for finding rows only
         self.ids_all = len(ids)
         self.own_ids = sum(state.width for state in states[:shown])
@@ -99,14 +102,18 @@ class FeatureSet:
         self.rows_max = max((group.rows_max for group in self.groups), default=1)
         self.numbers = (*layout.NUMBERS, *numbers)
         self.slots = (*layout.SLOTS, *ids[: self.own_ids])
+        # A name moves on to the newest version; what is kept or on its way is known by names that do not.
+        self.layout_numbers = (*layout.NUMBERS, *versioned_numbers)
+        self.layout_slots = (*layout.SLOTS, *versioned_ids[: self.own_ids])
         self.K, self.F = len(self.numbers), len(self.slots)
-        self.id_seeds = np.array([feature_key(self.all[d].name, "") for d in range(shown) for _ in range(self.width[d])], np.uint64)
-        self.id_values = np.array([LAST_VALUE if self.width[d] > 1 else 1.0 for d in range(shown) for _ in range(self.width[d])],
-                                  np.float32)
-        self.blank_numbers = np.concatenate([np.zeros(layout.K), self.default[:shown][self.width[:shown] == 0]]).astype(np.float32)
+        widths = self.width[:shown]
+        seeds = [feature_key(one.name_in(self.definitions), "") for one in self.definitions]
+        self.id_seeds = np.repeat(np.array(seeds, np.uint64), widths)
+        self.id_values = np.repeat(np.where(widths > 1, LAST_VALUE, 1.0).astype(np.float32), widths)
+        self.blank_numbers = np.concatenate([np.zeros(layout.K), self.default[:shown][widths == 0]]).astype(np.float32)
         self.empty_keys = np.concatenate([layout.EMPTY_KEYS, self.id_seeds])
-        self.side = np.concatenate([layout.SIDE, np.array([_side(self.all[d].entity) for d in range(shown)
-                                                           for _ in range(self.width[d])], np.uint8)])
+        sides = np.array([_side(one.entity) for one in self.definitions], np.uint8)
+        self.side = np.concatenate([layout.SIDE, np.repeat(sides, widths)])
         self.arrays = (self.group, self.at, self.words, self.width, self.code, self.p)
 
     def _group(self, name: str, words: int) -> Group:

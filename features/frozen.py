@@ -45,7 +45,7 @@ class FrozenRows:
         self.set = feature_set
         held = json.loads(store.note(_NOTE) or json.dumps([[FEATURE_SET, SLOTS, NUMBERS]]))
         self.layouts = [Layout(name, tuple(slots), tuple(numbers)) for name, slots, numbers in held]
-        mine = Layout(feature_set.name, tuple(feature_set.slots), tuple(feature_set.numbers))
+        mine = Layout(feature_set.name, feature_set.layout_slots, feature_set.layout_numbers)
         if mine not in self.layouts:
             self.layouts.append(mine)
             store.put_note(_NOTE, json.dumps(self.layouts).encode())

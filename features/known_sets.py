@@ -1,7 +1,7 @@
 """Samples of feature sets from before, made samples of the one that is held now: what is on its way when definitions are added is not lost.
 
-A set is known by its name, and its slots and numbers by theirs: those that both have are taken over, those that only the older had go,
-those that only the newer has are blank, as they were in its rows then.
+A set is known by its name, and its slots and numbers by theirs with their versions: those that both have are taken over, those that only
+the older had go, those that only the newer has are blank, as they were in its rows then.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from headrace.features.feature_set import FeatureSet
 
 
 class Layout(NamedTuple):
-    """Of samples of the set `name`: slots and numbers in their order."""
+    """Of samples of the set `name`: slots and numbers in their order, under FeatureSet's layout_slots and layout_numbers."""
 
     name: str
     slots: tuple[str, ...]
@@ -42,9 +42,9 @@ class KnownSets:
         float32[n,K]."""
         layout, n = self._layouts[name], len(keys)
         made = (np.tile(self.set.empty_keys, (n, 1)), np.zeros((n, self.set.F), np.float32), np.tile(self.set.blank_numbers, (n, 1)))
-        to, of = _shared(self.set.slots, layout.slots)
+        to, of = _shared(self.set.layout_slots, layout.slots)
         made[0][:, to], made[1][:, to] = keys[:, of], values[:, of]
-        to, of = _shared(self.set.numbers, layout.numbers)
+        to, of = _shared(self.set.layout_numbers, layout.numbers)
         made[2][:, to] = numbers[:, of]
         return made
 

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 
 from headrace.features import reducer_kernels
+from headrace.features.kernels import mix
 from headrace.features.reducer_kernels import LOOKUP, LOOKUP_ID, TTL, expired, fold_ids, fold_one, merge_one, read_ids, read_number
 
 _NONE = np.uint64(0)
@@ -128,10 +129,7 @@ def mix_pairs(a, b, out):
         if a[i] == _NONE or b[i] == _NONE:
             out[i] = _NONE
             continue
-        x = a[i] ^ ((b[i] + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out[i] = x ^ (x >> np.uint64(31))
+        out[i] = mix(a[i], b[i])
 
 
 @numba.njit(cache=True, nogil=True)

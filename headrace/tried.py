@@ -13,9 +13,11 @@ from headrace.features.feature_set import FeatureSet
 from headrace.features.layout import IMPRESSION, F, K
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
+from headrace.models.inputs import mixed
 from headrace.offline import RING, ROWS_A_CALL, causes_of
 from headrace.replay import interactions
 from headrace.rows import Rows
+from headrace.schemas.hashing import feature_key
 
 
 def tried(rows: Rows, feature_set: FeatureSet, half_life_s: float, last: int, moved: Callable[[int], Any]) -> dict[str, Any]:
@@ -78,9 +80,6 @@ def _features(feature_set: FeatureSet, row: Sequence[np.ndarray], names: dict[in
 
 def _named(feature_set: FeatureSet, events: EventBatch) -> dict[int, str]:
     """What keys of slots mean: of each definition that gives ids, and each "field=value" of the events."""
-    from headrace.models.inputs import mixed
-    from headrace.schemas.hashing import feature_key
-
     texts = events.names
     tokens = np.array([feature_key(*name.split("=", 1)) for name in texts], np.uint64)
     found: dict[int, str] = {}

@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 from headrace.engine.console.desk import Desk
 from headrace.engine.console.named import Misnamed, named
-from headrace.features.layout import SIDE, SLOTS
 from headrace.rpc.errors import RpcError
 
 LISTED, BARS = 8, 5
-OF_USER = frozenset(slot for slot, side in zip(SLOTS, SIDE.tolist(), strict=True) if side == 1)
 
 
 class Share(NamedTuple):
@@ -59,8 +57,8 @@ def user(desk: Desk, fields: Mapping[str, str]) -> dict[str, Any]:
     return {"problem": "", "user": name, "item": other, "fallback": answer["fallback"], "items": items, "sources": sources, "bars": BARS,
             "weights": answer.get("weights"), "model": answer.get("model"),
             "serving_version": answer.get("serving_version", 0), "features_sequence": answer.get("features_sequence"),
-            "of_user": [_said(slot) for slot in seen if slot["slot"] in OF_USER],
-            "of_item": [_said(slot) for slot in seen if slot["slot"] not in OF_USER]}
+            "of_user": [_said(slot) for slot in seen if slot["slot"] in desk.engine.of_user],
+            "of_item": [_said(slot) for slot in seen if slot["slot"] not in desk.engine.of_user]}
 
 
 def explained(rank: int, row: Mapping[str, Any]) -> Explained:

@@ -1,5 +1,5 @@
 """`headrace verify`: nothing is lost and nothing doubled, whatever dies (loop); nothing grows, however long it runs (soak); nor does the
-parameter server lose a push that it has acknowledged (ps)."""
+parameter server lose a push that it has acknowledged (ps); what is served is what is learnt (skew, of the running stack)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from headrace.commands.options import Data, File, Json, configured
 
 WIDE = 1000  # a pipe has no width: what reads it gets every cell whole
-app = typer.Typer(no_args_is_help=True, help="Prove what the platform promises on a stack of its own.")
+app = typer.Typer(no_args_is_help=True, help="Prove what the platform promises, on a stack of its own; skew: on the running one.")
 
 
 class VerificationFailed(Exception):
@@ -25,7 +25,7 @@ class VerificationFailed(Exception):
 
 @app.callback()
 def verify() -> None:
-    """Prove what the platform promises, on a stack of its own."""
+    """Prove what the platform promises, on a stack of its own; skew: on the running one."""
 
 
 @app.command()

@@ -44,14 +44,14 @@ class Recomputed:
             self._db.execute(statements.attribute(name))
 
     def seen(self, queries: Sequence[Query]) -> list[dict[str, Any]]:
-        """{definition's name: number, or texts of ids} of each query. `distinct` gives the texts themselves: how many are estimated."""
+        """{definition's identity: number, or texts of ids} of each query. `distinct` gives the texts themselves: how many are estimated."""
         self._put("queries", [{"qid": qid, "seq": one.sequence, "own": int(one.own), "ts": float(one.ts_ms),
                                **_who(one.user, one.item, one.scene, one.context)} for qid, one in enumerate(queries)])
-        answers: list[dict[str, Any]] = [{one.name: [] if one.reducer == "distinct" or one.state.width else one.blank
+        answers: list[dict[str, Any]] = [{one.identity: [] if one.reducer == "distinct" or one.state.width else one.blank
                                           for one in self.definitions} for _ in queries]
         for one in self.definitions:
             for qid, said in self._db.execute(statements.said(one)).fetchall():
-                answers[qid][one.name] = said if isinstance(said, list) else float(said)
+                answers[qid][one.identity] = said if isinstance(said, list) else float(said)
         return answers
 
     def close(self) -> None:

@@ -179,12 +179,12 @@ def _by_sql(events: Sequence[Record], chosen: Sequence[Seen], feature_set: Featu
     for one, said in zip(chosen, answers, strict=True):
         for d, definition in enumerate(feature_set.definitions):
             at, width = int(feature_set.column[d]), int(feature_set.width[d])
-            told = said[definition.name]
+            told = said[definition.identity]
             if width:
                 slots = slice(F + at, F + at + width)
                 carried = one.keys[slots][one.values[slots] != 0].tolist()
                 texts = [feature_key(field_of(definition), text) for text in told]
-                wanted = mixed(np.uint64(feature_key(definition.name, "")), np.array(texts, np.uint64)).tolist()
+                wanted = mixed(feature_set.id_seeds[at], np.array(texts, np.uint64)).tolist()
                 same = carried == wanted
             else:
                 carried, wanted = float(one.numbers[K + at]), len(told) if definition.reducer == "distinct" else told

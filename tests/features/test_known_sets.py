@@ -19,7 +19,7 @@ def of(text):
 
 
 def layout(made):
-    return Layout(made.name, made.slots, made.numbers)
+    return Layout(made.name, made.layout_slots, made.layout_numbers)
 
 
 def sample(made, n=3):
@@ -72,3 +72,15 @@ def test_back_again_is_what_it_was_where_nothing_was_added(text):
     there = KnownSets(wide, [layout(small)]).now(small.name, *columns)
     back = KnownSets(small, [layout(wide)]).now(wide.name, *there)
     assert all((a == b).all() for a, b in zip(columns, back, strict=True))
+
+
+def test_a_name_that_has_moved_on_to_a_newer_version_does_not_take_the_older_ones_values():
+    before, now = of(COUNT + LAST), of(COUNT + LAST + COUNT.replace("presses]", "other]") + 'version = 1\n')
+    newer = FeatureSet.of((("f.toml", COUNT + LAST), ("g.toml", COUNT + 'window = "1d"\nversion = 2\n')))
+    assert newer.numbers[K:] == ("presses@1", "presses") and before.numbers[K:] == ("presses",) and now.numbers[K:] == ("presses", "other")
+    columns = sample(before)
+    made = KnownSets(newer, [layout(before)]).now(before.name, *columns)
+    np.testing.assert_array_equal(made[2][:, K], columns[2][:, K])
+    assert (made[2][:, K + 1] == 0).all(), "the newer one was not kept then"
+    two = FeatureSet.of((("f.toml", LAST), ("g.toml", LAST + "version = 2\n")))
+    assert len(np.unique(two.id_seeds)) == 2, "two versions of ids are two features to a model"

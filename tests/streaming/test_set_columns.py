@@ -78,7 +78,7 @@ def test_of_a_stream_of_events(codec):
 
 def test_what_was_served_with_a_set_from_before_is_made_a_sample_of_the_one_held(codec):
     before = FeatureSet.of((("f.toml", '[feature.user_first]\nentity = "user"\nreducer = "first_time"\n'),))
-    known = KnownSets(SHOP, [Layout(one.name, one.slots, one.numbers) for one in (BASE, before)])
+    known = KnownSets(SHOP, [Layout(one.name, one.layout_slots, one.layout_numbers) for one in (BASE, before)])
     rng = np.random.default_rng(3)
     keys, values, numbers = (rng.integers(1, 99, before.F).astype(np.uint64), rng.random(before.F).astype(np.float32),
                              rng.random(before.K).astype(np.float32))
@@ -98,7 +98,7 @@ def test_what_was_served_with_a_set_from_before_is_made_a_sample_of_the_one_held
 
 def test_samples_of_a_set_from_before_are_learnt_as_samples_of_the_one_held():
     before = FeatureSet.of((("f.toml", '[feature.user_first]\nentity = "user"\nreducer = "first_time"\n'),))
-    known = KnownSets(SHOP, [Layout(before.name, before.slots, before.numbers)])
+    known = KnownSets(SHOP, [Layout(before.name, before.layout_slots, before.layout_numbers)])
     rows = [(made.name, bytes(8 * made.F), bytes(4 * made.F), bytes(4 * made.K)) for made in (before, SHOP, BASE)]
     rows.append((before.name, b"", b"", b""))  # of another width: not ours to guess
     columns = Columns(np.zeros(4, np.float32), np.ones(4, np.float32), *map(list, zip(*rows, strict=True)))

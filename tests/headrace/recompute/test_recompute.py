@@ -21,9 +21,9 @@ HERE = Path(__file__).parent
 
 def as_slots(said, definitions):
     """Texts of ids as the keys of slots; how many different ones there are of `distinct`."""
-    return {one.name: len(said[one.name]) if one.reducer == "distinct" else
-            [bucket_of(feature_key(one.name, ""), feature_key(field_of(one), text)) for text in said[one.name]]
-            if isinstance(said[one.name], list) else said[one.name] for one in definitions}
+    return {one.name: len(said[one.identity]) if one.reducer == "distinct" else
+            [bucket_of(feature_key(one.name, ""), feature_key(field_of(one), text)) for text in said[one.identity]]
+            if isinstance(said[one.identity], list) else said[one.identity] for one in definitions}
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
@@ -83,4 +83,4 @@ def test_nothing_folded_says_the_defaults():
     recomputed = Recomputed(small.definitions, [(0, interactions(1, 1)[0])])
     said, = recomputed.seen([Query(0, False, T0, "nobody", "nothing", "", {})])
     recomputed.close()
-    assert said["item_ctr_2h"] == 0.1 and said["item_dwell_mean"] == -1.0 and said["user_genres"] == [] and said["user_first"] == -1.0
+    assert (said["item_ctr_2h@1"], said["item_dwell_mean@1"], said["user_genres@1"], said["user_first@1"]) == (0.1, -1.0, [], -1.0)
