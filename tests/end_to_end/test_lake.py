@@ -50,12 +50,13 @@ def test_the_lake_of_a_replay_is_the_topics_samples_each_once(loop, on_stack, ku
     role, folder = Role(loop.config.stack.data_dir, tmp_path), tmp_path / "lake"
     process = role.start(600)
     try:
-        until(lambda: "headrace_lake_rows_total" in role.figures(), "the writer")
-        before = sum(loop.offsets("samples").values())
+        until(lambda: role.figures().get("headrace_lake_lag_offsets") == 0, lambda: f"what is there already: {role.figures()}")
+        before, already = sum(loop.offsets("samples").values()), role.read()
         done = on_stack("replay", str(kuairand), "--mapping", str(MAPPING), "--clock", "now", "--speed", "max", "--limit", str(ROWS),
                         "--no-wait")
         assert done.returncode == 0, done.stderr
-        until(lambda: role.read() > before, "samples that are read, and wait for a commit")
+        until(lambda: role.read() > already, lambda: f"samples that are read, and wait for a commit: {role.figures()}, {already:.0f} of"
+              f" {before} read before, now {loop.offsets('samples')}, jobs {on_stack('jobs', 'list').stdout}")
         process.kill()
         process.wait(10)
         committed = sum(one.records for one in manifest.load(Folder(folder)))
