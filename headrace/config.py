@@ -185,15 +185,21 @@ class Versions(Section):
 class Samples(Section):
     """How exposures and actions become samples."""
 
-    strategy: Literal["wait", "eager"] = Field(
+    strategy: Literal["wait", "eager", "fast"] = Field(
         "wait", description="wait: a sample when its window closes, in the order of event time, for logs; eager: a positive when its action"
-        " arrives, a negative at the close, for live traffic.")
+        " arrives, a negative at the close, for live traffic; fast: every exposure at once as a negative that may be false, a"
+        " positive when its action arrives, both weighted to make up for that: for live traffic with windows of hours.")
     window_ms: int = Field(1000, ge=1, le=90 * 86_400_000, description="Attribution window: an action labels an exposure at most this much"
                            " earlier.")
     out_of_orderness_ms: int = Field(200, ge=0, description="How far behind the newest event of its partition an event may lie.")
     outage_ms: int = Field(60_000, ge=0, description="eager: an outage of so long costs no label; each second of it keeps a second of"
                            " exposures, some 1 KB each, on the TaskManager's heap.")
     target: str = Field("click", description="Action that is learnt.")
+
+    @property
+    def live(self) -> bool:
+        """Whether samples leave as they arrive, so that their order tells labels, and exposures are scored when they are made."""
+        return self.strategy != "wait"
 
 
 class Model(Section):

@@ -25,7 +25,7 @@ from headrace.features.feature_set import BASE
 from headrace.features.layout import NUMBERS
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
-from headrace.models.batch import Batch, unique
+from headrace.models.batch import Batch, merged, unique
 from headrace.models.catalog import MODELS
 from headrace.models.fm import probability
 from headrace.models.train import Trainer, local_rate
@@ -135,7 +135,7 @@ class Platform:
         self._shard.freeze_and_fold(causes_of(offsets), EventBatch(records).columns)
 
     def _learn(self, ready: list[Held]) -> None:
-        batch = Batch(*(np.concatenate(columns) for columns in zip(*(held.batch for held in ready), strict=True)))
+        batch = merged([held.batch for held in ready])
         offsets = np.concatenate([held.offsets for held in ready])
         popularity = np.concatenate([held.popularity for held in ready])
         for start in range(0, len(batch), self._batch_rows):

@@ -19,7 +19,7 @@ from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.layout import IMPRESSION, NUMBERS
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
-from headrace.models.batch import Batch
+from headrace.models.batch import Batch, merged
 from headrace.models.catalog import MODELS
 from headrace.models.inputs import Inputs, transforms_of
 from headrace.models.progressive import MODEL, POPULARITY, keys_of, summary
@@ -164,5 +164,5 @@ def causes_of(offsets: np.ndarray) -> Causes:
 def joined(parts: Iterable[Part]) -> Part:
     """Successive parts as one."""
     batches, causes, popularity = zip(*parts, strict=True)
-    return (Batch(*map(np.concatenate, zip(*batches, strict=True))), Causes(*map(np.concatenate, zip(*causes, strict=True))),
+    return (merged(batches), Causes(*map(np.concatenate, zip(*causes, strict=True))),
             np.concatenate(popularity))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from headrace.models.progressive import MODEL, POPULARITY, keys_of
+from headrace.schemas.topics import PROVISIONAL
 
 Offsets = dict[int, int]
 TOPICS = ("interactions", "enriched", "samples", "dead-letters")
@@ -70,8 +71,10 @@ def window_counts(taps: Taps, windows: list[int]) -> dict[int, np.ndarray]:
 
 
 def applied_of(header: dict[str, Any], model: str) -> int:
-    """Causes that a shard has applied for `model`, of its stats header; 0 before the model's tables are there."""
-    return int(header.get("models", {}).get(model, {}).get("applied", 0))
+    """Causes whose final label a shard has applied for `model`, of its stats header; 0 before the model's tables are there."""
+    held = header.get("models", {}).get(model, {})
+    first = sum(count for effect, count in held.get("effects", {}).items() if effect.endswith(f".{PROVISIONAL}"))
+    return int(held.get("applied", 0)) - int(first)
 
 
 def duplicates_of(stats: list[dict[str, Any]]) -> int:

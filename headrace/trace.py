@@ -40,7 +40,7 @@ def trace(topics: Topics, wanted: str | Place, how: How) -> Trace:
 def exposure_of(action: Record, others: Iterable[Seen], how: How) -> Seen | None:
     """The exposure among a user's `others` (enriched, in their order) that the samples job attributes `action` to, None for none.
 
-    `wait`: the latest in event time; `eager`: the newest that had arrived, if it lies in the window (streaming/samples.py, eager.py).
+    `wait`: the latest in event time; the others: the newest that had arrived, if it lies in the window (streaming/samples.py, eager.py).
     """
     best: Seen | None = None
     for one in others:
@@ -49,7 +49,7 @@ def exposure_of(action: Record, others: Iterable[Seen], how: How) -> Seen | None
             continue
         if action["request_id"] is not None and record["request_id"] != action["request_id"]:
             continue
-        if how.strategy == "eager" or (_inside(one, action, how) and (best is None or record["ts_ms"] >= best.record["ts_ms"])):
+        if how.live or (_inside(one, action, how) and (best is None or record["ts_ms"] >= best.record["ts_ms"])):
             best = one
     return best if best is not None and _inside(best, action, how) else None
 
@@ -106,7 +106,7 @@ def _action(look: Look, found: Trace, passed: Hop) -> None:
     # Nothing arrives more than AHEAD_MS before its event time, so a live exposure is no older than this; of a log only the bound holds.
     start_ms = max(action["ts_ms"] - how.window_ms - AHEAD_MS, arrival.at_ms - how.window_ms - how.within_ms)
     others = look.topics.scan("enriched", start_ms, enriched.at_ms + how.out_of_orderness_ms + 1, action["user_id"])
-    exposure = exposure_of(action, (one for one in others if how.strategy != "eager" or one.offset < enriched.offset), how)
+    exposure = exposure_of(action, (one for one in others if not how.live or one.offset < enriched.offset), how)
     if exposure is None:
         why = look.refused(arrival, SAMPLES) or f"no impression of item {action['item_id']} in the {how.window_ms} ms before it"
         found.hops.append(Hop("samples", "its exposure", SAMPLES, None, passed, why))
@@ -155,7 +155,7 @@ def _positive(look: Look, found: Trace, made: Hop, frozen: Hop, named: Hop | Non
             return
         passed = Hop("enriched", how.target, FEATURES, at, _arrived(look.topics.at(at.cause)))
         found.hops += [passed.after, passed] if passed.after else []
-    if how.strategy == "eager":  # under `wait` it leaves when its window closes
+    if how.live:  # under `wait` it leaves when its window closes
         made.after = passed
 
 

@@ -74,6 +74,11 @@ class How:
     within_ms: int
 
     @property
+    def live(self) -> bool:
+        """Whether samples leave as they arrive."""
+        return self.strategy != "wait"
+
+    @property
     def job(self) -> str:
         return "train job" if self.model == self.served else f"train-{self.model} job"
 

@@ -12,7 +12,7 @@ from headrace.streaming.scoring import Scoring
 
 def job(config: Config) -> Job:
     serving = Scoring(tuple(config.replica.addresses), config.model.name, config.replica.shards, transforms(config.model))
-    scoring = serving if config.samples.strategy == "eager" else None
+    scoring = serving if config.samples.live else None
     stage = featurize(addresses(config), source(config, "interactions"), config.engine.event_bytes_max, config.flink.external, scoring,
                       marks(config), standing(config, "features", "interactions", "enriched"), feature_set_of(config))
     return Job("features", features.tables, [features.insert()], functions={"featurize": stage})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from headrace.config import Config
 from headrace.jobs.launch import Job, run
-from headrace.streaming import eager, samples
+from headrace.streaming import eager, fast, samples
 
-STRATEGIES = {"wait": samples, "eager": eager}
+STRATEGIES = {"wait": samples, "eager": eager, "fast": fast}
 
 
 def job(config: Config) -> Job:
     wanted = config.samples
     steps = STRATEGIES[wanted.strategy]
     kept_ms = eager.state_ttl_ms(wanted.window_ms, wanted.outage_ms)
-    options = {"table.exec.state.ttl": f"{kept_ms} ms"} if steps is eager else samples.ONE_PHASE
-    return Job("samples", lambda where: samples.tables(where, wanted.out_of_orderness_ms), steps.inserts(wanted.target),
+    options = {"table.exec.state.ttl": f"{kept_ms} ms"} if wanted.live else samples.ONE_PHASE
+    return Job("samples", lambda where: steps.tables(where, wanted.out_of_orderness_ms), steps.inserts(wanted.target),
                steps.views(wanted.window_ms, wanted.target), options=options)
 
 

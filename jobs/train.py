@@ -5,11 +5,14 @@ The served model's job is called train, that of [models.NAME] train-NAME (`headr
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from headrace.config import Config, Model
 from headrace.feature_set import feature_set_of, model_inputs, transforms
 from headrace.jobs.launch import Job, addresses, marks, run, standing
 from headrace.models.train import local_rate
-from headrace.schemas.topics import touched_topic
+from headrace.schemas.topics import PROVISIONAL, touched_topic
 from headrace.streaming import training
 from headrace.streaming.learn import Lesson, learn
 
@@ -17,16 +20,22 @@ from headrace.streaming.learn import Lesson, learn
 def job(config: Config, other: Model | None = None) -> Job:
     """The job of `other`, of the served model by default."""
     model, target = other or config.model, config.samples.target
-    scored = config.samples.strategy == "eager"  # its order of arrival tells labels
+    scored, fast = config.samples.live, config.samples.strategy == "fast"
     rate = local_rate(model.optimizer, model.learning_rate)
     share = config.watch.share if config.watch.enabled and other is None else 0.0
     model_inputs(config, model)  # what is wrong with them is said here
     lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate, share, transforms(model))
     name = f"train-{model.name}" if other else "train"
-    stage = learn(addresses(config), lesson, config.flink.external, marks(config),
-                  standing(config, f"train-{model.name}", "samples", touched_topic(model.name).name), feature_set_of(config))
-    return Job(name, lambda where: training.tables(where, model.name, scored), [training.insert(model.name, target, scored)],
-               functions={"learn": stage})
+
+    def stage(lesson: Lesson, topic: str) -> Any:
+        stands = standing(config, lesson.name, topic, touched_topic(model.name).name)
+        return learn(addresses(config), lesson, config.flink.external, marks(config), stands, feature_set_of(config))
+
+    functions = {"learn": stage(lesson, "samples")}
+    if fast:
+        functions[f"learn_{PROVISIONAL}"] = stage(replace(lesson, scored=False, share=0.0, provisional=True), PROVISIONAL)
+    return Job(name, lambda where: training.tables(where, model.name, scored, fast), training.inserts(model.name, target, scored, fast),
+               functions=functions)
 
 
 if __name__ == "__main__":

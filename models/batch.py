@@ -15,19 +15,32 @@ class MalformedBatch(ValueError):
 
 
 class Batch(NamedTuple):
-    """keys uint64[n,F], values float32[n,F] (0: the slot has no value), label float32[n], weight float32[n]."""
+    """keys uint64[n,F], values float32[n,F] (0: the slot has no value), label float32[n], weight float32[n]; stage uint8[n], where labels
+    come in two stages (models/kernels.py: WHOLE, PROVISIONAL, CONFIRMED)."""
 
     keys: np.ndarray
     values: np.ndarray
     label: np.ndarray
     weight: np.ndarray
+    stage: np.ndarray | None = None
 
     def take(self, index: np.ndarray) -> Batch:
         """The samples at `index` (int or bool array)."""
-        return Batch(self.keys[index], self.values[index], self.label[index], self.weight[index])
+        stage = None if self.stage is None else self.stage[index]
+        return Batch(self.keys[index], self.values[index], self.label[index], self.weight[index], stage)
 
-    def __len__(self) -> int:  # samples, not the four columns
+    def staged(self, stage: np.ndarray) -> Batch:
+        """The same samples with the stages uint8[n]."""
+        return Batch(self.keys, self.values, self.label, self.weight, stage)
+
+    def __len__(self) -> int:  # samples, not the columns
         return len(self.label)
+
+
+def merged(batches: Sequence[Batch]) -> Batch:
+    """Successive batches as one, all of them with stages or none."""
+    columns = list(zip(*batches, strict=True))
+    return Batch(*(None if column[0] is None else np.concatenate(column) for column in columns))
 
 
 def from_bytes(keys: Sequence[bytes], values: Sequence[bytes], width: int,

@@ -13,6 +13,7 @@ import numpy as np
 
 SQUARE_LINEAR = 0.2  # (p - y)^2 of a model that knows little more than the rate
 SQUARE_FACTORS = 0.1
+WHOLE, PROVISIONAL, CONFIRMED = 0, 1, 2  # stages of a sample; of the latter two a label is known twice, at first as 0
 
 
 @numba.njit(cache=True)
@@ -72,20 +73,26 @@ def logits_of(rows, index, values, side, scale, logits):
 
 
 @numba.njit(cache=True)
-def learn_in_turn(rows, seen, index, values, side, scale, label, weight, l2_linear, l2_factors, rate, logits, grads, squares):
+def learn_in_turn(rows, seen, index, values, side, scale, label, weight, stage, l2_linear, l2_factors, rate, logits, grads, squares):
     """Sample after sample: predict it, add its gradient to grads float32[u,1+k] and its square to squares, and move `rows` as its push is
     going to.
 
     rows float32[u,1+k] and seen int64[u], samples of each row learnt before, are the caller's to spoil; a step of a number is rate /
     sqrt(share x samples so far) of its gradient: what AdaGrad's would be had all its gradients had the mean square SQUARE_LINEAR or
     SQUARE_FACTORS. With rate 0 the gradients are those at `rows` as given. logits float32[n] are those from before each sample's own step.
+
+    stage uint8[n]: until its label is known an exposure is PROVISIONAL, a negative of weight (1 - p)(1 + p), and then CONFIRMED: a positive
+    of weight 1 + p, or a negative that has been learnt before and is only predicted (`importance`).
     """
     k = rows.shape[1] - 1
     sums = np.empty((2, k))
     for i in range(len(index)):
         logit = _forward(rows, index[i], values[i], side, scale, sums)
         logits[i] = logit
-        slope = weight[i] * (logistic(logit) - label[i])
+        p = logistic(logit)
+        if stage[i] == CONFIRMED and label[i] == 0.0:
+            continue
+        slope = weight[i] * importance(p, label[i], stage[i]) * (p - label[i])
         for f in range(index.shape[1]):
             r, x = index[i, f], values[i, f]
             seen[r] += 1
@@ -103,6 +110,19 @@ def learn_in_turn(rows, seen, index, values, side, scale, label, weight, l2_line
                     grads[r, 1 + d] += g
                     squares[r, 1 + d] += g * g
                     rows[r, 1 + d] -= step * g
+
+
+@numba.njit(cache=True)
+def importance(p, label, stage):
+    """Weight by which a sample of a stage stands for one whose label was known at once, given the probability p of a positive.
+
+    Of exposures that are all learnt as negatives, and the clicked ones once more as positives, 1 in 1 + p is a positive; weights 1 + p and
+    (1 - p)(1 + p) give the expected gradient of the true labels, up to a factor (Ktena et al., "Addressing Delayed Feedback for Continuous
+    Training with Neural Networks in CTR prediction", RecSys 2019: fake negative weighted).
+    """
+    if stage == WHOLE:
+        return 1.0
+    return (1.0 - p) * (1.0 + p) if label == 0.0 else 1.0 + p
 
 
 @numba.njit(cache=True)

@@ -11,6 +11,7 @@ from headrace.models import progressive
 from headrace.models.batch import Batch, unique
 from headrace.models.catalog import Model
 from headrace.models.fm import probability
+from headrace.models.kernels import CONFIRMED, PROVISIONAL
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import Stale
 from headrace.rpc.freshness import Newest
@@ -60,9 +61,9 @@ class Trainer:
         batch before it, so that the size of a push matters little. `popularity` float32[n] is the baseline's probability of each sample,
         scored beside the model. `scores` float64[n]: what each exposure was given when it was made, for the metrics; NaN: it was given
         none, is learnt and left out of them. Without `scores` all are scored here, on arrival. One push carries the gradients of `weights`,
-        `counts` (+1 for each of the F keys of each sample) and `metrics`. When a shard answers that it has some of the causes already, the
-        push asks again for the rest: learnt in turn from the rows that were pulled, scored by the probabilities given here. `newest` of the
-        causes goes with the push.
+        `counts` (+1 for each of the F keys of each sample) and `metrics`; of a sample of two stages the first is counted and the second is
+        scored. When a shard answers that it has some of the causes already, the push asks again for the rest: learnt in turn from the rows
+        that were pulled, scored by the probabilities given here. `newest` of the causes goes with the push.
 
         A push whose gradient is not finite is cut in halves by cause, before any shard sees it; a sample whose own gradient is not is told
         to `refuse(row, sentence)`, and the others are learnt. Raises NotFinite when there is no `refuse`, or when no sample is left because
@@ -78,6 +79,7 @@ class Trainer:
         predicted = probability(logits)
         judged = predicted if scores is None else scores
         window = causes.offset // self._window_offsets
+        stage = np.zeros(len(batch), np.uint8) if batch.stage is None else batch.stage
 
         def gradients(chosen: np.ndarray) -> Gradients:
             part = batch.take(chosen)
@@ -86,8 +88,8 @@ class Trainer:
             return Gradients(at, own, everything[at] if whole else self._gradients(rows[at], seen[at], own, part)[1])
 
         def updates(chosen: np.ndarray, found: Gradients) -> Updates:
-            counts = np.bincount(found.own.reshape(-1), minlength=len(found.at)).astype(np.int64)[:, None]
-            counted = chosen[np.isfinite(judged[chosen])]
+            counts = np.bincount(found.own[stage[chosen] != CONFIRMED].reshape(-1), minlength=len(found.at)).astype(np.int64)[:, None]
+            counted = chosen[(stage[chosen] != PROVISIONAL) & np.isfinite(judged[chosen])]
             series = [(progressive.MODEL, judged, counted), (progressive.POPULARITY, popularity, counted)]
             if self._share:
                 series.append((progressive.SAMPLED, judged, counted[progressive.sampled(*causes.take(counted), self._share)]))
@@ -131,7 +133,8 @@ class Trainer:
         return rows, self._pull(name, "counts", keys)[0][:, 0] if self._rate else np.zeros(len(keys), np.int64)
 
     def _gradients(self, rows: np.ndarray, seen: np.ndarray, index: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        logits, grads, squares = self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate)
+        logits, grads, squares = self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate,
+                                                  batch.stage)
         return logits, np.concatenate([grads, squares], axis=1) if self._rate else grads
 
 

@@ -134,7 +134,8 @@ def _reads(shard: Shard) -> dict[str, Verb]:
 
 
 def shard_stats(store: Store) -> Header:
-    """models: {model: {version, applied, tables: {table: {rows, bytes, load, sum (int64)}}}}, counts, sequence, epoch, slots, log_bytes."""
+    """models: {model: {version, applied, effects: {effect: applied}, tables: {table: {rows, bytes, load, sum (int64)}}}}, counts, sequence,
+    epoch, slots, log_bytes."""
     shard = store.shard
     models: dict[str, Any] = {}
     for model, spec in shard.specs.items():
@@ -145,7 +146,8 @@ def shard_stats(store: Store) -> Header:
                                   "load": held.load, "waiting": held.waiting, **held.counts}
             if held.dtype == np.int64:
                 tables[table.name]["sum"] = held.sum()
-        models[model] = {"version": spec.version, "applied": shard.rings.count(spec.scope), "tables": tables}
+        models[model] = {"version": spec.version, "applied": shard.rings.count(spec.scope),
+                         "effects": shard.rings.effects(spec.scope), "tables": tables}
     return {"models": models, **shard.counts, "removed": dict(shard.removed), "sequence": shard.sequence, "epoch": shard.epoch,
             "slots": list(shard.slots), "log_bytes": shard.log.size_bytes if shard.log else 0,
             "staleness": shard.staleness.told(), "snapshot_age_s": store.snapshot_age_s(),

@@ -178,6 +178,14 @@ class Rings:
         ring = self._rings.get(key)
         return -1 if ring is None else ring.highest
 
+    def effects(self, scope: str) -> dict[str, int]:
+        """Causes ever applied under `scope`, by effect."""
+        found: dict[str, int] = {}
+        for key, ring in self._rings.items():
+            if key.scope == scope:
+                found[key.effect] = found.get(key.effect, 0) + ring.count()
+        return found
+
     def count(self, scope: str, effect: str | None = None) -> int:
         """Causes ever applied under `scope` (and `effect`)."""
         return sum(ring.count() for key, ring in self._rings.items() if key.scope == scope and effect in (None, key.effect))

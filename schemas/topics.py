@@ -13,6 +13,10 @@ from typing import Literal
 DAY_MS = 86_400_000
 
 
+PROVISIONAL = "provisional"
+"""Topic of exposures whose label is not final, and the last part of the name of the effect that learning one has."""
+
+
 @dataclass(frozen=True)
 class Topic:
     """A topic's settings. `schema` is a name in schemas.codec.SCHEMAS; `partitions` None: as configured; `bytes_max` of one message."""
@@ -40,10 +44,16 @@ TOPICS = (
     Topic("labels", "labels", retention_ms=365 * DAY_MS),
     Topic("enriched", "enriched"),
     Topic("samples", "samples"),
+    Topic(PROVISIONAL, "samples", retention_ms=DAY_MS),  # read by training alone, under the strategy `fast`
     Topic("vectors", "vectors", cleanup="compact"),
     Topic("ps-owners", "ps-owners", partitions=1, retention_ms=-1),  # its fold from the beginning says who owns a shard
     Topic("dead-letters", "dead-letters", partitions=1, retention_ms=30 * DAY_MS),
 )
+
+
+def provisional_effect(target: str) -> str:
+    """The effect of learning an exposure before its label is final; that of its final label is the target."""
+    return f"{target}.{PROVISIONAL}"
 
 
 def touched_topic(model: str) -> Topic:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from headrace.streaming import samples
 from headrace.streaming.samples import CARRIED, CAUSE, listed
-from headrace.streaming.tables import interval
+from headrace.streaming.tables import Connection, interval
 
 
 def state_ttl_ms(window_ms: int, outage_ms: int) -> int:
@@ -53,6 +53,11 @@ AND a.`ts` BETWEEN e.`ts` AND e.`ts` + {window}""",
   CASE WHEN `action` IS NULL THEN 0.0E0 ELSE 1.0E0 END AS `label`, COALESCE(`action`, '') AS `actions`
 FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {listed(CAUSE)} ORDER BY PROCTIME()) AS `copy` FROM joined) WHERE `copy` = 1""",
     ]
+
+
+def tables(connection: Connection, out_of_orderness_ms: int) -> list[str]:
+    """DDL of the job's source and sinks."""
+    return samples.tables(connection, out_of_orderness_ms)
 
 
 def inserts(target: str) -> list[str]:

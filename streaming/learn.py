@@ -21,13 +21,15 @@ from headrace.features.known_sets import KnownSets
 from headrace.features.layout import FEATURE_SET, SLOTS
 from headrace.models.catalog import MODELS
 from headrace.models.inputs import Transform
+from headrace.models.kernels import CONFIRMED, WHOLE
+from headrace.models.kernels import PROVISIONAL as PROVISIONAL_STAGE
 from headrace.models.train import NotFinite, Trainer
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
 from headrace.rpc.freshness import of_rows
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry import RegistryClient
-from headrace.schemas.topics import touched_topic
+from headrace.schemas.topics import PROVISIONAL, provisional_effect, touched_topic
 from headrace.streaming.featurize import Addresses
 from headrace.streaming.model_inputs import inputs_of
 from headrace.streaming.positions import Message, Standing
@@ -43,7 +45,8 @@ _USER, _ITEM = SLOTS.index("user_id"), SLOTS.index("item_id")
 class Lesson:
     """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window. `scored`: samples bring the
     score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair. `rate`
-    of learning in turn within a push; `share` of the causes that a peer is compared on; `transforms` of the feature set."""
+    of learning in turn within a push; `share` of the causes that a peer is compared on; `transforms` of the feature set. `provisional`:
+    samples are exposures whose label is not final."""
 
     model: str
     target: str
@@ -53,6 +56,23 @@ class Lesson:
     rate: float = 0.0
     share: float = 0.0
     transforms: tuple[Transform, ...] = ()
+    provisional: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the stage, among the model's."""
+        return f"train-{self.model}-{PROVISIONAL}" if self.provisional else f"train-{self.model}"
+
+    @property
+    def effect(self) -> str:
+        """What a cause has at most once on a shard."""
+        return provisional_effect(self.target) if self.provisional else self.target
+
+    def stages(self, strategy: pd.Series | None, count: int) -> np.ndarray:
+        """uint8[n] of models.kernels: how final the labels of samples are that `strategy` made (not read: of a strategy of one stage)."""
+        if strategy is None:
+            return np.full(count, PROVISIONAL_STAGE if self.provisional else WHOLE, np.uint8)
+        return np.where(strategy.to_numpy() == "fast", CONFIRMED, WHOLE).astype(np.uint8)
 
 
 class Learn(Stage):
@@ -70,14 +90,14 @@ class Learn(Stage):
 
     def open(self, function_context: FunctionContext) -> None:
         lesson = self.lesson
-        self.guard(f"train-{lesson.model}")
+        self.guard(lesson.name)
         self.addresses.join()
         self.stand(self.addresses.kafka)
         registry = RegistryClient(self.addresses.registry)
         self.samples, self.touched = Codec("samples", registry), Codec(touched_topic(lesson.model).name, registry)
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](self.inputs.fields), client.pull, client.push, l2=lesson.l2,
-                               window_offsets=lesson.window_offsets, effect=lesson.target, rate=lesson.rate, share=lesson.share,
+                               window_offsets=lesson.window_offsets, effect=lesson.effect, rate=lesson.rate, share=lesson.share,
                                pull_tables=client.pull_tables)
 
     def eval(self, at_partition: pd.Series, at_offset: pd.Series, *sample: pd.Series) -> pd.DataFrame:
@@ -93,7 +113,7 @@ class Learn(Stage):
         if not records:
             return []
         columns = [pd.Series([record[name] for record in records]) for name in _READ]
-        scores = [pd.Series([record[name] for record in records]) for name in ("model", "score")]
+        scores = [pd.Series([record[name] for record in records]) for name in ("model", "score", "strategy")]
         columns = [*columns, pd.Series([_caused(record) for record in records]), *scores]
         made = self._learn(*columns)
         return [(record[f"{space}_id"].encode(), self.touched.encode({
@@ -103,7 +123,7 @@ class Learn(Stage):
 
     def _learn(self, source: pd.Series, partition: pd.Series, offset: pd.Series, label: pd.Series, weight: pd.Series,
                feature_set: pd.Series, feature_keys: pd.Series, feature_values: pd.Series, numbers: pd.Series, caused_ms: pd.Series,
-               model: pd.Series | None = None, score: pd.Series | None = None) -> pd.DataFrame:
+               model: pd.Series | None = None, score: pd.Series | None = None, strategy: pd.Series | None = None) -> pd.DataFrame:
         causes = Causes(source.to_numpy(np.int32), partition.to_numpy(np.int32), offset.to_numpy(np.int64))
         columns = Columns(label.to_numpy(np.float32), weight.to_numpy(np.float32), feature_set.tolist(), feature_keys.tolist(),
                           feature_values.tolist(), numbers.tolist())
@@ -111,7 +131,9 @@ class Learn(Stage):
         refused: dict[int, tuple[str, str]] = wrong(columns, self.set)
         first, number = _first(causes)
         first = first[~np.isin(first, list(refused))] if refused else first
+        stage = self.lesson.stages(None if self.lesson.provisional else strategy, len(causes))
         batch, popularity = taken(columns, first, self.inputs)
+        batch = batch.staged(stage[first])
         at, caused = causes.take(first), caused_ms.to_numpy(np.int64)[first]
         scores = None
         if self.lesson.scored and score is not None and model is not None:
@@ -130,6 +152,7 @@ class Learn(Stage):
         self.quarantine.run(where, at.offset, learn, lambda row, detail: refuse(row, "poison_sample", detail))
         self._tell(causes, columns, refused)
         kept = ~np.isin(number, number[list(refused)]) if refused else np.ones(len(causes), bool)
+        kept &= (stage != CONFIRMED) | (columns.label != 0)  # which moves nothing
         user, item = np.zeros(len(causes), bool), np.zeros(len(causes), bool)
         rows = np.nonzero(kept)[0]
         keys = taken(columns, rows, self.inputs)[0].keys

@@ -97,17 +97,21 @@ def inserts(target: str) -> list[str]:
     return leaving("wait", target, f" ORDER BY `ts`, {listed(CAUSE)}")
 
 
+def sample(strategy: str, target: str) -> str:
+    """Columns of a sample, of a view that has its label."""
+    made = {"strategy": f"'{strategy}'", "target": f"'{target}'", "weight": "1.0E0"}
+    return ", ".join(made.get(name, f"`{name}`") for name in names("samples"))
+
+
 def leaving(strategy: str, target: str, order: str = "") -> list[str]:
     """The INSERTs of views `closed`, `late` and `orphans`; samples leave in `order`, or as they come."""
-    made = {"strategy": f"'{strategy}'", "target": f"'{target}'", "weight": "1.0E0"}
-    sample = ", ".join(made.get(name, f"`{name}`") for name in names("samples"))
     now = "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), CURRENT_TIMESTAMP) * CAST(1000 AS BIGINT)"
 
     def refused(view: str, reason: str, detail: str) -> str:
         return (f"INSERT INTO dead_letters SELECT 'interactions', `partition`, `offset`, '{reason}', {detail}, x'', {now} FROM {view}")
 
     return [
-        f"INSERT INTO samples SELECT `user_id`, {sample} FROM closed{order}",
+        f"INSERT INTO samples SELECT `user_id`, {sample(strategy, target)} FROM closed{order}",
         refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came behind the watermark')"),
         refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of ', `item_id`, ' in its window')"),
     ]

@@ -41,6 +41,8 @@ CATALOG: dict[str, Entry] = {
     "ingest.rows": Entry("ingest_rows", "records of a JSON topic made into interactions by a mapping, of parsing and encoding alone"),
     "poison": Entry("poison", "featurize with 1 % poison against none, dead letters to a real broker", "headrace[local]"),
     "rpc": Entry("rpc_loopback", "calls over the Flight shell on loopback"),
+    "strategies": Entry("strategies", "log-loss and calibration of wait, eager and fast under delays of hours, of an oracle that knows each"
+                        " label at once"),
     "train.quality": Entry("train_quality", "AUC and log-loss of one pass over real logs, of Vowpal Wabbit on the same samples",
                            "headrace[serve,bench]", data=True),
     "world": Entry("world", "regret in simulated worlds with known click probabilities: ours, popularity, a daily copy; and after a shock"),

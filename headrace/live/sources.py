@@ -63,7 +63,7 @@ def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
 
     window_ms = samples.window_ms + samples.out_of_orderness_ms
     learning = LearningLook(model, config.model.window_offsets, 20_000 + 2 * window_ms, lambda: kafka.watermarks(where, TOPIC),
-                            lambda times: kafka.since_each(where, TOPIC, times), counts, note=_eager(samples))
+                            lambda times: kafka.since_each(where, TOPIC, times), counts, note=_live(samples))
     flow = FlowLook(Asked(
         marks=lambda topic: kafka.watermarks(where, topic), tail=tail, states=flink.states,
         impressions=lambda: int(features.call("stats")[0]["impressions"]),
@@ -74,7 +74,7 @@ def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
              "serving_row": [health(*one, "metrics") for one in zip(config.replica.addresses, config.replica.http_ports, strict=False)],
              "vector": [health(config.ann.address, config.ann.http_port, "metrics")]}
     freshness = FreshnessLook({name: [page for page in listed if page] for name, listed in pages.items()},
-                              lambda: Ages(hop.quantiles_ms(), hop.count), window_ms if samples.strategy == "wait" else 0)
+                              lambda: Ages(hop.quantiles_ms(), hop.count), 0 if samples.live else window_ms)
     processes = ProcessesLook(config, lambda: _kafka(config))
     trail = Trail(config)
 
@@ -111,9 +111,9 @@ def _kafka(config: Config) -> str:
     return ""
 
 
-def _eager(samples: Samples) -> str:
-    """What the strategy `eager` means for the figures of the newest windows, "" under the other."""
-    if samples.strategy != "eager":
+def _live(samples: Samples) -> str:
+    """What a strategy for live traffic means for the figures of the newest windows, "" under the other."""
+    if not samples.live:
         return ""
-    return (f"Under the strategy eager a positive is learnt at once and a negative when its window of {samples.window_ms / 1000:,.0f} s"
-            " closes: the figures of so long are of positives before all, and better than they will be.")
+    return (f"Under the strategy {samples.strategy} a positive is counted at once and a negative when its window of"
+            f" {samples.window_ms / 1000:,.0f} s closes: the figures of so long are of positives before all, and better than they will be.")

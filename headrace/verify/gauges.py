@@ -3,7 +3,8 @@
 Latency is the broker's: from a record's append in `interactions` to that of the first record of its cause in `touched.MODEL`, which
 training writes once every shard has acknowledged the push. It needs no probe and no clock of ours, and some hundred causes tell a p99 at
 each look; only a row whose user and item were both said by others of its push is not among them. Under `wait` every sample lies the window
-and the out-of-orderness in the samples job, which is no work of anybody: what comes beyond is taken. Under `eager` only positives count.
+and the out-of-orderness in the samples job, which is no work of anybody: what comes beyond is taken. Under `eager` and
+`fast` only positives count.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry import RegistryClient
+from headrace.taps import applied_of
 
 TOPIC = "interactions"
 SLICE_MS, AGO_MS = 1000, 2000  # one second of touches, of a moment ago: everything in it can be read
@@ -85,12 +87,12 @@ class Gauges:
         found = status.rows(self._config.stack.data_dir) or []
         memory = {OWN if row["name"] == "supervisor" else row["name"]: row["memory_mb"] for row in found}
         return {"at_s": round(at_s, 1), "latency_p50_ms": p50, "latency_p99_ms": p99, "latencies": len(latency), "sent": sent,
-                "lag": sent - min(int(model["applied"]) for model in models), "memory_mb": memory,
+                "lag": sent - min(applied_of(one, name) for one in stats), "memory_mb": memory,
                 "memory_total_mb": sum(mb for one, mb in memory.items() if one != OWN), "disk_mb": disk_mb(self._config.stack.data_dir),
                 "rows": {**tables, "users": held["users"], "items": held["items"]}}
 
     def _latency(self) -> np.ndarray:
-        """float64[n] ms of the causes that a second of touches names: beyond the window under `wait`, of positives alone under `eager`."""
+        """float64[n] ms of the causes that a second of touches names: beyond the window under `wait`, of positives alone without."""
         bootstrap, topic = self._config.kafka.cluster, f"touched.{self._config.model.name}"
         stop_ms = time.time_ns() // 1_000_000 - AGO_MS
         start, stop = kafka.since_each(bootstrap, topic, (stop_ms - SLICE_MS, stop_ms))
@@ -102,7 +104,7 @@ class Gauges:
                 learnt[at] = min(touch.timestamp_ms, learnt.get(at, touch.timestamp_ms))
         arrived = kafka.fetch(bootstrap, TOPIC, learnt)
         wanted = self._config.samples
-        if wanted.strategy == "eager":
+        if wanted.live:
             took = [learnt[at] - one.timestamp_ms for at, one in arrived.items()
                     if self._positive(self._codecs[TOPIC].decode(one.value)["event_id"])]
         else:

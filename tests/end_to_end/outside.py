@@ -20,6 +20,7 @@ from headrace.config import Config
 from headrace.rpc.client import Client
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
+SCHEMA_OF = {"provisional": "samples"}
 T = TypeVar("T")
 Offsets = dict[int, int]
 Cause = tuple[int, int, int]
@@ -83,7 +84,7 @@ class Outside:
     def read(self, topic: str, start: Offsets, stop: Offsets | None = None) -> list[Row]:
         """Every record from `start` to before `stop` (default: now), decoded under the repository's schema, by partition and offset."""
         stop = stop or self.offsets(topic)
-        schema = fastavro.parse_schema(json.loads((SCHEMAS / f"{topic.split('.', maxsplit=1)[0]}.avsc").read_text()))
+        schema = fastavro.parse_schema(json.loads((SCHEMAS / f"{SCHEMA_OF.get(topic, topic.split('.', maxsplit=1)[0])}.avsc").read_text()))
         missing = {p for p in stop if stop[p] > start.get(p, 0)}
         rows: list[Row] = []
         self._consumer.assign([confluent_kafka.TopicPartition(topic, p, start.get(p, 0)) for p in missing])

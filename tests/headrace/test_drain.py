@@ -32,7 +32,8 @@ class World:
         return Taps(
             model="fm", window_offsets=4, highs=lambda topic: {0: len(self.topics[topic])},
             read=lambda topic, start, stop: iter(self.topics[topic][start.get(0, 0) : stop[0]]),
-            stats=lambda: [{"models": {"fm": {"applied": count}, "lr": {"applied": 9}}, "duplicates": self.duplicates}
+            stats=lambda: [{"models": {"fm": {"applied": count + 3, "effects": {"click": count, "click.provisional": 3}},
+                                       "lr": {"applied": 9}}, "duplicates": self.duplicates}
                            for count in self.applied],
             retries=lambda: self.retried, counts=lambda keys: np.array([self.metrics.get(int(key), 0) for key in keys], np.int64))
 

@@ -14,7 +14,7 @@ from headrace.features.layout import SLOTS, F
 from headrace.models.batch import Batch
 from headrace.movielens import DataError
 from headrace.rpc.causes import Causes
-from tests import naive
+from tests import naive_models as naive
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 0.9]), st.booleans()), min_size=2, max_size=30))

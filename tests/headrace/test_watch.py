@@ -21,7 +21,7 @@ from headrace.streaming.model_inputs import inputs_of
 from headrace.watch import exposed
 from headrace.watch.figures import Figures, read
 from headrace.watch.watcher import Tally, Watcher
-from tests import naive
+from tests import naive_models as naive
 from tests.models.worlds import FIELDS, Shards, causes_of, films
 from tests.ps.test_roles import free_ports
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from headrace.models.catalog import MODELS
 from headrace.models.fields import Fields, fields_of
+from headrace.models.kernels import CONFIRMED, PROVISIONAL, importance
 from headrace.models.spec import model_spec
 from headrace.ps.spec import ModelSpec
-from tests import naive
+from tests import naive_models as naive
 
 sizes = st.tuples(st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**31))
 
@@ -68,6 +69,30 @@ def test_samples_are_learnt_in_turn(name, sizes, l2):
     np.testing.assert_allclose(logits, expected[0], rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(grads, expected[1], rtol=5e-3, atol=5e-3)
     np.testing.assert_allclose(squares, expected[2], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(sizes, st.sampled_from([0.0, 0.3]))
+@settings(deadline=None, max_examples=30)
+def test_samples_of_two_stages_are_learnt_in_turn(name, sizes, l2):
+    """As the slow twin does; a negative that was learnt before is predicted and moves nothing."""
+    model, rows, index, values, label, weight = problem(MODELS[name], sizes, apart=True)
+    random = np.random.default_rng(sizes[-1])
+    seen, stage = random.integers(0, 50, len(rows)), random.integers(0, 3, len(index)).astype(np.uint8)
+    label = np.where(stage == PROVISIONAL, 0, label).astype(np.float32)
+    logits, grads, squares = model.learn(rows, seen, index, values, label, weight, l2, 0.05, stage)
+    regular = slice(1, None) if rows.shape[1] > 1 else slice(0, 1)
+    expected = naive.learn_in_turn(rows, seen, index, values, label, weight, l2, regular, *model.fields, 0.05, stage)
+    np.testing.assert_allclose(logits, expected[0], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(grads, expected[1], rtol=5e-3, atol=5e-3)
+    np.testing.assert_allclose(squares, expected[2], rtol=1e-2, atol=1e-2)
+
+
+@given(st.floats(0.0, 1.0))
+def test_two_stages_have_no_gradient_where_the_probability_is_right(p):
+    """Every exposure as a negative, and of these p once more as positives: a model that says p stays."""
+    negative, positive = importance(p, 0.0, PROVISIONAL) * p, importance(p, 1.0, CONFIRMED) * (p - 1)
+    assert negative + p * positive == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", MODELS)

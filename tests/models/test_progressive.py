@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from headrace.models import progressive
 from headrace.ps.kernels import slots_of
-from tests import naive
+from tests import naive_models as naive
 
 
 def folded(*parts):

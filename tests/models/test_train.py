@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from headrace.models import progressive
-from headrace.models.batch import Batch
+from headrace.models.batch import Batch, unique
 from headrace.models.catalog import MODELS
+from headrace.models.fm import probability
+from headrace.models.kernels import CONFIRMED, PROVISIONAL
 from headrace.models.train import STALE_MAX, NotFinite, Trainer
 from headrace.rpc.errors import Stale
 from tests.models.worlds import FIELDS, Shards, causes_of, films
@@ -73,6 +75,35 @@ def test_scores_of_the_exposure_are_what_is_counted_and_a_sample_without_one_is_
     assert summary(shards)["auc"] == 1.0
     keys, counts = np.unique(batch.keys, return_counts=True)
     assert shards.sums("counts") == dict(zip(keys.tolist(), counts.tolist(), strict=True))
+
+
+def test_of_two_stages_the_first_is_counted_the_second_is_scored_and_together_they_are_calibrated():
+    """Every exposure provisional, its final label 512 samples later; what is served meanwhile, beside what learns the labels at once."""
+    batch, half, model = films(8192), np.full(8192, 0.5, np.float32), MODELS["fm"](FIELDS)
+    early, at_once = Shards(), Shards()
+    first, second, whole = (Trainer(model, held.pull, held.push, l2=0.0, rate=0.1) for held in (early, early, at_once))
+    provisional = Batch(batch.keys, batch.values, 0 * batch.label, batch.weight, np.full(len(batch), PROVISIONAL, np.uint8))
+    final = batch.staged(np.full(len(batch), CONFIRMED, np.uint8))
+    scores, served = np.random.default_rng(3).random(len(batch)), np.zeros((2, len(batch)))
+    for start in range(0, len(batch) + 512, 32):
+        late, at = np.arange(max(start - 512, 0), max(start - 480, 0)), np.arange(start, start + 32)
+        if start < len(batch):
+            keys, index = unique(batch.take(at))
+            for row, held in zip(served, (early, at_once), strict=True):
+                row[at] = probability(model.predict(held.pull("fm", "weights", keys)[0], index, batch.values[at]))
+            whole.learn(batch.take(at), causes_of(at), half[at])
+            first.learn(provisional.take(at), causes_of(at + len(batch)), half[at])  # their own offsets: this double knows no effects
+        second.learn(final.take(late), causes_of(late), half[late], scores[late])
+    keys, counts = np.unique(batch.keys, return_counts=True)
+    assert early.sums("counts") == dict(zip(keys.tolist(), counts.tolist(), strict=True))
+    told = summary(early)
+    assert (told["samples"], told["positives"]) == (len(batch), int(batch.label.sum()))
+    assert told["calibration"] == pytest.approx(scores.sum() / batch.label.sum(), abs=1e-3), "scores are those of the exposures"
+    later = slice(4096, None)
+    truth = batch.label[later]
+    assert served[0, later].mean() == pytest.approx(truth.mean(), rel=0.03)
+    loss = [-np.log(np.where(truth > 0, row[later], 1 - row[later])).mean() for row in served]
+    assert loss[0] < loss[1] + 0.05, loss
 
 
 def test_predictions_are_made_before_learning():

@@ -6,7 +6,7 @@ import pytest
 
 pyflink = pytest.importorskip("pyflink")
 
-from headrace.streaming import eager, features, samples, training, vectors  # noqa: E402
+from headrace.streaming import eager, fast, features, samples, training, vectors  # noqa: E402
 from headrace.streaming.featurize import Addresses, featurize  # noqa: E402
 from headrace.streaming.learn import Lesson, learn  # noqa: E402
 from headrace.streaming.tables import Connection  # noqa: E402
@@ -100,11 +100,22 @@ def test_what_keeps_rows_stands_behind_a_shuffle(flink_env, waiting):
             assert before and all(one.startswith("Exchange(") for one in before), operator
 
 
-@pytest.mark.parametrize("strategy", ["wait", "eager"])
+def test_under_fast_exposures_leave_at_once_and_training_reads_two_topics(flink_env):
+    text = plan(flink_env(), [*fast.tables(CONNECTION, 200), *fast.views(1000, "click")], fast.inserts("click"))
+    assert "changelogMode" not in text and text.count("Sink(table=[default_catalog.default_database.provisional]") == 1
+    env = flink_env()
+    for name in ("learn", "learn_provisional"):
+        env.create_temporary_function(name, learn(ADDRESSES, Lesson("fm", "click", 0.0, 4096, provisional=name != "learn")))
+    text = plan(env, training.tables(CONNECTION, "fm", True, True), training.inserts("fm", "click", True, True))
+    assert len(re.findall(r"learn\(", text)) == len(re.findall(r"learn_provisional\(", text)) == 1
+    assert text.count("TableSourceScan") == 2
+
+
+@pytest.mark.parametrize("strategy", ["wait", "eager", "fast"])
 @pytest.mark.parametrize("window_ms", [99_999, 600_000, 90 * 86_400_000])
 def test_a_window_may_be_of_minutes_and_of_months(flink_env, strategy, window_ms):
-    of = {"wait": samples, "eager": eager}[strategy]
-    text = plan(flink_env(), [*samples.tables(CONNECTION, 200), *of.views(window_ms, "click")], of.inserts("click"))
+    of = {"wait": samples, "eager": eager, "fast": fast}[strategy]
+    text = plan(flink_env(), [*of.tables(CONNECTION, 200), *of.views(window_ms, "click")], of.inserts("click"))
     assert str(window_ms) in text
 
 

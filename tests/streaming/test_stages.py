@@ -203,6 +203,23 @@ def test_a_push_names_each_cause_once_and_counts_every_slot(learner):
     assert frame["user"].tolist() == [True, True, False, False] and frame["item"].tolist() == [True, False, False, False]
 
 
+def test_of_two_stages_each_has_an_effect_of_its_own_and_a_negative_at_its_close_touches_nobody(learner):
+    stage, shards = learner
+    early = sample_columns([4, 5], [1, 2])
+    early[5] = pd.Series([0.0, 0.0])
+    first = Learn(ADDRESSES, Lesson("fm", "click", 0.0, 4096, provisional=True))
+    first.trainer = Trainer(stage.trainer.model, shards.pull, shards.push, l2=0.0, window_offsets=4096, effect=first.lesson.effect)
+    assert first.eval(*early)["user"].tolist() == [True, True]
+    stage.lesson = Lesson("fm", "click", 0.0, 4096, scored=True)
+    late = [*sample_columns([4, 5, 6], [1, 2, 3]), pd.Series(["fm"] * 3), pd.Series([0.25] * 3), pd.Series(["fast", "fast", "eager"])]
+    assert stage.eval(*late)["user"].tolist() == [True, False, True]
+    (_, effect, causes, told), (_, final, confirmed, learnt) = shards.pushed
+    assert (effect, causes.offset.tolist(), final, confirmed.offset.tolist()) == ("click.provisional", [4, 5], "click", [4, 5, 6])
+    assert told["counts"][1].sum() == 2 * F and learnt["counts"][1].sum() == F, "of `fast` the exposure is counted, not its label"
+    assert len(told["metrics"][0]) == 0 and learnt["metrics"][1].sum() > 0
+    assert (first.lesson.name, stage.lesson.name) == ("train-fm-provisional", "train-fm")
+
+
 def with_letters(stage):
     stage.dead_letters = Letters()
     return stage.dead_letters
