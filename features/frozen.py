@@ -10,7 +10,7 @@ import numpy as np
 from headrace.features.feature_set import FeatureSet
 from headrace.features.known_sets import KnownSets, Layout
 from headrace.features.layout import FEATURE_SET, NUMBERS, REPEATED, RETRY, SLOTS, F, K
-from headrace.features.store import FeatureStore
+from headrace.features.store import FeatureStore, split
 
 _VERSION, _OF_BASE = 3, 2  # 2: written before there were definitions
 _SHORT = np.dtype([("version", "u1"), ("status", "u1"), ("has_sample", "u1"), ("sequence", "<i8")])
@@ -59,12 +59,13 @@ class FrozenRows:
         short = np.zeros(n, _SHORT)
         short["version"], short["status"], short["has_sample"], short["sequence"] = _VERSION, frozen.status, has, frozen.sequence
         dtype = _sample(self.set.F, self.set.K)
-        samples = np.zeros(n, dtype)
-        samples["number"], samples["keys"], samples["values"], samples["numbers"] = (self._number, frozen.keys, frozen.values,
-                                                                                     frozen.numbers)
-        heads, tails, head, tail = short.tobytes(), samples.tobytes(), _SHORT.itemsize, dtype.itemsize
-        return [heads[head * i : head * (i + 1)] + (tails[tail * i : tail * (i + 1)] if full else b"")
-                for i, full in enumerate(has.tolist())]
+        samples = np.zeros(int(has.sum()), dtype)
+        samples["number"], samples["keys"], samples["values"], samples["numbers"] = (self._number, frozen.keys[has], frozen.values[has],
+                                                                                     frozen.numbers[has])
+        heads, tails = split(short.tobytes(), _SHORT.itemsize), split(samples.tobytes(), dtype.itemsize)
+        for place, tail in zip(np.nonzero(has)[0].tolist(), tails, strict=True):
+            heads[place] += tail
+        return heads
 
     def from_bytes(self, held: list[bytes]) -> Frozen:
         """The rows that `to_bytes` wrote, as an answer to a repetition: status REPEATED, or RETRY where it was one."""

@@ -6,6 +6,7 @@ A definition is known by name and version; what it means may not change under th
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,17 +54,13 @@ class Layouts:
 
     def rows(self, group: Group, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows float64[n,words], found bool[n]) under uint64[n] keys, in the group's newest layout; zeros for one that is not there."""
-        held = self._store.get(self.family(group), _names(keys))
-        found = np.array([row is not None for row in held], bool)
-        made = np.zeros((len(keys), group.words))
-        plain = [row for row in held if row is not None and self._is_newest(group, row)]
-        if len(plain) == int(found.sum()):
-            made[found] = np.frombuffer(b"".join(plain), np.float64).reshape(-1, group.words)
-            return made, found
-        for place, row in enumerate(held):
-            if row is not None:
-                made[place] = self._anew(group, row)
-        return made, found
+        rows, found = self._store.rows(self.family(group), keys, np.dtype(f"V{8 * group.words}"), partial(self._read, group))
+        return rows.view(np.float64).reshape(-1, group.words), found
+
+    def _read(self, group: Group, held: list[bytes]) -> np.ndarray:
+        if all(self._is_newest(group, row) for row in held):
+            return np.frombuffer(b"".join(held), np.float64).reshape(-1, group.words)
+        return np.array([self._anew(group, row) for row in held])
 
     def stamp(self, group: Group, rows: np.ndarray) -> None:
         """Say in rows float64[n,words] how they lie."""
@@ -93,11 +90,6 @@ class Layouts:
                 made[at : at + words] = old[begins : begins + words]
             at += words
         return made
-
-
-def _names(keys: np.ndarray) -> list[bytes]:
-    data = keys.astype(">u8").tobytes()
-    return [data[at : at + 8] for at in range(0, len(data), 8)]
 
 
 def _meaning(one: Definition) -> dict[str, Any]:

@@ -15,7 +15,17 @@ from headrace.features.inputs import taken_of
 from headrace.features.known_sets import Layout
 from headrace.features.layout import FEATURE_SET, FOLDED, IMPRESSION, ITEM_ROW, REPEATED, RETRY, RING, ROW_VERSION, USER_ROW, F, K
 from headrace.features.popular import Popular
-from headrace.features.store import Batch, FeatureStore, cause_key, counts_bytes, ring_first_key, ring_first_of, ring_page_key, ring_page_of
+from headrace.features.store import (
+    Batch,
+    FeatureStore,
+    cause_key,
+    cause_keys,
+    counts_bytes,
+    ring_first_key,
+    ring_first_of,
+    ring_page_key,
+    ring_page_of,
+)
 from headrace.rpc.causes import PAGE_BITS, Causes, RingKey, Rings
 from headrace.rpc.errors import TooOld, Unavailable
 from headrace.rpc.message import Arrays
@@ -144,8 +154,7 @@ class FeatureShard:
         return answer
 
     def _stored(self, causes: Causes) -> Frozen:
-        columns = (column.tolist() for column in causes)
-        held = self.store.get("frozen", [cause_key(*cause) for cause in zip(*columns, strict=True)])
+        held = self.store.get("frozen", cause_keys(*causes))
         missing = next((i for i, data in enumerate(held) if data is None), None)
         if missing is not None:
             raise TooOld(f"offset {int(causes.offset[missing])} of source {int(causes.source[missing])}, partition"
@@ -196,8 +205,7 @@ class FeatureShard:
         """One batch, which has the rows of groups: rows, what was answered, the rings' pages, the counts."""
         batch.put_rows("users", users.keys[users.changed], users.rows[users.changed])
         batch.put_rows("items", items.keys[items.changed], items.rows[items.changed])
-        for cause, data in zip(zip(*(column.tolist() for column in causes), strict=True), self._frozen.to_bytes(answer), strict=True):
-            batch.put("frozen", cause_key(*cause), data)
+        batch.put_all("frozen", cause_keys(*causes), self._frozen.to_bytes(answer))
         for key, page in self._rings.mark(FEATURE_SET, EFFECT, causes):
             bits = self._rings.page(key, page)
             if bits is not None:

@@ -6,20 +6,26 @@ A batch outlives the process's death (kill -9), not a power cut: the write-ahead
 
 from __future__ import annotations
 
+import collections
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
+from headrace.features.row_cache import RowCache
+
 WAL_BYTES_MAX, WRITE_BUFFER_BYTES, GROUP_BUFFER_BYTES = 256 << 20, 64 << 20, 16 << 20
 FAMILIES = ("users", "items", "frozen", "rings", "names", "meta")
 _CAUSE = struct.Struct(">IIQ")
+_CAUSES = np.dtype([("source", ">u4"), ("partition", ">u4"), ("offset", ">u8")])
 _RING_PAGE = struct.Struct(">Q")
 _RING_FIRST = b"first "
+Read = Callable[[list[bytes]], np.ndarray]
 
 
 def _options(buffer_bytes: int = WRITE_BUFFER_BYTES) -> Options:
@@ -46,13 +52,16 @@ class Batch:
     def __init__(self, families: dict[str, Any]) -> None:
         self._families = families
         self.batch = WriteBatch(raw_mode=True)
+        self.rows: list[tuple[str, np.ndarray, np.ndarray]] = []  # family, keys, rows of `put_rows`
 
     def put_rows(self, family: str, keys: np.ndarray, rows: np.ndarray) -> None:
-        """Rows (structured, n) under uint64[n] keys."""
-        handle, put, width = self._families[family], self.batch.put, rows.dtype.itemsize
-        names, data = keys.astype(">u8").tobytes(), rows.tobytes()
-        for n in range(len(keys)):
-            put(names[8 * n : 8 * n + 8], data[width * n : width * n + width], handle)
+        """Rows (structured, n; nobody changes them any more) under distinct uint64[n] keys: the only way in which rows are written."""
+        self.put_all(family, split(keys.astype(">u8").tobytes(), 8), split(rows.tobytes(), rows.dtype.itemsize))
+        self.rows.append((family, keys, rows))
+
+    def put_all(self, family: str, keys: list[bytes], values: list[bytes]) -> None:
+        """As `put`, of each."""
+        collections.deque(map(self.batch.put, keys, values, repeat(self._families[family])), maxlen=0)  # a loop that Python does not run
 
     def put(self, family: str, key: bytes, value: bytes) -> None:
         self.batch.put(key, value, self._families[family])
@@ -73,6 +82,7 @@ class FeatureStore:
 
     def _open(self) -> None:
         path = self.path
+        self._held: dict[str, RowCache] = {}
         known = Rdict.list_cf(str(path), _options()) if (path / "CURRENT").exists() else []
         families = {name: _options(WRITE_BUFFER_BYTES if name in FAMILIES else GROUP_BUFFER_BYTES)
                     for name in {*FAMILIES, *known} - {"default"}}
@@ -86,7 +96,8 @@ class FeatureStore:
         self._open()
 
     def add_family(self, name: str) -> None:
-        """Have a column family of rows `name`, new or not."""
+        """Have a column family of rows `name`, new or not; its rows may lie in another way from now on."""
+        self._held.pop(name, None)
         if name not in self._handles:
             self._columns[name] = self._db.create_column_family(name, _options(GROUP_BUFFER_BYTES))
             self._handles[name] = self._db.get_column_family_handle(name)
@@ -98,18 +109,37 @@ class FeatureStore:
         return Batch(self._handles)
 
     def write(self, batch: Batch) -> None:
+        """Write it, whole or not at all; then what it says is what `rows` gives."""
         self._db.write(batch.batch, self._write_options)
+        for family, keys, rows in batch.rows:
+            self._cache(family, rows.dtype.itemsize).put(keys, rows)
 
-    def rows(self, family: str, keys: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self, family: str, keys: np.ndarray, dtype: np.dtype, read: Read | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(rows dtype[n], found bool[n]) of uint64[n] keys; a missing row is all zeros. The rows are the caller's to change.
 
-        Raises AssertionError for a row of another layout: the store is of another version of the feature set.
+        `read` makes rows of what the store holds, when they may lie in another way there. Without it raises AssertionError for a row of
+        another layout: the store is of another version of the feature set.
         """
-        held = self.get(family, split(keys.astype(">u8").tobytes(), 8))
-        blank = bytes(dtype.itemsize)
-        data = b"".join(blank if row is None else row for row in held)
-        assert len(data) == len(keys) * dtype.itemsize, f"{family} holds rows of another layout than {dtype.itemsize} bytes"
-        return np.frombuffer(data, dtype).copy(), np.array([row is not None for row in held], bool)
+        cache = self._cache(family, dtype.itemsize)
+        rows, found = cache.get(keys)
+        if not found.all():
+            absent = np.nonzero(~found)[0]
+            held = self.get(family, split(keys[absent].astype(">u8").tobytes(), 8))
+            there = np.array([row is not None for row in held], bool)
+            rows[absent] = np.zeros(1, rows.dtype)
+            if there.any():
+                taken = absent[there]
+                plain = [row for row in held if row is not None]
+                rows[taken] = (read(plain) if read else _plain(family, plain, dtype)).view(rows.dtype).reshape(-1)
+                found[taken] = True
+                cache.put(keys[taken], rows[taken])
+        return rows.view(dtype), found
+
+    def _cache(self, family: str, width: int) -> RowCache:
+        cache = self._held.get(family)
+        if cache is None or cache.width != width:
+            cache = self._held[family] = RowCache(width)
+        return cache
 
     def get(self, family: str, keys: list[bytes]) -> list[bytes | None]:
         """Multi-get; None where there is nothing."""
@@ -150,6 +180,13 @@ class FeatureStore:
         return sum(int(column.property_int_value(name) or 0) for column in self._columns.values()
                    for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"))
 
+    def compacted_bytes(self, family: str) -> int:
+        """Compact a family, and tell the bytes of its files."""
+        column: Any = self._columns[family]
+        column.flush()
+        column.compact_range(None, None)
+        return int(column.property_int_value("rocksdb.live-sst-files-size") or 0)
+
     def close(self) -> None:
         """Close; every handle first, because one alive keeps the folder locked."""
         self._handles.clear()
@@ -157,6 +194,12 @@ class FeatureStore:
             column.close()
         self._columns.clear()
         self._db.close()
+
+
+def _plain(family: str, held: list[bytes], dtype: np.dtype) -> np.ndarray:
+    data = b"".join(held)
+    assert len(data) == len(held) * dtype.itemsize, f"{family} holds rows of another layout than {dtype.itemsize} bytes"
+    return np.frombuffer(data, dtype)
 
 
 def split(data: bytes, width: int) -> list[bytes]:
@@ -170,6 +213,13 @@ def counts_bytes(counts: dict[str, int]) -> bytes:
 def cause_key(source: int, partition: int, offset: int) -> bytes:
     """Key of a cause in `frozen`: causes of a partition lie in order of offset."""
     return _CAUSE.pack(source, partition, offset)
+
+
+def cause_keys(source: np.ndarray, partition: np.ndarray, offset: np.ndarray) -> list[bytes]:
+    """`cause_key` of each."""
+    made = np.empty(len(offset), _CAUSES)
+    made["source"], made["partition"], made["offset"] = source, partition, offset
+    return split(made.tobytes(), _CAUSES.itemsize)
 
 
 def ring_page_key(scope: str, source: int, partition: int, effect: str, page: int) -> bytes:

@@ -36,6 +36,8 @@ CATALOG: dict[str, Entry] = {
                      "headrace[local]", stack=True),
     "ps.downgrade": Entry("ps_downgrade", "labels turned, a feature stuck, a slow drift: hours until the guard sees it and a good version"
                                           " serves, and false trips"),
+    "features": Entry("features", "events/s folded into 12 features, of Redis over a unix socket; 500 rows read beside 20,000 updates/s",
+                      peer="redis-server"),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "ingest": Entry("ingest", "records/s of a topic of JSON into interactions, and ms that a record takes", "headrace[local]", stack=True),
     "ingest.rows": Entry("ingest_rows", "records of a JSON topic made into interactions by a mapping, of parsing and encoding alone"),

@@ -13,7 +13,7 @@ from rich.table import Table
 
 TIME_UNITS = ("ns", "us", "ms", "s", "min", "h")
 LOST = "share lost"  # of what the best possible gives
-LESS_IS_BETTER = (*TIME_UNITS, LOST, "nats")
+LESS_IS_BETTER = (*TIME_UNITS, LOST, "nats", "bytes a user")
 PACKAGES = ("headrace", "numpy", "pyarrow", "numba", "fastavro", "faiss-cpu", "rocksdict", "confluent-kafka", "apache-flink",
             "vowpalwabbit", "river")
 
