@@ -1,5 +1,6 @@
 """`headrace verify`: nothing is lost and nothing doubled, whatever dies (loop); nothing grows, however long it runs (soak); nor does the
-parameter server lose a push that it has acknowledged (ps); what is served is what is learnt (skew, of the running stack)."""
+parameter server lose a push that it has acknowledged (ps). Of the running stack: what is served is what is learnt (skew), and samples are
+what a join of the log says (join)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from rich.table import Table
 from headrace.commands.options import Data, File, Json, configured
 
 WIDE = 1000  # a pipe has no width: what reads it gets every cell whole
-app = typer.Typer(no_args_is_help=True, help="Prove what the platform promises, on a stack of its own; skew: on the running one.")
+app = typer.Typer(no_args_is_help=True, help="Prove what the platform promises, on a stack of its own; skew and join: on the running one.")
 
 
 class VerificationFailed(Exception):
@@ -25,7 +26,7 @@ class VerificationFailed(Exception):
 
 @app.callback()
 def verify() -> None:
-    """Prove what the platform promises, on a stack of its own; skew: on the running one."""
+    """Prove what the platform promises, on a stack of its own; skew and join: on the running one."""
 
 
 @app.command()
@@ -223,4 +224,34 @@ def skew(
         raise VerificationFailed("; ".join([*(f"{name}: {count:,} differ from the log folded again"
                                               for name, count in report.folded_again.most_common()),
                                             *(f"{name}: {count:,} differ from DuckDB's" for name, count in report.duckdb.most_common()),
+                                            *report.examples]))
+
+
+@app.command()
+def join(
+    restarted: Annotated[bool, typer.Option("--restarted", help="Jobs or processes were: what was late in one attempt may have been in time"
+                                                                " in another, and is no difference.")] = False,
+    as_json: Json = False,
+    file: File = None,
+    data: Data = None,
+) -> None:
+    """Join exposures with actions again by DuckDB, from the running stack's topics, and compare with `samples` row by row.
+
+    Then say what became of every interaction: sampled, attributed, late, without exposure, a retry, refused. Fails, naming the first few
+    causes, when a sample is missing, too much or different, or the accounts do not add up to what was sent. Strategy wait.
+    """
+    from headrace.recompute.live import live_join
+
+    settings = configured(file, data)
+    with Console(stderr=True).status("the log is read") as status:
+        report = live_join(settings, restarted, status.update)
+    if as_json:
+        typer.echo(json.dumps(report.told(), indent=2))
+    else:
+        parts = " + ".join(f"{count:,} {name}" for name, count in report.accounts.items() if count)
+        typer.echo(f"{report.checked:,} samples compared; mismatches: {report.mismatches:,}\n{report.sent:,} interactions = {parts}")
+    if report.mismatches:
+        raise VerificationFailed("; ".join([*(f"{name}: {count:,}" for name, count in report.differing.items() if count),
+                                            *([] if report.sent == report.accounted else [
+                                                f"{report.sent:,} were sent, and {report.accounted:,} are accounted for"]),
                                             *report.examples]))
