@@ -84,7 +84,9 @@ def fates(restarted: bool) -> str:
     changed = "(t.called_late OR x.called_late)" if restarted else "FALSE"
     return f"""CREATE TABLE fates AS
     SELECT t."partition", t."offset", t.action,
-           CASE WHEN t.late THEN CASE WHEN t.called_orphan AND NOT {changed} THEN 'denied' ELSE 'late' END
+           CASE WHEN t.late THEN CASE WHEN t.called_orphan AND NOT {changed} THEN 'denied'
+                                      WHEN c.verdict = 'doubtful' AND list_contains(c.found.actions, t.action) THEN 'attributed'
+                                      ELSE 'late' END
                 WHEN a.exposure IS NULL THEN CASE WHEN t.called_orphan THEN 'orphan' WHEN {waits} THEN 'open' ELSE 'unsaid' END
                 WHEN t.called_orphan AND NOT {changed} THEN 'denied'
                 WHEN c.verdict = 'open' THEN 'open' ELSE 'attributed' END AS fate

@@ -9,7 +9,7 @@ from headrace import kafka
 from headrace.config import Config
 from headrace.features.feature_set import FeatureSet
 from headrace.recompute import join
-from headrace.recompute.join import JoinError, Sent
+from headrace.recompute.join import JoinError, Record, Sent
 from headrace.recompute.skew import Report, SkewError, skew
 from headrace.schemas.errors import Malformed
 from headrace.serve import Codecs
@@ -35,7 +35,7 @@ class _Topics:
                 record = None
             yield Sent((one.partition, one.offset), one.timestamp_ms, record)
 
-    def records(self, topic: str, stop: dict[int, int]) -> Iterator[dict[str, Any]]:
+    def records(self, topic: str, stop: dict[int, int]) -> Iterator[Record]:
         """What can be read of it."""
         return (one.record for one in self.sent(topic, stop) if one.record is not None)
 

@@ -194,6 +194,7 @@ def test_what_was_late_in_another_attempt_may_be_in_the_sample():
         made = [sample((0, 0), records[0], actions), other]
         report = join(log, made, letters, RULES._replace(restarted=True))
         assert report.mismatches == 0 and report.doubtful == bool(actions), report.examples
+        assert (report.accounts["actions attributed"], report.accounts["actions late"]) == (len(actions), 2 - len(actions))
         assert join(log, made, letters, RULES).differing["different"] == bool(actions)
     made = [{**sample((0, 0), records[0], [("like", 5100)]), "label": 1.0}, other]
     assert join(log, made, letters, RULES._replace(restarted=True)).differing["different"] == 1
