@@ -10,6 +10,7 @@ from typing import Any
 from headrace.access import given
 from headrace.clock import StackClock, agree
 from headrace.config import Config
+from headrace.disorder import Disorder, Shares
 from headrace.drain import Progress, drain
 from headrace.kafka import Producer, reach, watermarks
 from headrace.live_taps import live_taps
@@ -37,8 +38,9 @@ class Watch:
 
 
 def run(config: Config, rows: Rows, file: str, *, clock: Clock = "log", pace: Pace = Pace(), wait: bool = True,
-        watch: Watch = Watch(), also: Callable[[Sent], Sent] = lambda sent: sent) -> dict[str, Any]:
-    """Replay `rows` of `file`; the report, or with `wait` False the part of it that is known at once.
+        watch: Watch = Watch(), also: Callable[[Sent], Sent] = lambda sent: sent, shares: Shares = Shares(), seed: int = 0
+        ) -> dict[str, Any]:
+    """Replay `rows` of `file`, `shares` of its events out of their order; the report, or with `wait` False what is known at once.
 
     `also` adds to what was sent what others sent meanwhile (a demo's clicks). Raises KafkaUnavailable, Undelivered, ClockRefused,
     EngineUnavailable, Stuck, RegistryUnavailable, Unavailable.
@@ -49,15 +51,16 @@ def run(config: Config, rows: Rows, file: str, *, clock: Clock = "log", pace: Pa
         agree(stack_clock.state(), clock, int(rows.ts_ms[0]), int(rows.ts_ms[-1]), file)
         stack_clock.set(clock, max(int(rows.ts_ms[0]) - CLAIM_MS, TS_MS_MIN) if clock == "log" else now_ms())
         if not wait:
-            sent = _send(config, rows, clock, pace, watch, stack_clock)
+            sent, disorder = _send(config, rows, clock, pace, watch, stack_clock, shares, seed)
             return {"rows": sent.rows, "interactions_sent": sent.interactions, "impressions": sent.impressions, "actions": sent.actions,
-                    "seconds": round(sent.seconds, 3), "events_per_s": round(sent.interactions / max(sent.seconds, 1e-9), 1)}
+                    "seconds": round(sent.seconds, 3), "events_per_s": round(sent.interactions / max(sent.seconds, 1e-9), 1), **disorder}
         with live_taps(config) as taps:
             mark = Mark.of(taps)
             started = time.monotonic()
-            sent = also(_send(config, rows, clock, pace, watch, stack_clock))
+            sent, disorder = _send(config, rows, clock, pace, watch, stack_clock, shares, seed)
+            sent = also(sent)
             drain(sent, mark, taps, moved_to=lambda progress: watch.drained(sent, progress))
-            return report(sent, mark, taps, time.monotonic() - started)
+            return {**report(sent, mark, taps, time.monotonic() - started), **disorder}
     finally:
         stack_clock.close()
 
@@ -85,8 +88,9 @@ class Pulse:
             self.renew()
 
 
-def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, stack_clock: StackClock) -> Sent:
-    """Send all rows and the closing heartbeats; everything is at the broker when this returns.
+def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, stack_clock: StackClock, shares: Shares, seed: int
+          ) -> tuple[Sent, dict[str, Any]]:
+    """Send all rows and the closing heartbeats; everything is at the broker when this returns: what was sent, and `disorder` to report.
 
     The engine's heartbeats carry its clock, which runs on by itself: one that overtakes an event makes it late. So under `log` the clock
     stays a day behind until the end (a second behind when paced), and under `now` they are held: ours come in order with our events.
@@ -111,12 +115,14 @@ def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, st
             stack_clock.set("log", sent.last_ts_ms - BEHIND_MS)
         watch.sent(sent)
 
+    disorder = Disorder(send, shares, config.samples.out_of_orderness_ms, seed)
     try:
-        sent = replay(rows, send, clock=clock, pace=pace, moved=moved)
+        sent = replay(rows, disorder, clock=clock, pace=pace, moved=moved)
+        disorder.close()
         producer.flush()
         reached[0] = close(sent, send, partitions, config.samples.window_ms, config.samples.out_of_orderness_ms, clock=clock)
         producer.flush()
-        return sent
+        return sent, {"disorder": disorder.done} if any(shares) else {}
     finally:
         if pulse:
             stack_clock.set("now", now_ms(), hold_ms=0)

@@ -13,6 +13,9 @@ from headrace.rpc import access
 
 File = Annotated[Path | None, typer.Option("--config", help="A headrace.toml; by default the one of this folder, when there is one.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder of the stack (stack.data_dir).")]
+Late = Annotated[float, typer.Option("--late", min=0, max=1, help="Share of events sent behind what the samples job waits for.")]
+Duplicate = Annotated[float, typer.Option("--duplicate", min=0, max=1, help="Share of events sent twice, as by a client's retry.")]
+OutOfOrder = Annotated[float, typer.Option("--out-of-order", min=0, max=1, help="Share of events sent behind newer ones, and in time.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 

@@ -38,6 +38,10 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N rows in time order.")] = None,
     clock: Annotated[ClockName, typer.Option(help="log: the file's times; now: stamped when sent.")] = ClockName.log,
     shuffle_labels: Annotated[int | None, typer.Option(metavar="SEED", help="Permute the labels: a control, AUC 0.5.")] = None,
+    late: options.Late = 0.0,
+    duplicate: options.Duplicate = 0.0,
+    out_of_order: options.OutOfOrder = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Which events these are.")] = 0,
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="End when all is sent; do not wait for training.")] = False,
     config: options.File = None,
@@ -50,6 +54,7 @@ def command(
     from headrace import rows as rows_of
     from headrace.clock import ClockRefused, EngineUnavailable
     from headrace.config import ConfigError
+    from headrace.disorder import Shares
     from headrace.drain import Stuck
     from headrace.guess import NoGuess
     from headrace.kafka import KafkaUnavailable, Undelivered
@@ -71,7 +76,7 @@ def command(
         if check:
             _checked(file, mappings.load(mapping), report, console, options.configured(config, data), clock)
             return
-        pace = Pace.of(speed)
+        pace, shares = Pace.of(speed), Shares.of(late, duplicate, out_of_order)
         settings = options.configured(config, data)
         rows = rows_of.load(file, mappings.load(mapping))
         if limit is not None:
@@ -79,7 +84,8 @@ def command(
         if shuffle_labels is not None:
             rows = rows.shuffled(shuffle_labels)
         with Bars(errors, len(rows)) as bars:
-            figures = run(settings, rows, str(file), clock=clock.value, pace=pace, wait=not no_wait, watch=bars.watch())
+            figures = run(settings, rows, str(file), clock=clock.value, pace=pace, wait=not no_wait, watch=bars.watch(),
+                          shares=shares, seed=seed)
     except (ValueError, NoGuess, mappings.MappingError, ConfigError, ReadError, ClockRefused, EngineUnavailable, KafkaUnavailable,
             Undelivered, RegistryUnavailable, RpcError, Stuck) as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False)

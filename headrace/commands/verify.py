@@ -1,5 +1,6 @@
 """`headrace verify`: nothing is lost and nothing doubled, whatever dies (loop); nothing grows, however long it runs (soak); nor does the
-parameter server lose a push that it has acknowledged (ps); what is served is what is learnt (skew, of the running stack)."""
+parameter server lose a push that it has acknowledged (ps). Of the running stack: what is served is what is learnt (skew), and samples are
+what a join of the log says (join)."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from headrace.commands.options import Data, File, Json, configured
+from headrace.commands.options import Data, Duplicate, File, Json, Late, OutOfOrder, configured
 
 WIDE = 1000  # a pipe has no width: what reads it gets every cell whole
-app = typer.Typer(no_args_is_help=True, help="Prove what the platform promises, on a stack of its own; skew: on the running one.")
+app = typer.Typer(no_args_is_help=True, help="Prove what the platform promises, on a stack of its own; skew and join: on the running one.")
 
 
 class VerificationFailed(Exception):
@@ -25,7 +26,7 @@ class VerificationFailed(Exception):
 
 @app.callback()
 def verify() -> None:
-    """Prove what the platform promises, on a stack of its own; skew: on the running one."""
+    """Prove what the platform promises, on a stack of its own; skew and join: on the running one."""
 
 
 @app.command()
@@ -36,15 +37,23 @@ def loop(
     mapping: Annotated[Path | None, typer.Option("--mapping", help="MAPPING.toml of --file.")] = None,
     rate: Annotated[float, typer.Option(min=1, help="Rows sent a second at most.")] = 400.0,
     rows: Annotated[int, typer.Option(min=100, help="Rows sent at least.")] = 5000,
+    only: Annotated[str, typer.Option(help="End these alone: features,flink-taskmanager,python-worker for instance.")] = "",
+    late: Late = 0.0,
+    duplicate: Duplicate = 0.0,
+    out_of_order: OutOfOrder = 0.0,
     data: Annotated[Path, typer.Option("--data", help="Data folder of the stack; emptied first.")] = Path(".headrace/verify"),
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")] = None,
 ) -> None:
-    """Stream a log through a stack while its processes are ended at random moments, then count everything from outside."""
+    """Stream a log through a stack while its processes are ended at random moments, then count everything from outside.
+
+    With --late, --duplicate and --out-of-order such a share of its events goes so. Samples are joined again, as by `headrace verify join`.
+    """
     from headrace import movielens
     from headrace.config import ConfigError
+    from headrace.disorder import Shares
     from headrace.rows import load
     from headrace.schemas import mapping as mappings
-    from headrace.verify.loop import run
+    from headrace.verify.loop import Plan, run
 
     if (file is None) != (mapping is None):
         raise ConfigError("--file and --mapping go together")
@@ -55,7 +64,9 @@ def loop(
     log = load(file, mappings.load(mapping))
     data = _new(data)
     console = Console(soft_wrap=True, highlight=False)
-    result = run(data, log, kills=kills, seed=seed, rate=rate, rows_min=min(rows, len(log)), say=console.print)
+    plan = Plan(kills, seed, rate, min(rows, len(log)), [name for name in only.split(",") if name],
+                Shares.of(late, duplicate, out_of_order))
+    result = run(data, log, plan, console.print)
     if as_json is not None:
         as_json.write_text(json.dumps(result, indent=2) + "\n")
     _tell(console, result)
@@ -155,6 +166,15 @@ def _tell(console: Console, result: dict[str, Any]) -> None:
     copies = ", ".join(f"{count:,} of {topic}" for topic, count in result["copies"].items())
     console.print(f"{result['kills_done']} kills, {result['rows']:,} rows in {result['seconds']:.0f} s; dropped as known: {dropped};"
                   f" further copies in the topics: {copies}")
+    if disorder := ", ".join(f"{count:,} {name}" for name, count in result["disorder"].items() if count):
+        console.print(f"sent in disorder: {disorder}")
+    if joined := result["join"]:
+        for sentence in (_sum(joined["sent"], joined["accounts"]), *joined["examples"]):
+            console.print(sentence)
+
+
+def _sum(sent: int, accounts: dict[str, int]) -> str:
+    return f"{sent:,} interactions = " + " + ".join(f"{count:,} {name}" for name, count in accounts.items() if count)
 
 
 def _tell_soak(console: Console, result: dict[str, Any]) -> None:
@@ -223,4 +243,33 @@ def skew(
         raise VerificationFailed("; ".join([*(f"{name}: {count:,} differ from the log folded again"
                                               for name, count in report.folded_again.most_common()),
                                             *(f"{name}: {count:,} differ from DuckDB's" for name, count in report.duckdb.most_common()),
+                                            *report.examples]))
+
+
+@app.command()
+def join(
+    restarted: Annotated[bool, typer.Option("--restarted", help="Jobs or processes were: what was late in one attempt may have been in time"
+                                                                " in another, and is no difference.")] = False,
+    as_json: Json = False,
+    file: File = None,
+    data: Data = None,
+) -> None:
+    """Join exposures with actions again by DuckDB, from the running stack's topics, and compare with `samples` row by row.
+
+    Then say what became of every interaction: sampled, attributed, late, without exposure, a retry, refused. Fails, naming the first few
+    causes, when a sample is missing, too much or different, or the accounts do not add up to what was sent. Strategy wait.
+    """
+    from headrace.recompute.live import live_join
+
+    settings = configured(file, data)
+    with Console(stderr=True).status("the log is read") as status:
+        report = live_join(settings, restarted, status.update)
+    if as_json:
+        typer.echo(json.dumps(report.told(), indent=2))
+    else:
+        typer.echo(f"{report.checked:,} samples compared; mismatches: {report.mismatches:,}\n{_sum(report.sent, report.accounts)}")
+    if report.mismatches:
+        raise VerificationFailed("; ".join([*(f"{name}: {count:,}" for name, count in report.differing.items() if count),
+                                            *([] if report.sent == report.accounted else [
+                                                f"{report.sent:,} were sent, and {report.accounted:,} are accounted for"]),
                                             *report.examples]))

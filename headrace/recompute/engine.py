@@ -1,4 +1,4 @@
-"""Features of a log as of places in it, by DuckDB: the only importer of it here."""
+"""Features of a log as of places in it, and any other tables, by DuckDB: the only importer of it here."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from headrace.features.definitions import Definition
 from headrace.features.inputs import number
 from headrace.recompute import statements
 from headrace.schemas.hashing import feature_key
+
+
+def database(tables: Mapping[str, pa.Table]) -> Any:
+    """A connection to a database in memory with `tables` by name, to be closed by who asked."""
+    made = duckdb.connect()
+    for name, table in tables.items():
+        made.register("incoming", table)
+        made.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
+        made.unregister("incoming")
+    return made
 
 
 class Query(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 from headrace.features.client import FeatureClient
 from headrace.ps.client import ParameterClient
 from headrace.ps.encoding import served_as
+from headrace.recompute.join import Report
 from headrace.rows import Rows
 from headrace.rpc.client import Client
 from headrace.schemas.hashing import feature_key
@@ -57,27 +58,45 @@ def cause_of(record: Record) -> Cause:
     return record["source"], record["partition"], record["offset"]
 
 
-def checks(left: Left, rows: Rows, taps: Taps, addresses: list[str], features: str) -> list[Check]:
-    """Each account of the first `len(rows)` rows of the file with both sides: what was sent, and what was found."""
+def checks(left: Left, rows: Rows, taps: Taps, addresses: list[str], features: str,
+           report: Report | None = None) -> list[Check]:
+    """Each account of the first `len(rows)` rows of the file with both sides: what was sent, and what was found. What was refused as late
+    is in `report`, which has joined the log again: an exposure that was has no sample, and an action that was labels none."""
     impressions = {cause: record for cause, record in left.enriched.items() if record["action"] == "impression"}
     labels = _labels(rows)
     wrong = sum(labels.get(record["event_id"]) != (record["label"] >= 0.5) for record in left.samples.values())
     lost = set(impressions) - set(left.samples)
     actions = len(left.enriched) - len(impressions)
+    accounts = report.accounts if report is not None else {}
+    late = accounts.get("exposures late", 0)
+    unlabelled = accounts.get("actions late", 0) + accounts.get("actions without exposure", 0)
+    wrong += sum(labels.get(impressions[cause]["event_id"], False) for cause in lost)
+    kept = len(rows) - late
     made = [
         ("impressions in enriched, by cause", len(impressions), len(rows)),
         ("actions in enriched, by cause", actions, rows.positives),
         ("event ids in enriched", len({record["event_id"] for record in left.enriched.values()}), len(rows) + rows.positives),
         ("copies in enriched that differ from the first of their cause", left.unlike, 0),
-        ("samples, by cause", len(left.samples), len(rows)),
-        ("exposures without a sample, by cause", len(lost), 0),
-        ("samples whose label differs from the file's row", wrong, 0),
-        ("positive samples", sum(record["label"] >= 0.5 for record in left.samples.values()), rows.positives),
+        ("samples, by cause", len(left.samples), kept),
+        ("exposures without a sample, by cause", len(lost), late),
+        ("exposures whose label differs from the file's row", wrong, unlabelled),
+        ("positive samples", sum(record["label"] >= 0.5 for record in left.samples.values()), rows.positives - unlabelled),
         ("interactions refused that were never enriched", sum(not _known(left, at) for at in left.dead), 0),
     ]
-    made += [(f"samples applied by shard {shard}", applied, len(rows)) for shard, applied in enumerate(taps.applied())]
+    made += [(f"samples applied by shard {shard}", applied, kept) for shard, applied in enumerate(taps.applied())]
     made += _parameters(left, taps.model, addresses) + _totals(rows, features)
     return [check(*one) for one in made]
+
+
+def joined(report: Report, interactions: int, retries: int) -> list[Check]:
+    """The accounts of the log joined again, of `interactions` sent once and `retries` of them sent again."""
+    accounts = report.accounts
+    return [check("interactions in the topic", report.sent, interactions + retries),
+            check("interactions accounted for", report.accounted, report.sent),
+            check("retries dropped", accounts["retries"], retries),
+            check("rows that differ from the log joined again", report.mismatches, 0),
+            check("exposures, actions and interactions still open",
+                  sum(accounts[name] for name in ("exposures open", "actions open", "not read yet")), 0)]
 
 
 def check(name: str, found: int, expected: int) -> Check:

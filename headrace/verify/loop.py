@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from headrace import submission
 from headrace.config import Config
+from headrace.disorder import Shares
 from headrace.drain import Stuck
 from headrace.kafka import read_batches, watermarks
 from headrace.live_taps import live_taps
 from headrace.own_stack import own_stack
-from headrace.replay import Sent
+from headrace.recompute.live import live_join
 from headrace.rows import Rows
 from headrace.rpc.client import Client
 from headrace.schemas.codec import Codec
@@ -29,51 +30,68 @@ JOBS = ["features", "samples", "train", "vectors"]
 STUCK_S = 120.0
 SETTLE_S = 60.0
 LOOK_S = 0.3
+QUIET_S = 2.0
 
 
-def run(data: Path, rows: Rows, *, kills: int, seed: int, rate: float, rows_min: int, say: Callable[[str], None]) -> dict[str, Any]:
+class Plan(NamedTuple):
+    """What is done to the stream: `kills` of the processes `only` (of all, when none is named), and `shares` of its events out of their
+    order. At most `rate` rows a second, and not fewer than `rows_min`."""
+
+    kills: int
+    seed: int
+    rate: float
+    rows_min: int
+    only: Sequence[str] = ()
+    shares: Shares = Shares()
+
+
+def run(data: Path, rows: Rows, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """The result as JSON: kills, recovery by process, checks with both sides, duplicates dropped. `data` must be a new folder.
 
-    Raises NotRecovered, Stuck, and what starting a stack raises.
+    Raises NotRecovered, Stuck, UnknownProcess, and what starting a stack raises.
     """
     with own_stack(data, say) as config, live_taps(config) as taps:
         submission.submit(config, JOBS)
-        say(f"jobs {', '.join(JOBS)} run; {kills} kills, seed {seed}, at most {rate:.0f} rows/s of {len(rows)}")
+        say(f"jobs {', '.join(JOBS)} run; {plan.kills} kills, seed {plan.seed}, at most {plan.rate:.0f} rows/s of {len(rows)}")
         began = time.monotonic()
         with _Look(taps, config) as look:
-            sent, killer = _stream(config, rows, kills, seed, rate, rows_min, look, say)
-            drained(sent.impressions, lambda: look.applied)
+            stream, killer = _stream(config, rows, plan, look, say)
+            sent = stream.sent
+            drained(sent.impressions, lambda: look.applied, lambda: _late(taps) if plan.shares.late else 0)
             seconds = time.monotonic() - began
             say(f"{sent.rows} rows sent and learnt in {seconds:.0f} s; counting")
-            done = rows.first(sent.rows)
             left = counts.read(taps)
-            found = counts.checks(left, done, taps, config.ps.reachable, config.features.address)
+            report = live_join(config, restarted=plan.kills > 0) if config.samples.strategy == "wait" else None
+            found = counts.checks(left, rows.first(sent.rows), taps, config.ps.reachable, config.features.address, report)
+            if report is not None:
+                found += counts.joined(report, sent.interactions, stream.disorder["duplicates"])
             found += frozen.compare(left.enriched, _interactions(config), config.features.half_life_s, config.features.ring_length)
             found.append(served(config, taps.model))
             dropped = look.dropped
-    return {"seed": seed, "rows": sent.rows, "interactions": sent.interactions, "seconds": round(seconds, 1), "kills_planned": kills,
+    return {"seed": plan.seed, "rows": sent.rows, "interactions": sent.interactions, "seconds": round(seconds, 1),
+            "kills_planned": plan.kills, "disorder": stream.disorder, "join": report and report.told(),
             "kills_done": len(killer.kills), "kills": as_rows(killer.kills), "recovery": by_process(killer.kills), "checks": found,
             "copies": left.copies, "dead_letters_of_copies": len(left.dead), "duplicates_dropped": sum(dropped.values()),
-            "dropped": dropped, "agree": all(one["agree"] for one in found) and len(killer.kills) == kills}
+            "dropped": dropped, "agree": all(one["agree"] for one in found) and len(killer.kills) == plan.kills}
 
 
-def _stream(config: Config, rows: Rows, kills: int, seed: int, rate: float, rows_min: int, look: _Look,
-            say: Callable[[str], None]) -> tuple[Sent, Killer]:
+def _stream(config: Config, rows: Rows, plan: Plan, look: _Look, say: Callable[[str], None]) -> tuple[Stream, Killer]:
     """Send while the killer works; raises what the killer failed with."""
     def share() -> float:
         back = sum(kill.recovered_s is not None for kill in killer.kills)
-        return 1.0 if killer.over else min(back / kills, 0.99)
+        return 1.0 if killer.over else min(back / plan.kills, 0.99)
 
-    stream = Stream(config, rows, rate, rows_min, share, lambda: killer.failed is not None)
-    killer = Killer(StackVictims(config.stack.data_dir), kills, seed, lambda: stream.sent.impressions, lambda: look.applied, say)
+    stream = Stream(config, rows, plan.rate, plan.rows_min, share, lambda: killer.failed is not None, plan.shares, plan.seed)
+    victims = StackVictims(config.stack.data_dir, plan.only)
+    killer = Killer(victims, plan.kills, plan.seed, lambda: stream.sent.impressions, lambda: look.applied, say)
     killer.start()
     try:
-        sent = stream.run()
+        stream.run()
     finally:
         killer.stop()
     if killer.failed is not None:
         raise killer.failed
-    return sent, killer
+    return stream, killer
 
 
 class _Look:
@@ -123,16 +141,26 @@ class _Look:
         self._last[name, index] = value
 
 
-def drained(wanted: int, applied: Callable[[], int]) -> None:
-    """Return when every shard has applied `wanted` samples. Raises Stuck when nothing has moved for two minutes."""
+def drained(wanted: int, applied: Callable[[], int], late: Callable[[], int] = lambda: 0) -> None:
+    """Return when every shard has applied `wanted` samples, or all but the exposures that were refused as `late`, which is asked when
+    nothing has moved for two seconds. Raises Stuck when nothing has for two minutes."""
     last, since = applied(), time.monotonic()
     while (now := applied()) < wanted:
+        if now == last and time.monotonic() - since > QUIET_S and now >= wanted - late():
+            return
         if now != last:
             last, since = now, time.monotonic()
         if time.monotonic() - since > STUCK_S:
             raise Stuck(f"{now} of {wanted} samples were learnt and nothing has moved for {STUCK_S:.0f} s; `headrace jobs logs NAME` and"
                         " the logs of the data folder say where")
         time.sleep(0.2)
+
+
+def _late(taps: Taps) -> int:
+    """Exposures that were refused as late and have no sample."""
+    left = counts.read(taps)
+    return sum("late" in left.dead.get(cause[1:], ()) for cause, record in left.enriched.items()
+               if record["action"] == "impression" and cause not in left.samples)
 
 
 def served(config: Config, model: str) -> counts.Check:

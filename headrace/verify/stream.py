@@ -10,6 +10,7 @@ from typing import Any
 from headrace.access import given
 from headrace.clock import EngineUnavailable, StackClock
 from headrace.config import Config
+from headrace.disorder import Disorder, Shares
 from headrace.kafka import Producer
 from headrace.replay import Record, Sent, close, heartbeat, replay
 from headrace.rows import Rows
@@ -29,7 +30,8 @@ SPARE = 1.3  # rows are spread over this much more than the kills are expected t
 @dataclass
 class Stream:
     """Sends `rows` in the log's time to the stack of `config`. `share()` -> how much of the kills is over, 0 to 1: rows are sent so that
-    they last until it is 1, at most `rate` a second, and not before `rows_min` were sent. `stop()`: whether to give up."""
+    they last until it is 1, at most `rate` a second, and not before `rows_min` were sent. `stop()`: whether to give up. `shares` of events
+    go out of their order, as `seed` says; `disorder` tells how many did."""
 
     config: Config
     rows: Rows
@@ -37,7 +39,10 @@ class Stream:
     rows_min: int
     share: Callable[[], float]
     stop: Callable[[], bool]
+    shares: Shares = field(default_factory=Shares)
+    seed: int = 0
     sent: Sent = field(default_factory=Sent)
+    disorder: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> Sent:
         """Everything is at the broker when this returns; what was sent. Raises Undelivered, EngineUnavailable."""
@@ -57,10 +62,13 @@ class Stream:
         try:
             _insist(lambda: clock.set("log", max(int(self.rows.ts_ms[0]) - CLAIM_MS, TS_MS_MIN)))
             self._began = time.monotonic()
+            disorder = Disorder(send, self.shares, config.samples.out_of_orderness_ms, self.seed)
+            self.disorder = disorder.done
             try:
-                replay(self.rows, send, moved=moved, batch_rows=BATCH_ROWS)
+                replay(self.rows, disorder, moved=moved, batch_rows=BATCH_ROWS)
             except _Enough:
                 pass
+            disorder.close()
             wanted = config.samples
             reached = close(self.sent, send, config.kafka.partitions, wanted.window_ms, wanted.out_of_orderness_ms)
             producer.flush(DELIVERY_MS / 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ _BEAM = "pyflink.fn_execution"  # on the command line of Flink's Python workers,
 
 class NoVictim(Exception):
     """The process that was to be ended does not run now: ask again when it has come back."""
+
+
+class UnknownProcess(Exception):
+    """A name that no process of the stack has; the message lists those that can be ended."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,17 @@ class Victim:
 
 
 class StackVictims:
-    """The processes of the stack on `data_dir`."""
+    """The processes of the stack on `data_dir`; `only` these names of them, when any are given."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
+    def __init__(self, data_dir: Path, only: Sequence[str] = ()) -> None:
+        self._data_dir, self._only = data_dir, only
 
     def names(self) -> list[str]:
-        return names(self._data_dir)
+        """Raises UnknownProcess."""
+        found = names(self._data_dir)
+        if strange := sorted(set(self._only) - set(found)):
+            raise UnknownProcess(f"{', '.join(strange)}: this stack has {', '.join(found)}")
+        return list(self._only) or found
 
     def find(self, name: str, choose: Callable[[list[int]], int]) -> Victim:
         """Raises NoVictim."""

@@ -8,9 +8,9 @@ import pytest
 
 from headrace import state
 from headrace.processes import start_time
-from headrace.verify import kills
+from headrace.verify import kills, victims
 from headrace.verify.kills import Killer, NotRecovered, by_process
-from headrace.verify.victims import WORKER, NoVictim, StackVictims, find, is_back, names
+from headrace.verify.victims import WORKER, NoVictim, StackVictims, UnknownProcess, find, is_back, names
 
 
 class Stack:
@@ -105,3 +105,11 @@ def test_victims_are_the_processes_of_the_moment(tmp_path):
             victim.kill()
     finally:
         made.close()
+
+
+def test_only_those_that_are_named_are_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(victims, "names", lambda data_dir: ["ps-0", "features", WORKER])
+    assert StackVictims(tmp_path).names() == ["ps-0", "features", WORKER]
+    assert StackVictims(tmp_path, ["features", WORKER]).names() == ["features", WORKER]
+    with pytest.raises(UnknownProcess, match="feature: this stack has ps-0, features, python-worker"):
+        StackVictims(tmp_path, ["feature"]).names()
