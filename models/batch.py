@@ -39,8 +39,9 @@ class Batch(NamedTuple):
 
 def merged(batches: Sequence[Batch]) -> Batch:
     """Successive batches as one, all of them with stages or none."""
-    columns = list(zip(*batches, strict=True))
-    return Batch(*(None if column[0] is None else np.concatenate(column) for column in columns))
+    keys, values, label, weight = (np.concatenate([one[column] for one in batches]) for column in range(4))
+    stages = [one.stage for one in batches if one.stage is not None]
+    return Batch(keys, values, label, weight, np.concatenate(stages) if stages else None)
 
 
 def from_bytes(keys: Sequence[bytes], values: Sequence[bytes], width: int,
