@@ -16,6 +16,7 @@ from headrace.lake.columns import PACKED
 from headrace.lake.store import Folder
 from tests.end_to_end.conftest import environment
 from tests.end_to_end.outside import until
+from tests.end_to_end.test_eager import renamed
 
 MAPPING = Path(__file__).parents[2] / "examples" / "kuairand.toml"
 ROWS = 1500
@@ -52,7 +53,8 @@ def test_the_lake_of_a_replay_is_the_topics_samples_each_once(loop, on_stack, ku
     try:
         until(lambda: role.figures().get("headrace_lake_lag_offsets") == 0, lambda: f"what is there already: {role.figures()}")
         before, already = sum(loop.offsets("samples").values()), role.read()
-        done = on_stack("replay", str(kuairand), "--mapping", str(MAPPING), "--clock", "now", "--speed", "max", "--limit", str(ROWS),
+        others = renamed(kuairand, tmp_path / "others.parquet")  # whoever replayed these rows before: of the same users they were retries
+        done = on_stack("replay", str(others), "--mapping", str(MAPPING), "--clock", "now", "--speed", "max", "--limit", str(ROWS),
                         "--no-wait")
         assert done.returncode == 0, done.stderr
         until(lambda: role.read() > already, lambda: f"samples that are read, and wait for a commit: {role.figures()}, {already:.0f} of"
