@@ -104,6 +104,22 @@ def send(stack, events):
     return len(events), disorder.done
 
 
+def test_samples_are_those_of_a_batch_after_kills_of_features_taskmanager_and_worker(kuairand, tmp_path):
+    """First, before this file's own stack is up. Nothing is late here: what is late right after a restart may be dropped without a word
+    (docs/streaming.md, "Late after a restart")."""
+    result = tmp_path / "result.json"
+    ran = headrace("verify", "loop", "--kills", str(KILLS), "--only", "features,flink-taskmanager,python-worker", "--seed", "5", "--rows",
+                   "2000", *DISORDER[2:], "--file", str(kuairand), "--mapping", str(kuairand.parent / "mapping.toml"), "--data",
+                   str(tmp_path / "data"), "--json", str(result), cwd=tmp_path, HEADRACE_SAMPLES__OUT_OF_ORDERNESS_MS=str(SLACK_MS),
+                   **addresses(with_free_ports(Config())))
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr
+    told = json.loads(result.read_text())
+    assert sorted(kill["process"] for kill in told["kills"]) == ["features", "flink-taskmanager", "python-worker"]
+    assert told["agree"] and told["join"]["mismatches"] == 0 and told["join"]["checked"] > 0.9 * told["rows"]
+    assert told["join"]["sent"] == told["interactions"] + told["disorder"]["duplicates"] > 4000 * (1 + SHARE / 2) / 2
+    assert told["join"]["accounts"]["retries"] == told["disorder"]["duplicates"] > 50 < told["disorder"]["out_of_order"]
+
+
 def test_samples_and_features_of_three_logs_in_disorder_are_those_of_a_batch(stack, command, movielens, kuairand, tmp_path):
     submitted = command("jobs", "submit", "features", "samples")
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
@@ -136,17 +152,3 @@ def test_samples_and_features_of_three_logs_in_disorder_are_those_of_a_batch(sta
     told = json.loads(skew.stdout)
     assert told["mismatches"] == 0 and told["checked"] == {"frozen": accounts["samples"] + accounts["exposures late"]}
     assert told["events"] == sent
-
-
-def test_the_same_holds_after_kills_of_features_taskmanager_and_worker(kuairand, tmp_path):
-    result = tmp_path / "result.json"
-    ran = headrace("verify", "loop", "--kills", str(KILLS), "--only", "features,flink-taskmanager,python-worker", "--seed", "5", "--rows",
-                   "2000", *DISORDER, "--file", str(kuairand), "--mapping", str(kuairand.parent / "mapping.toml"), "--data",
-                   str(tmp_path / "data"), "--json", str(result), cwd=tmp_path, HEADRACE_SAMPLES__OUT_OF_ORDERNESS_MS=str(SLACK_MS),
-                   **addresses(with_free_ports(Config())))
-    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr
-    told = json.loads(result.read_text())
-    assert sorted(kill["process"] for kill in told["kills"]) == ["features", "flink-taskmanager", "python-worker"]
-    assert told["agree"] and told["join"]["mismatches"] == 0 and told["join"]["checked"] > 0.9 * told["rows"]
-    assert told["join"]["sent"] == told["interactions"] + told["disorder"]["duplicates"] > 4000 * (1 + SHARE / 2) / 2
-    assert told["join"]["accounts"]["retries"] == told["disorder"]["duplicates"] > 50 < told["disorder"]["late"]
