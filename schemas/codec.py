@@ -23,6 +23,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     file.stem: json.loads(file.read_text()) for file in sorted(Path(__file__).parent.glob("*.avsc"))}
 T = TypeVar("T")
 _PER_MODEL = ("touched", "weights")
+_SAME = {"provisional": "samples"}  # topics whose records are those of another
 BYTES_MAX = 1 << 20
 SCHEMA_BYTES_MAX = 256 << 10
 _NESTING_MAX = 200  # JSON levels: above what 32 levels of Avro need; the parser recurses in C without a limit
@@ -41,7 +42,7 @@ class Registry(Protocol):
 def schema_name(topic: str) -> str:
     """Name in SCHEMAS of a topic's schema: `touched.fm` and `weights.fm` drop the model. Raises KeyError for an unknown topic."""
     head = topic.split(".", 1)[0]
-    name = head if head in _PER_MODEL else topic
+    name = head if head in _PER_MODEL else _SAME.get(topic, topic)
     if name not in SCHEMAS:
         raise KeyError(f"no schema for topic {topic!r}; known: {', '.join(SCHEMAS)}")
     return name

@@ -94,7 +94,8 @@ class Learn(Stage):
         self.addresses.join()
         self.stand(self.addresses.kafka)
         registry = RegistryClient(self.addresses.registry)
-        self.samples, self.touched = Codec("samples", registry), Codec(touched_topic(lesson.model).name, registry)
+        self.samples = Codec(PROVISIONAL if lesson.provisional else "samples", registry)
+        self.touched = Codec(touched_topic(lesson.model).name, registry)
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](self.inputs.fields), client.pull, client.push, l2=lesson.l2,
                                window_offsets=lesson.window_offsets, effect=lesson.effect, rate=lesson.rate, share=lesson.share,
