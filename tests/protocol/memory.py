@@ -21,6 +21,10 @@ class MemoryBatch:
         for key, row in zip(keys.tolist(), rows, strict=True):
             self.put(family, key.to_bytes(8, "big"), row.tobytes())
 
+    def put_all(self, family: str, keys: list[bytes], values: list[bytes]) -> None:
+        for key, value in zip(keys, values, strict=True):
+            self.put(family, key, value)
+
     def put(self, family: str, key: bytes, value: bytes) -> None:
         self.writes.append((family, key, value))
 
