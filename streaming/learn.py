@@ -132,7 +132,7 @@ class Learn(Stage):
         refused: dict[int, tuple[str, str]] = wrong(columns, self.set)
         first, number = _first(causes)
         first = first[~np.isin(first, list(refused))] if refused else first
-        stage = self.lesson.stages(None if self.lesson.provisional else strategy, len(causes))
+        stage = self.lesson.stages(strategy if self.lesson.scored else None, len(causes))
         batch, popularity = taken(columns, first, self.inputs)
         batch = batch.staged(stage[first])
         at, caused = causes.take(first), caused_ms.to_numpy(np.int64)[first]

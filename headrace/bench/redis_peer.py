@@ -19,6 +19,7 @@ import numpy as np
 IN_FLIGHT = 4
 OK = b"+OK\r\n"
 PONG = b"+PONG\r\n"
+HUNG_UP = "Redis has hung up"
 
 
 class RedisAbsent(Exception):
@@ -87,7 +88,9 @@ def ask(connection: socket.socket, requests: Sequence[bytes], answer: int) -> No
             sent += 1
         left = answer
         while left:
-            left -= connection.recv_into(buffer, min(left, len(buffer)))
+            came = connection.recv_into(buffer, min(left, len(buffer)))
+            assert came, HUNG_UP
+            left -= came
 
 
 def ask_until_pong(connection: socket.socket, requests: Sequence[bytes]) -> None:
@@ -98,7 +101,7 @@ def ask_until_pong(connection: socket.socket, requests: Sequence[bytes]) -> None
             connection.sendall(requests[sent])
             sent += 1
         came = connection.recv(1 << 20)
-        assert came, "Redis has hung up"
+        assert came, HUNG_UP
         data = tail + came
         done += data.count(PONG)
         tail = data[1 - len(PONG) :] if len(data) >= len(PONG) else data
@@ -109,7 +112,9 @@ def said(connection: socket.socket, verb: bytes, *parts: bytes) -> bytes:
     connection.sendall(request(verb, list(parts)))
     data = b""
     while not data.endswith(b"\r\n"):
-        data += connection.recv(1 << 16)
+        came = connection.recv(1 << 16)
+        assert came, HUNG_UP
+        data += came
     return data[1:-2]
 
 

@@ -57,6 +57,10 @@ def loop(
 
     if (file is None) != (mapping is None):
         raise ConfigError("--file and --mapping go together")
+    try:
+        shares = Shares.of(late, duplicate, out_of_order)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if file is None or mapping is None:
         folder = data.resolve().parent / "data" / movielens.NAME
         file, _ = movielens.get(folder)
@@ -64,8 +68,7 @@ def loop(
     log = load(file, mappings.load(mapping))
     data = _new(data)
     console = Console(soft_wrap=True, highlight=False)
-    plan = Plan(kills, seed, rate, min(rows, len(log)), [name for name in only.split(",") if name],
-                Shares.of(late, duplicate, out_of_order))
+    plan = Plan(kills, seed, rate, min(rows, len(log)), [name for name in only.split(",") if name], shares)
     result = run(data, log, plan, console.print)
     if as_json is not None:
         as_json.write_text(json.dumps(result, indent=2) + "\n")

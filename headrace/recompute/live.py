@@ -56,8 +56,8 @@ def live_join(config: Config, restarted: bool, moved: Callable[[str], Any] = lam
     """`join` of what the broker has now. Raises JoinError, KafkaUnavailable."""
     wanted = config.samples
     if wanted.strategy != "wait":
-        raise JoinError("samples.strategy is eager: its samples follow the order in which actions arrive; the join is checked of strategy"
-                        " wait alone")
+        raise JoinError(f"samples.strategy is {wanted.strategy}: its samples follow the order in which actions arrive; the join is checked"
+                        " of strategy wait alone")
     topics = _Topics(config)
     sample_ends = topics.ends("samples")  # first: what they came of, and what was refused on the way, is in the others then
     letters = list(topics.records("dead-letters", topics.ends("dead-letters")))
