@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from headrace import ingests
+from headrace import ingests, jars, java
 from headrace.config import Config, load
 from headrace.job_names import job_names
 from headrace.jobs.launch import Job, pin, submit
@@ -37,13 +39,19 @@ def main() -> None:
     for name in given.names:
         job = _job(config, name)
         if given.pin:
-            print(f"{name}: {pin(job, config)}")
+            print(f"{name}: {pin(job, config, _local_jars())}")
             continue
         kept = "" if name.startswith(ingests.PREFIX) else savepoints.get(name, "")  # an ingest goes on where its group stands
         ids[name] = submit(job, config, target=target, savepoint=kept)
         print(f"{name}: {ids[name]}", file=sys.stderr, flush=True)
     if not given.pin:
         print(json.dumps(ids))
+
+
+def _local_jars() -> tuple[Path, ...]:
+    """Of the local stack, whose java plans too."""
+    os.environ.setdefault("JAVA_HOME", str(java.home()))
+    return tuple(jars.paths(jars.folder(dict(os.environ)), "flink"))
 
 
 def _job(config: Config, name: str) -> Job:

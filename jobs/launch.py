@@ -128,9 +128,9 @@ def _owned(env: TableEnvironment, plan: CompiledPlan) -> CompiledPlan:
     return CompiledPlan(plan._j_compiled_plan, env)
 
 
-def pin(job: Job, config: Config) -> Path:
+def pin(job: Job, config: Config, jars: tuple[Path, ...]) -> Path:
     """Write plans/NAME.json anew: when a job's statements were changed on purpose, with a note on what becomes of old savepoints."""
-    env = environment(settings(job.name, config))
+    env = environment(settings(job.name, config, jars=jars))
     declare(env, job, connection(config))
     plan = json.loads(fresh(env, job).as_json_string())
     PLANS.mkdir(exist_ok=True)

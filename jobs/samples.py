@@ -15,7 +15,7 @@ def job(config: Config) -> Job:
     kept_ms = eager.state_ttl_ms(wanted.window_ms, wanted.outage_ms)
     options = {"table.exec.state.ttl": f"{kept_ms} ms"} if wanted.live else samples.ONE_PHASE
     return Job("samples", lambda where: steps.tables(where, wanted.out_of_orderness_ms), steps.inserts(wanted.target),
-               steps.views(wanted.window_ms, wanted.target), options=options)
+               steps.views(wanted.window_ms, wanted.target, wanted.out_of_orderness_ms), options=options)
 
 
 if __name__ == "__main__":

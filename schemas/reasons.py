@@ -101,7 +101,7 @@ REASONS: dict[str, Reason] = {
     "bad_envelope": Reason("the record is no change as Debezium tells it: no op that it knows, or no row after it", (INGEST,),
                            "a row flattened by Debezium (ExtractNewRecordState) is of format json or avro"),
     # what the jobs find
-    "late": Reason("the event came behind the watermark: an exposure would be a wrong negative", (SAMPLES,),
+    "late": Reason("the event came too far behind its partition: an exposure would be a wrong negative", (SAMPLES,),
                    "mend the producer's clock or lag, or raise samples.out_of_orderness_ms; its features are folded, so nothing is resent"),
     "no_exposure": Reason("an action without an exposure in its window", (SAMPLES,),
                           "the impression of the same user and item comes before its action and at most samples.window_ms (1 s "

@@ -3,7 +3,7 @@
 A positive leaves when its action arrives, a negative when the window of its exposure has closed (Ktena et al., "Addressing Delayed Feedback
 for Continuous Training with Neural Networks in CTR prediction", RecSys 2019, compare such strategies). Each step is insert-only:
 
-1. late records (behind the watermark) leave for dead-letters, so that a late exposure never becomes a negative;
+1. late records leave for dead-letters, so that a late exposure never becomes a negative, as under `wait`;
 2. each action finds its exposure: the newest of its (user, item) that came before it, or the one of its request when it names one, by an
    OVER aggregation in the order of arrival. `enriched` keeps a user's order, so that is the user's own order; by row time it would wait for
    the watermark;
@@ -27,7 +27,7 @@ def state_ttl_ms(window_ms: int, outage_ms: int) -> int:
     return 2 * window_ms + outage_ms
 
 
-def views(window_ms: int, target: str) -> list[str]:
+def views(window_ms: int, target: str, out_of_orderness_ms: int) -> list[str]:
     """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt. ValueError for an odd target."""
     window = interval(window_ms)
     newest = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `n_{name}`"
@@ -37,7 +37,7 @@ def views(window_ms: int, target: str) -> list[str]:
                  "WINDOW w AS (PARTITION BY {by} ORDER BY `came` ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)")
     within = f"`n_ts_ms` BETWEEN `ts_ms` - {window_ms} AND `ts_ms`"
     return [
-        *samples.sides(target),
+        *samples.sides(target, out_of_orderness_ms),
         "CREATE TEMPORARY VIEW attributed AS SELECT * FROM ("
         + attribute.format(where="`action` = 'impression' OR `request_id` IS NULL", by="`user_id`, `item_id`")
         + ") WHERE `action` <> 'impression' UNION ALL SELECT * FROM ("

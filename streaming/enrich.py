@@ -14,7 +14,7 @@ from headrace.schemas.kernels import END, EXPOSURE, HEAD, VALUE_END
 from headrace.streaming import kernels
 from headrace.streaming.scanned import Scanned
 
-_FRAME = 170  # bytes of a record beside its texts and features: header, causes, times, lengths, score
+_FRAME = 180  # bytes of a record beside its texts and features: header, causes, times, lengths, score
 _NONE = np.frombuffer(b"", np.uint8)  # read-only like any other name: one compiled kernel
 
 
@@ -30,14 +30,15 @@ class Scores(NamedTuple):
 @dataclass
 class Enriched:
     """k records of `rows` int64[k] of a scan: causes, ts_ms int64[k], sequence int64[k], folded int64[k] (the sequence of an event, -1 of a
-    heartbeat), kept bool[k] (False: not written), frozen uint8[k] with features (answer's row at[k]), score float64[k] (NaN: none) by
-    model and version."""
+    heartbeat), newest_ms int64[k] (event time, of its partition so far), kept bool[k] (False: not written), frozen uint8[k] with features
+    (answer's row at[k]), score float64[k] (NaN: none) by model and version."""
 
     rows: np.ndarray
     causes: Causes
     ts_ms: np.ndarray
     sequence: np.ndarray
     folded: np.ndarray
+    newest_ms: np.ndarray
     kept: np.ndarray
     frozen: np.ndarray
     features: Frozen
@@ -49,8 +50,8 @@ class Enriched:
     @classmethod
     def empty(cls, rows: np.ndarray, causes: Causes, ts_ms: np.ndarray) -> Enriched:
         k = len(rows)
-        return cls(rows, causes, ts_ms, np.zeros(k, np.int64), np.full(k, -1, np.int64), np.ones(k, bool),
-                   np.zeros(k, np.uint8), Frozen.empty(0), np.zeros(k, np.int64), np.full(k, np.nan))
+        return cls(rows, causes, ts_ms, np.zeros(k, np.int64), np.full(k, -1, np.int64), np.zeros(k, np.int64),
+                   np.ones(k, bool), np.zeros(k, np.uint8), Frozen.empty(0), np.zeros(k, np.int64), np.full(k, np.nan))
 
     def take(self, events: np.ndarray, answer: Frozen, frozen: np.ndarray, kept: np.ndarray) -> None:
         """The feature service's answer to the records `events` int64[e]: frozen, kept bool[e]."""
@@ -80,8 +81,8 @@ def write(scanned: Scanned, made: Enriched, header: bytes, feature_set: FeatureS
     kernels.write_enriched(
         scanned.data, np.frombuffer(header, np.uint8), spans, made.causes.source[kept].astype(np.int64),
         made.causes.partition[kept].astype(np.int64), made.causes.offset[kept], made.ts_ms[kept], made.sequence[kept], made.folded[kept],
-        made.frozen[kept], made.at[kept], _packed(features.keys), _packed(features.values), _packed(features.numbers), name, model,
-        made.version, made.scores[kept], out, ends)
+        made.newest_ms[kept], made.frozen[kept], made.at[kept], _packed(features.keys), _packed(features.values),
+        _packed(features.numbers), name, model, made.version, made.scores[kept], out, ends)
     data = out[: int(ends[-1]) if len(ends) else 0].tobytes()
     stops = ends.tolist()
     return [data[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=False)]

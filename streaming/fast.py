@@ -19,10 +19,10 @@ def tables(connection: Connection, out_of_orderness_ms: int) -> list[str]:
     return [*samples.tables(connection, out_of_orderness_ms), avro_sink(connection, PROVISIONAL, PROVISIONAL, "samples")]
 
 
-def views(window_ms: int, target: str) -> list[str]:
+def views(window_ms: int, target: str, out_of_orderness_ms: int) -> list[str]:
     """The steps of `eager`, and the first record of each exposure. ValueError for an odd target."""
     return [
-        *eager.views(window_ms, target),
+        *eager.views(window_ms, target, out_of_orderness_ms),
         f"""CREATE TEMPORARY VIEW opened AS SELECT {listed([*CARRIED, 'ts_ms'])}, 0.0E0 AS `label`, '' AS `actions`,
   CAST(NULL AS BIGINT) AS `action_ts_ms`
 FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {listed(CAUSE)} ORDER BY PROCTIME()) AS `copy` FROM exposures) WHERE `copy` = 1""",

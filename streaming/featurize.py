@@ -2,7 +2,8 @@
 
 Scan with guards (streaming/scanned.py), clamp event time, `freeze_and_fold` at the feature service, write. All of it works on columns: a
 Python object is made of a record only when it is refused. What is refused goes to dead-letters with its reason; a retry (its event was
-folded under another cause) gives no row. An event that kills the worker or fails it is left out (streaming/quarantine.py).
+folded under another cause) gives no row, nor does what `enriched` has already (streaming/written.py). An event that kills the worker or
+fails it is left out (streaming/quarantine.py).
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from headrace.streaming.scanned import Reader, Scanned
 from headrace.streaming.scoring import Scorer, Scoring
 from headrace.streaming.set_columns import SetColumns
 from headrace.streaming.stage import Stage, vectorised
+from headrace.streaming.written import CLOCKS_MS, Written
 
 RESULT = DataTypes.BYTES()
 AHEAD_MS = 1000
-CLOCKS_MS = 1000  # by which the brokers' clocks may differ
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Featurize(Stage):
         self.features = FeatureClient(self.addresses.features, feature_set=self.set)
         self.prepare(Codec("interactions", registry), Codec("enriched", registry), self.features.known())
         self.stand(self.addresses.kafka)
+        self.written = Written(self.addresses.kafka if self.standing else None, self.enriched, self.source)
         self.scorer = Scorer(self.scoring, self.set) if self.scoring else None
         self.dead_letters = DeadLetters(self.addresses.kafka, Codec("dead-letters", registry))
         self.clamped = function_context.get_metric_group().counter("event_time_clamped")
@@ -86,6 +88,7 @@ class Featurize(Stage):
     def prepare(self, interactions: Codec, enriched: Codec, known: KnownSets | None = None) -> None:
         """What reads and writes, over `features`."""
         self.interactions, self.enriched = interactions, enriched
+        self.written = Written(None, enriched, self.source)
         self.reader = Reader(interactions, self.event_bytes_max, self.set, known)
         self.event_keys = EventKeys(self._tell)
         self.set_columns = SetColumns(self.set, self._tell)
@@ -94,14 +97,19 @@ class Featurize(Stage):
         self.features.names(names)
 
     def eval(self, key: pd.Series, value: pd.Series, partition: pd.Series, offset: pd.Series, append_ms: pd.Series) -> pd.Series:
-        call = _Call(key.tolist(), value.tolist(), partition.to_numpy(np.int32), offset.to_numpy(np.int64), append_ms.to_numpy(np.int64))
-        self.catch_up(call.partition, call.offset)
+        places, offsets, appends = partition.to_numpy(np.int32), offset.to_numpy(np.int64), append_ms.to_numpy(np.int64)
+        self.written.take_up(places, appends)
+        self.catch_up(places, offsets)
+        todo = self.written.lacks(places, offsets)
+        call = _Call(key[todo].tolist(), value[todo].tolist(), places[todo], offsets[todo], appends[todo])
         self._answer(call)
-        self.passed(call.partition, call.offset)
-        return pd.Series(call.values, dtype=object)
+        self.passed(places, offsets)
+        made = np.full(len(todo), None)
+        made[todo] = call.values
+        return pd.Series(made)
 
     def again(self, messages: list[Message]) -> list[tuple[bytes | None, bytes]]:
-        """Of what is not in `enriched` yet: an event that is written again comes behind the watermark, and is told as late."""
+        """Of what is not in `enriched` yet: an event that is written again comes behind its partition, and may be told as late."""
         written = self._written(min(one.append_ms for one in messages))
         messages = [one for one in messages if (one.partition, one.offset) not in written]
         if not messages:
@@ -113,15 +121,7 @@ class Featurize(Stage):
 
     def _written(self, since_ms: int) -> set[tuple[int, int]]:
         """(partition, offset) of the events that `enriched` got since then, which are those of then and later."""
-        found = set()
-        for value in appended(self.addresses.kafka, "enriched", since_ms - CLOCKS_MS):
-            try:
-                record = self.enriched.decode(value)
-            except Malformed:
-                continue  # of another writer
-            if record["source"] == self.source:
-                found.add((record["partition"], record["offset"]))
-        return found
+        return {(p, offset) for p, offset, _ in self.written.of(appended(self.addresses.kafka, "enriched", since_ms - CLOCKS_MS))}
 
     def _answer(self, call: _Call) -> None:
         """Fill in the answers of a call; its dead letters are with the broker when this returns."""
@@ -146,8 +146,11 @@ class Featurize(Stage):
         causes = Causes(np.full(len(rows), self.source, np.int32), call.partition[where], call.offset[where])
         made = self._enriched(scanned, rows, causes, self._clamp(scanned.ts_ms[rows], call.append_ms[where]),
                               lambda chosen: self.reader.decoded([call.value[at[row]] for row in chosen.tolist()]))
+        kept = made.kept
+        made.newest_ms[kept] = self.written.newest(causes.partition[kept], made.ts_ms[kept])
         for row, value in zip(where[made.kept].tolist(), write(scanned, made, self.enriched.header, self.set), strict=True):
             call.values[row] = value
+        self.written.keep(causes.partition[kept], made.newest_ms[kept])
 
     def _wrong_keys(self, call: _Call, scanned: Scanned, at: list[int]) -> list[tuple[int, Malformed]]:
         """Events whose record's key is not their user."""

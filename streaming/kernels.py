@@ -177,13 +177,13 @@ def _put_sized(out, o, d):
 
 
 @numba.njit(cache=True)
-def write_enriched(d, header, spans, source, partition, offset, ts_ms, sequence, folded, frozen, at, keys, values, numbers, feature_set,
-                   model, version, score, out, ends):
+def write_enriched(d, header, spans, source, partition, offset, ts_ms, sequence, folded, newest_ms, frozen, at, keys, values, numbers,
+                   feature_set, model, version, score, out, ends):
     """Messages of `enriched` for n records of a scan, into out uint8[] up to ends int64[n].
 
-    spans int32[n,SPANS] are theirs; source, partition, offset, ts_ms, sequence, folded int64[n]. frozen uint8[n]: 1 takes features from row
-    at int64[n] of keys uint8[m,8F], values uint8[m,4F], numbers uint8[m,4K] (bytes) under feature_set uint8[]; else an exposure's fields
-    are copied as they are. A frozen row whose score float64[n] is not NaN carries `model` uint8[], version and it in the exposure's place.
+    spans int32[n,SPANS] are theirs; source, partition, offset, ts_ms, sequence, folded, newest_ms int64[n]. frozen uint8[n]: 1 takes
+    features from row at int64[n] of keys uint8[m,8F], values uint8[m,4F], numbers uint8[m,4K] (bytes) under feature_set uint8[]; else an
+    exposure's fields are copied as they are. A frozen row whose score float64[n] is not NaN carries `model` uint8[], version and it in the exposure's place.
     """
     cast = np.empty(1, np.float64)
     bits = cast.view(np.uint8)
@@ -200,6 +200,7 @@ def write_enriched(d, header, spans, source, partition, offset, ts_ms, sequence,
         if exposed and not frozen[n]:
             o = _put(out, o, d, span[EXPOSURE], span[END])
             o = _put_long(out, o, folded[n])
+            o = _put_long(out, o, newest_ms[n])
             ends[n] = o
             continue
         if frozen[n]:
@@ -230,4 +231,5 @@ def write_enriched(d, header, spans, source, partition, offset, ts_ms, sequence,
             out[o] = 0
             o += 1
         o = _put_long(out, o, folded[n])
+        o = _put_long(out, o, newest_ms[n])
         ends[n] = o

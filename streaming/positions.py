@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -147,26 +147,42 @@ class Positions:
 
 def appended(where: Cluster | str, topic: str, since_ms: int, most: int = APPENDED_MAX) -> Iterator[bytes | None]:
     """Values of what `topic` got from `since_ms` of its own clock on until now, at most so many of a partition. Raises Unread."""
+
+    def span(reader: Consumer, partitions: list[int], stops: dict[int, int]) -> dict[int, tuple[int, int]]:
+        starts = reader.offsets_for_times([TopicPartition(topic, p, since_ms) for p in partitions], timeout=ASK_S)
+        found = {one.partition: one.offset for one in starts if one.offset >= 0}  # -1: nothing since then
+        return {p: (at, min(stops[p], at + most)) for p, at in found.items()}
+
+    return _values(where, topic, span)
+
+
+def latest(where: Cluster | str, topic: str, most: int) -> Iterator[bytes | None]:
+    """Values of the last records of `topic`, at most so many of a partition. Raises Unread."""
+    return _values(where, topic, lambda reader, partitions, stops: {p: (max(0, stops[p] - most), stops[p]) for p in partitions})
+
+
+def _values(where: Cluster | str, topic: str,
+            span: Callable[[Consumer, list[int], dict[int, int]], dict[int, tuple[int, int]]]) -> Iterator[bytes | None]:
+    """`span`: (first, behind the last) offset to read of partitions that end at `stops`."""
     reader = member(where, "headrace-look")
     try:
         partitions = sorted(reader.list_topics(topic, timeout=ASK_S).topics[topic].partitions)
-        starts = {one.partition: one.offset for one in
-                  reader.offsets_for_times([TopicPartition(topic, p, since_ms) for p in partitions], timeout=ASK_S)}
-        stops = {p: reader.get_watermark_offsets(TopicPartition(topic, p), timeout=ASK_S)[1] for p in partitions}
-        left = {p: at for p, at in starts.items() if 0 <= at < stops[p]}  # -1: nothing since then
-        stops = {p: min(stops[p], at + most) for p, at in left.items()}
+        bounds = {p: reader.get_watermark_offsets(TopicPartition(topic, p), timeout=ASK_S) for p in partitions}
+        wanted = {p: (max(start, bounds[p][0]), stop)
+                  for p, (start, stop) in span(reader, partitions, {p: high for p, (_, high) in bounds.items()}).items()}
+        left = {p: start for p, (start, stop) in wanted.items() if start < stop}
         reader.assign([TopicPartition(topic, p, at) for p, at in left.items()])
         ends = time.monotonic() + READ_S
         while left:
             for one in reader.consume(ROWS, 0.1):
                 if one.error() is not None:
-                    raise Unread(f"{topic} since {since_ms}: {one.error()}")
-                if _known(one.offset()) < stops[_known(one.partition())]:
+                    raise Unread(f"{topic}: {one.error()}")
+                if _known(one.offset()) < wanted[_known(one.partition())][1]:
                     yield one.value()
             if time.monotonic() > ends:
-                raise Unread(f"{topic} since {since_ms}: it takes too long")
+                raise Unread(f"{topic}, from {left} on: it takes too long")
             at = {one.partition: one.offset for one in reader.position([TopicPartition(topic, p) for p in left])}
-            left = {p: begun for p, begun in left.items() if max(begun, at[p]) < stops[p]}
+            left = {p: begun for p, begun in left.items() if max(begun, at[p]) < wanted[p][1]}
     except KafkaException as error:
         raise Unread(f"{topic} at {where}: {words(error)}") from None
     finally:

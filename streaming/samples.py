@@ -3,7 +3,10 @@
 One topic is both sides, so there is one watermark, and a stalled features job stalls both. Each step is insert-only, and all but the last
 two carry a cause and times alone: the payload of an exposure is kept once, for the join that gives it its label.
 
-1. late records (behind the watermark) leave for dead-letters, so that a late exposure never becomes a negative;
+1. late records leave for dead-letters, so that a late exposure never becomes a negative: those behind what their partition has brought
+   before them by more than they may, as each record says itself (`newest_ms`, streaming/written.py). The watermark alone would not do: a
+   restored job begins without one, while its windows remember which of them have closed, and would drop without a word what is late then.
+   No watermark is ahead of a partition, so nothing that is in time is late further on;
 2. each action finds its exposure: the latest of its (user, item) in the window before it, or the one of its request when it names one.
    An OVER window gives every action at most one exposure, without waiting for the window;
 3. exposures LEFT JOIN attributed actions in [exposure, exposure + window] on the exposure's cause;
@@ -23,10 +26,11 @@ from headrace.streaming.columns import names
 from headrace.streaming.tables import Connection, avro_sink, avro_source, interval
 
 _READ = [name for name in names("enriched") if name != "folded"]  # which is for those who fold the log again
-CARRIED = [name for name in _READ if name not in ("action", "value", "ts_ms")]
+CARRIED = [name for name in _READ if name not in ("action", "value", "ts_ms", "newest_ms")]
 CAUSE = ("source", "partition", "offset")
 # One column instead of three: an OVER window keeps a map of values for each column that it aggregates.
 PACKED = "CONCAT_WS(':', CAST(`source` AS STRING), CAST(`partition` AS STRING), CAST(`offset` AS STRING))"
+LEAST_MS = 1  # an event of its partition's newest time is in time: by a watermark of that very time it would be late
 ONE_PHASE = {"table.optimizer.agg-phase-strategy": "ONE_PHASE"}  # a label has about one row: nothing to aggregate before the shuffle
 
 
@@ -38,25 +42,27 @@ def listed(columns: list[str] | tuple[str, ...], alias: str = "") -> str:
 def tables(connection: Connection, out_of_orderness_ms: int) -> list[str]:
     """DDL of the job's source and sinks."""
     source = avro_source(connection, "enriched", "enriched", "enriched", "samples", only=_READ, event_time="ts_ms",
-                         out_of_orderness_ms=out_of_orderness_ms, position="e_offset")
+                         out_of_orderness_ms=max(out_of_orderness_ms, LEAST_MS), position="e_offset")
     return [source,
             avro_sink(connection, "samples", "samples", "samples"),
             avro_sink(connection, "dead_letters", "dead-letters", "dead-letters", keyed=False)]
 
 
-def sides(target: str) -> list[str]:
+def sides(target: str, out_of_orderness_ms: int) -> list[str]:
     """Both sides of the join as views: what is late, what is in time, exposures. ValueError for an odd target."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", target):
         raise ValueError(f"target {target!r} is no action name: letters, digits, _ and - only")
+    behind = f"`ts_ms` <= `newest_ms` - {max(out_of_orderness_ms, LEAST_MS)}"
+    late = f"({behind} OR (CURRENT_WATERMARK(`ts`) IS NOT NULL AND `ts` <= CURRENT_WATERMARK(`ts`)))"
     return [
-        "CREATE TEMPORARY VIEW in_time AS SELECT * FROM enriched WHERE CURRENT_WATERMARK(`ts`) IS NULL OR `ts` > CURRENT_WATERMARK(`ts`)",
-        "CREATE TEMPORARY VIEW late AS SELECT * FROM enriched WHERE `action` <> 'heartbeat' AND `ts` <= CURRENT_WATERMARK(`ts`)",
+        f"CREATE TEMPORARY VIEW in_time AS SELECT * FROM enriched WHERE NOT {late}",
+        f"CREATE TEMPORARY VIEW late AS SELECT * FROM enriched WHERE `action` <> 'heartbeat' AND {late}",
         "CREATE TEMPORARY VIEW interactions AS SELECT * FROM in_time WHERE `action` <> 'heartbeat'",
         "CREATE TEMPORARY VIEW exposures AS SELECT * FROM interactions WHERE `action` = 'impression'",
     ]
 
 
-def views(window_ms: int, target: str) -> list[str]:
+def views(window_ms: int, target: str, out_of_orderness_ms: int) -> list[str]:
     """The steps as views; `window_ms` is the attribution window, `target` the action that is learnt. ValueError for an odd target."""
     window = interval(window_ms)
     # The join gives an unmatched exposure out one millisecond after `window`, and delays its watermark by the longer of its two bounds: the
@@ -67,7 +73,7 @@ def views(window_ms: int, target: str) -> list[str]:
     windowed = f"WINDOW w AS (PARTITION BY {{by}} ORDER BY `ts` RANGE BETWEEN {window} PRECEDING AND CURRENT ROW)"
     attribute = f"SELECT {action_columns}, {found} FROM (SELECT *, {PACKED} AS `cause` FROM interactions) WHERE {{where}} " + windowed
     return [
-        *sides(target),
+        *sides(target, out_of_orderness_ms),
         "CREATE TEMPORARY VIEW attributed AS SELECT * FROM ("
         + attribute.format(where="`action` = 'impression' OR `request_id` IS NULL", by="`user_id`, `item_id`")
         + ") WHERE `action` <> 'impression' UNION ALL SELECT * FROM ("
@@ -112,6 +118,6 @@ def leaving(strategy: str, target: str, order: str = "") -> list[str]:
 
     return [
         f"INSERT INTO samples SELECT `user_id`, {sample(strategy, target)} FROM closed{order}",
-        refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came behind the watermark')"),
+        refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came too far behind its partition')"),
         refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of ', `item_id`, ' in its window')"),
     ]

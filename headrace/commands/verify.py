@@ -251,8 +251,8 @@ def skew(
 
 @app.command()
 def join(
-    restarted: Annotated[bool, typer.Option("--restarted", help="Jobs or processes were: what was late in one attempt may have been in time"
-                                                                " in another, and is no difference.")] = False,
+    restarted: Annotated[bool, typer.Option("--restarted", help="Jobs or processes were: copies of events in `enriched` may have come late"
+                                                                " without a difference.")] = False,
     as_json: Json = False,
     file: File = None,
     data: Data = None,

@@ -2,7 +2,7 @@
 account, so that the accounts add up to what was sent.
 
 The log is `interactions` as producers sent it. What the features job drops is dropped here as it does: an event_id among the last 64 of its
-user is a retry. What was refused, and which records were late, the dead letters say, for that depends on when the watermark passed. DuckDB
+user is a retry. What was refused the dead letters say. What is late the log says itself, and the dead letters must say the same. DuckDB
 joins the rest (join_statements.py). Strategy `wait` only: under `eager` an action finds what came before it, not the latest by event time.
 """
 
@@ -44,7 +44,7 @@ class Sent(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How the samples job joins. `restarted`: a job was, so that a record may have been late in one attempt and in time in another."""
+    """How the samples job joins. `restarted`: a job was, so that `enriched` may hold copies, which come late."""
 
     source: int
     target: str
@@ -56,17 +56,16 @@ class Rules(NamedTuple):
 @dataclass
 class Report:
     """`checked` samples of exposures. `differing`: how many samples are missing, extra, different or of a late exposure; how many actions
-    are unsaid, denied; how many records were called late though nothing told so. `accounts`: what became of the `sent` records, each in
-    one. `behind`: records further behind their partition than they may be, late or not; `doubtful`: samples that hold what was late in
-    another attempt; `copies`: further samples of a cause."""
+    are unsaid, denied; how many late records no dead letter names, and how many it names that are not late. `accounts`: what became of the
+    `sent` records, each in one. `copies`: further samples of a cause; `late_copies`: records in time that are called late as well, where
+    jobs were restarted."""
 
     sent: int = 0
     checked: int = 0
     differing: dict[str, int] = field(default_factory=dict)
     accounts: dict[str, int] = field(default_factory=dict)
-    behind: int = 0
-    doubtful: int = 0
     copies: int = 0
+    late_copies: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -101,11 +100,10 @@ def join(interactions: Iterable[Sent], samples: Iterable[Record], letters: Itera
     db = database({"log": pa.Table.from_pylist(log, LOG), "samples": pa.Table.from_pylist(rows, SAMPLES),
                    "letters": pa.Table.from_pylist(told, LETTERS)})
     try:
-        for statement in (statements.told(rules.out_of_orderness_ms, rules.restarted), statements.attributed(rules.window_ms),
-                          statements.expected(rules.target), statements.compared(rules.target, rules.restarted),
-                          statements.fates(rules.restarted)):
+        for statement in (statements.told(rules.out_of_orderness_ms), statements.attributed(rules.window_ms),
+                          statements.expected(rules.target), statements.compared(), statements.fates()):
             db.execute(statement)
-        _judge(db, report, left)
+        _judge(db, report, left, rules.restarted)
     finally:
         db.close()
     report.sent = sum(left.values()) + sum(row["action"] != HEARTBEAT for row in log)
@@ -144,14 +142,13 @@ def _sample(one: Record) -> dict[str, Any]:
             **{name: one[name] for name in ("event_id", "request_id", "scene", "user_id", "item_id")}}
 
 
-def _judge(db: Any, report: Report, left: Counter[str]) -> None:
+def _judge(db: Any, report: Report, left: Counter[str], restarted: bool) -> None:
     verdicts = Counter(dict(db.execute(statements.VERDICTS).fetchall()))
     fates = Counter(dict(db.execute(statements.FATES).fetchall()))
-    late, report.behind = db.execute(statements.LATE).fetchone()
-    report.doubtful = verdicts["doubtful"]
-    report.checked = verdicts["equal"] + verdicts["doubtful"] + verdicts["different"]
+    late, = db.execute(statements.LATE).fetchone()
+    report.checked = verdicts["equal"] + verdicts["different"]
     for verdict, said in (("missing", "has no sample"), ("extra", "no exposure of the log in time"),
-                          ("late", "its exposure was refused as late"), ("different", "")):
+                          ("late", "its exposure is late"), ("different", "")):
         report.differing[verdict] = verdicts[verdict]
         for partition, offset, _, found, wanted in db.execute(statements.ROWS, [verdict, EXAMPLES]).fetchall():
             report.examples.append(f"{verdict} sample of {partition}:{offset}: {said or _apart(found, wanted)}")
@@ -160,10 +157,12 @@ def _judge(db: Any, report: Report, left: Counter[str]) -> None:
         report.differing[fate] = fates[fate]
         for partition, offset, action in db.execute(statements.ACTIONS, [fate, EXAMPLES]).fetchall():
             report.examples.append(f"{action} {partition}:{offset} {said}")
-    unjust = db.execute(statements.UNJUST).fetchall()
-    report.differing["late, and not behind"] = len(unjust)
-    report.examples += [f"{action} {partition}:{offset} was refused as late and is behind nothing of its partition"
-                        for partition, offset, action in unjust[:EXAMPLES]]
+    report.late_copies = len(db.execute(statements.UNJUST).fetchall()) if restarted else 0
+    unlike = {"late, and not told": statements.UNTOLD, **({} if restarted else {"told late, and in time": statements.UNJUST})}
+    for name, statement in unlike.items():
+        found = db.execute(statement).fetchall()
+        report.differing[name] = len(found)
+        report.examples += [f"{name}: {action} {partition}:{offset}" for partition, offset, action in found[:EXAMPLES]]
     report.accounts = {
         "samples": report.checked + verdicts["extra"] + verdicts["late"], "exposures late": late, "exposures open": verdicts["open"],
         "exposures without a sample": verdicts["missing"],

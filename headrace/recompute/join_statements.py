@@ -12,20 +12,17 @@ CARRIED = ("event_id", "request_id", "scene", "user_id", "item_id", "ts")
 PLACE = '"partition", "offset"'
 
 
-def told(out_of_orderness_ms: int, restarted: bool) -> str:
-    """Table `told`: the log, and of each record whether it lies `behind` what its partition had brought before it by more than it may, was
-    `called` late or an orphan, is `sampled`; `late`: it takes no part.
-
-    A watermark is never ahead of any partition, so only what is behind can be late. Where jobs were `restarted` a record may have been late
-    in one attempt and in time in another: an exposure with a sample was in time, and what is not behind was late as a copy only.
-    """
-    late = "called_late AND behind AND NOT (sampled AND action = 'impression')" if restarted else "called_late"
-    return f"""CREATE TABLE told AS SELECT *, {late} AS late FROM (
+def told(out_of_orderness_ms: int) -> str:
+    """Table `told`: the log, and of each record whether it is `late`, further behind what its partition had brought before it than it may
+    be, whether a dead letter has `called` it so, or without exposure, and whether the samples job has certainly `read` it: something behind
+    it in its partition has a sample or a dead letter."""
+    return f"""CREATE TABLE told AS
     SELECT l.*, coalesce(l.ts <= max(l.ts) OVER (PARTITION BY l."partition" ORDER BY l."offset" ROWS BETWEEN UNBOUNDED PRECEDING
-                                                 AND 1 PRECEDING) - {out_of_orderness_ms}, FALSE) AS behind,
-           {_called('late')} AS called_late, {_called('no_exposure')} AS called_orphan,
-           EXISTS (SELECT 1 FROM samples s WHERE s."partition" = l."partition" AND s."offset" = l."offset") AS sampled
-    FROM log l)"""
+                                                 AND 1 PRECEDING) - {max(out_of_orderness_ms, 1)}, FALSE) AS late,
+           {_called('late')} AS called_late, {_called('no_exposure')} AS called_orphan, coalesce(l."offset" < r.reached, FALSE) AS read
+    FROM log l LEFT JOIN (SELECT "partition", max("offset") AS reached
+                          FROM (SELECT {PLACE} FROM samples UNION ALL SELECT {PLACE} FROM letters) GROUP BY "partition") r
+         ON r."partition" = l."partition" """
 
 
 def _called(reason: str) -> str:
@@ -35,70 +32,62 @@ def _called(reason: str) -> str:
 
 def attributed(window_ms: int) -> str:
     """Table `attributed`: every action and its exposure, the latest in the window before it of its user and item, and of its request when
-    it names one. Late actions too, as such."""
+    it names one."""
     return f"""CREATE TABLE attributed AS
-    SELECT a."partition", a."offset", a.action, a.ts, a.late, arg_max(e."offset", struct_pack(ts := e.ts, o := e."offset")) AS exposure
+    SELECT a."partition", a."offset", a.action, a.ts, arg_max(e."offset", struct_pack(ts := e.ts, o := e."offset")) AS exposure
     FROM told a JOIN told e ON e."partition" = a."partition" AND e.user_id = a.user_id AND e.item_id = a.item_id
          AND e.ts BETWEEN a.ts - {window_ms} AND a.ts AND (a.request_id IS NULL OR e.request_id = a.request_id)
-    WHERE a.action NOT IN ('impression', 'heartbeat') AND e.action = 'impression' AND NOT e.late
-    GROUP BY a."partition", a."offset", a.action, a.ts, a.late"""
+    WHERE a.action NOT IN ('impression', 'heartbeat') AND e.action = 'impression' AND NOT a.late AND NOT e.late
+    GROUP BY a."partition", a."offset", a.action, a.ts"""
 
 
 def expected(target: str) -> str:
-    """Table `expected`: what the sample of each exposure must say; `possible`, `times`: with late actions as well, `doubtful` of them."""
+    """Table `expected`: what the sample of each exposure must say."""
     hit = f"a.action = {text(target)}"
     return f"""CREATE TABLE expected AS
     SELECT e."partition", e."offset", {', '.join(f'any_value(e.{name}) AS {name}' for name in CARRIED)},
-           CASE WHEN count(*) FILTER (WHERE {hit} AND NOT a.late) > 0 THEN 1.0 ELSE 0.0 END::DOUBLE AS label,
-           coalesce(list_sort(list(DISTINCT a.action) FILTER (WHERE NOT a.late)), []) AS actions,
-           min(a.ts) FILTER (WHERE {hit} AND NOT a.late) AS action_ts,
-           coalesce(list(DISTINCT a.action) FILTER (WHERE a.action IS NOT NULL), []) AS possible,
-           coalesce(list(a.ts) FILTER (WHERE {hit}), []) AS times, count(*) FILTER (WHERE a.late) AS doubtful
+           CASE WHEN count(*) FILTER (WHERE {hit}) > 0 THEN 1.0 ELSE 0.0 END::DOUBLE AS label,
+           coalesce(list_sort(list(DISTINCT a.action) FILTER (WHERE a.action IS NOT NULL)), []) AS actions,
+           min(a.ts) FILTER (WHERE {hit}) AS action_ts
     FROM told e LEFT JOIN attributed a ON a."partition" = e."partition" AND a.exposure = e."offset"
     WHERE e.action = 'impression' AND NOT e.late GROUP BY e."partition", e."offset" """
 
 
-def compared(target: str, restarted: bool) -> str:
+def compared() -> str:
     """Table `compared`: (partition, offset, verdict, found, wanted) of every sample and of every exposure that must have one. `open`: its
-    window may not be over, since no later exposure has a sample. `doubtful`: it holds actions that were late in another attempt."""
+    window may not be over, since no later exposure has a sample."""
     same = " AND ".join([f"s.{name} IS NOT DISTINCT FROM e.{name}" for name in CARRIED])
-    maybe = f"""{same} AND e.doubtful > 0 AND list_has_all(s.actions, e.actions) AND list_has_all(e.possible, s.actions)
-              AND s.label = CASE WHEN list_contains(s.actions, {text(target)}) THEN 1.0 ELSE 0.0 END
-              AND (s.action_ts IS NULL OR list_contains(e.times, s.action_ts))""" if restarted else "FALSE"
     shown = ", ".join(f"{name} := {{side}}.{name}" for name in ("label", "actions", "action_ts", *CARRIED))
     return f"""CREATE TABLE compared AS
     SELECT coalesce(s."partition", e."partition") AS "partition", coalesce(s."offset", e."offset") AS "offset",
            CASE WHEN s."offset" IS NULL THEN CASE WHEN e.ts < (SELECT max(ts) FROM samples) THEN 'missing' ELSE 'open' END
                 WHEN t.late THEN 'late' WHEN e."offset" IS NULL THEN 'extra'
                 WHEN {same} AND s.label = e.label AND s.actions = e.actions AND s.action_ts IS NOT DISTINCT FROM e.action_ts THEN 'equal'
-                WHEN {maybe} THEN 'doubtful' ELSE 'different' END AS verdict,
+                ELSE 'different' END AS verdict,
            struct_pack({shown.format(side='s')}) AS found, struct_pack({shown.format(side='e')}) AS wanted
     FROM samples s FULL JOIN expected e ON s."partition" = e."partition" AND s."offset" = e."offset"
     LEFT JOIN told t ON t."partition" = s."partition" AND t."offset" = s."offset" """
 
 
-def fates(restarted: bool) -> str:
+def fates() -> str:
     """Table `fates`: (partition, offset, action, fate) of every action: late, attributed, orphan, open; or what is wrong with it: unsaid
     (it has no exposure and no dead letter says so), denied (the join finds its exposure, and a dead letter says that there is none)."""
     waits = "t.ts >= coalesce((SELECT max(ts) FROM samples), t.ts)"
-    changed = "(t.called_late OR x.called_late)" if restarted else "FALSE"
     return f"""CREATE TABLE fates AS
     SELECT t."partition", t."offset", t.action,
-           CASE WHEN t.late THEN CASE WHEN t.called_orphan AND NOT {changed} THEN 'denied'
-                                      WHEN c.verdict = 'doubtful' AND list_contains(c.found.actions, t.action) THEN 'attributed'
-                                      ELSE 'late' END
+           CASE WHEN t.late THEN 'late'
                 WHEN a.exposure IS NULL THEN CASE WHEN t.called_orphan THEN 'orphan' WHEN {waits} THEN 'open' ELSE 'unsaid' END
-                WHEN t.called_orphan AND NOT {changed} THEN 'denied'
+                WHEN t.called_orphan THEN 'denied'
                 WHEN c.verdict = 'open' THEN 'open' ELSE 'attributed' END AS fate
     FROM told t LEFT JOIN attributed a ON a."partition" = t."partition" AND a."offset" = t."offset"
-    LEFT JOIN told x ON x."partition" = a."partition" AND x."offset" = a.exposure
     LEFT JOIN compared c ON c."partition" = a."partition" AND c."offset" = a.exposure
     WHERE t.action NOT IN ('impression', 'heartbeat')"""
 
 
 VERDICTS = "SELECT verdict, count(*) FROM compared GROUP BY verdict"
 FATES = "SELECT fate, count(*) FROM fates GROUP BY fate"
-LATE = "SELECT count(*) FILTER (WHERE late AND action = 'impression'), count(*) FILTER (WHERE behind AND action <> 'heartbeat') FROM told"
-UNJUST = f"SELECT {PLACE}, action FROM told WHERE late AND NOT behind ORDER BY {PLACE}"
+LATE = "SELECT count(*) FROM told WHERE late AND action = 'impression'"
+UNTOLD = f"SELECT {PLACE}, action FROM told WHERE late AND NOT called_late AND read AND action <> 'heartbeat' ORDER BY {PLACE}"
+UNJUST = f"SELECT {PLACE}, action FROM told WHERE called_late AND NOT late ORDER BY {PLACE}"
 ROWS = f"SELECT {PLACE}, verdict, found, wanted FROM compared WHERE verdict = ? ORDER BY {PLACE} LIMIT ?"
 ACTIONS = f"SELECT {PLACE}, action FROM fates WHERE fate = ? ORDER BY {PLACE} LIMIT ?"

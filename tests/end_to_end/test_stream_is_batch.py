@@ -6,6 +6,7 @@ Logs are sparse in their own time: the samples job waits a minute for what is ou
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,13 +22,15 @@ from headrace.replay import Sent, close
 from headrace.schemas.codec import Codec
 from headrace.schemas.mapped import record
 from headrace.schemas.registry import RegistryClient
+from headrace.verify.victims import find
 from tests.end_to_end.conftest import addresses, headrace, running, towards, with_free_ports
-from tests.end_to_end.outside import until
+from tests.end_to_end.outside import Outside, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHARE, ROWS, KILLS = 0.05, 1500, 3
 DISORDER = [word for name in ("--late", "--duplicate", "--out-of-order") for word in (name, str(SHARE))]
 SLACK_MS, WINDOW_MS = 60_000, 600_000
+AFTER_MS = 1_770_000_000_000  # behind the three logs
 OPEN = ("exposures open", "actions open", "not read yet")
 FEATURES = """
 [feature.user_presses_1d]
@@ -83,33 +86,39 @@ def world_events(folder):
     return [(one["user_id"].encode(), one) for one in sorted(found, key=lambda one: one["ts_ms"])]
 
 
-def send(stack, events):
-    """(interactions, disorder) of what was sent, closed by heartbeats."""
+def exposure(name, ts_ms):
+    return b"ann", record(name, name, "ann", f"film-{name}", "impression", ts_ms, {})
+
+
+def sampled(stack, event_id):
+    with Outside(stack) as outside:
+        return any(row.record["event_id"] == event_id for row in outside.read("samples", {}))
+
+
+def send(stack, events, shares=Shares(), closed=True, reached=True):
+    """(interactions, disorder) of what was sent; `closed` by heartbeats, `reached` by the engine's clock."""
     producer, codec = Producer(stack.kafka.cluster), Codec("interactions", RegistryClient(stack.registry.access))
 
     def out(key, one):
         producer.send("interactions", key, codec.encode(one))
 
-    disorder = Disorder(out, Shares(SHARE, SHARE, SHARE), SLACK_MS, seed=3)
-    clock = StackClock(**given(stack.engine))
-    try:
-        for key, one in events:
-            disorder(key, one)
-        disorder.close()
-        reached = close(Sent(last_ts_ms=events[-1][1]["ts_ms"]), out, stack.kafka.partitions, WINDOW_MS, SLACK_MS)
-        producer.flush()
-        clock.set("log", reached)
-    finally:
-        clock.close()
+    disorder = Disorder(out, shares, SLACK_MS, seed=3)
+    for key, one in events:
+        disorder(key, one)
+    disorder.close()
+    if closed:
+        last_ms = close(Sent(last_ts_ms=events[-1][1]["ts_ms"]), out, stack.kafka.partitions, WINDOW_MS, SLACK_MS)
+    producer.flush()
+    if reached:
+        with closing(StackClock(**given(stack.engine))) as clock:
+            clock.set("log", last_ms)
     return len(events), disorder.done
 
 
-def test_samples_are_those_of_a_batch_after_kills_of_features_taskmanager_and_worker(kuairand, tmp_path):
-    """First, before this file's own stack is up. Nothing is late here: what is late right after a restart may be dropped without a word
-    (docs/streaming.md, "Late after a restart")."""
+def test_a_log_in_disorder_is_a_batch_after_kills_of_features_taskmanager_and_worker(kuairand, tmp_path):
     result = tmp_path / "result.json"
     ran = headrace("verify", "loop", "--kills", str(KILLS), "--only", "features,flink-taskmanager,python-worker", "--seed", "5", "--rows",
-                   "2000", *DISORDER[2:], "--file", str(kuairand), "--mapping", str(kuairand.parent / "mapping.toml"), "--data",
+                   "2000", *DISORDER, "--file", str(kuairand), "--mapping", str(kuairand.parent / "mapping.toml"), "--data",
                    str(tmp_path / "data"), "--json", str(result), cwd=tmp_path, HEADRACE_SAMPLES__OUT_OF_ORDERNESS_MS=str(SLACK_MS),
                    **addresses(with_free_ports(Config())))
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr
@@ -117,7 +126,7 @@ def test_samples_are_those_of_a_batch_after_kills_of_features_taskmanager_and_wo
     assert sorted(kill["process"] for kill in told["kills"]) == ["features", "flink-taskmanager", "python-worker"]
     assert told["agree"] and told["join"]["mismatches"] == 0 and told["join"]["checked"] > 0.9 * told["rows"]
     assert told["join"]["sent"] == told["interactions"] + told["disorder"]["duplicates"] > 4000 * (1 + SHARE / 2) / 2
-    assert told["join"]["accounts"]["retries"] == told["disorder"]["duplicates"] > 50 < told["disorder"]["out_of_order"]
+    assert told["join"]["accounts"]["retries"] == told["disorder"]["duplicates"] > 50 < told["disorder"]["late"]
 
 
 def test_samples_and_features_of_three_logs_in_disorder_are_those_of_a_batch(stack, command, movielens, kuairand, tmp_path):
@@ -130,7 +139,7 @@ def test_samples_and_features_of_three_logs_in_disorder_are_those_of_a_batch(sta
         assert done.returncode == 0, done.stdout + done.stderr
         figures = json.loads(told.read_text())
         sent, disorder = sent + figures["interactions_sent"], [*disorder, figures["disorder"]]
-    events, done = send(stack, world_events(tmp_path / "world"))
+    events, done = send(stack, world_events(tmp_path / "world"), Shares(SHARE, SHARE, SHARE))
     sent, disorder = sent + events, [*disorder, done]
     twice = sum(one["duplicates"] for one in disorder)
     assert all(one["duplicates"] > 0.03 * ROWS and one["late"] > 20 for one in disorder) and disorder[2]["out_of_order"] > 20
@@ -152,3 +161,29 @@ def test_samples_and_features_of_three_logs_in_disorder_are_those_of_a_batch(sta
     told = json.loads(skew.stdout)
     assert told["mismatches"] == 0 and told["checked"] == {"frozen": accounts["samples"] + accounts["exposures late"]}
     assert told["events"] == sent
+
+
+def test_what_comes_late_after_a_restart_is_told_as_late(stack, command):
+    """A restored job has no watermark yet, and its windows know which of them have closed: what they would drop must be told before."""
+    submitted = command("jobs", "submit", "features", "samples")
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    with closing(StackClock(**given(stack.engine))) as clock:
+        clock.set("log", AFTER_MS - 3_600_000)  # the engine's heartbeats are an hour behind all that follows
+    send(stack, [exposure("before", AFTER_MS), exposure("on", AFTER_MS + 2 * WINDOW_MS)], reached=False)
+    until(lambda: sampled(stack, "before"), "a sample")
+    with Outside(stack) as outside:
+        job = outside.jobs()["samples"][-1]
+
+        def checkpoints():
+            return outside.flink(f"/jobs/{job}/checkpoints")["counts"]["completed"]
+
+        done = checkpoints()
+        until(lambda: checkpoints() >= done + 2, "a checkpoint")
+        find(stack.stack.data_dir, "flink-taskmanager", min).kill()
+        send(stack, [exposure("late", AFTER_MS + 1)], closed=False, reached=False)
+        until(lambda: any(row.record["event_id"] == "late" for row in outside.read("enriched", {})), "it is in enriched")
+    send(stack, [exposure("after", AFTER_MS + 4 * WINDOW_MS)])
+    until(lambda: sampled(stack, "after"), "a sample after it")
+    report = live_join(stack, restarted=True)
+    assert report.mismatches == 0, report.examples
+    assert not sampled(stack, "late") and report.accounts["exposures late"] > 0

@@ -71,7 +71,8 @@ def inputs(text):
 @pytest.fixture
 def waiting(flink_env):
     """The plan of the samples job, strategy wait."""
-    return plan(flink_env(), samples.tables(CONNECTION, 200) + samples.views(1000, "click"), samples.inserts("click"), samples.ONE_PHASE)
+    statements = samples.tables(CONNECTION, 200) + samples.views(1000, "click", 200)
+    return plan(flink_env(), statements, samples.inserts("click"), samples.ONE_PHASE)
 
 
 def test_samples_read_their_topic_once_and_only_insert(waiting):
@@ -92,7 +93,7 @@ def test_the_payload_is_kept_for_one_join_and_the_sort_is_last(waiting):
 
 def test_what_keeps_rows_stands_behind_a_shuffle(flink_env, waiting):
     """Where objects are reused, a row handed on within a chain is overwritten by the next."""
-    early = plan(flink_env(), samples.tables(CONNECTION, 200) + eager.views(1000, "click"), eager.inserts("click"))
+    early = plan(flink_env(), samples.tables(CONNECTION, 200) + eager.views(1000, "click", 200), eager.inserts("click"))
     for text in (waiting, early):
         keepers = [one for one in inputs(text) if one[0].startswith(KEEPERS)]
         assert len(keepers) >= 4
@@ -101,7 +102,7 @@ def test_what_keeps_rows_stands_behind_a_shuffle(flink_env, waiting):
 
 
 def test_under_fast_exposures_leave_at_once_and_training_reads_two_topics(flink_env):
-    text = plan(flink_env(), [*fast.tables(CONNECTION, 200), *fast.views(1000, "click")], fast.inserts("click"))
+    text = plan(flink_env(), [*fast.tables(CONNECTION, 200), *fast.views(1000, "click", 200)], fast.inserts("click"))
     assert "changelogMode" not in text and text.count("Sink(table=[default_catalog.default_database.provisional]") == 1
     env = flink_env()
     for name in ("learn", "learn_provisional"):
@@ -115,10 +116,10 @@ def test_under_fast_exposures_leave_at_once_and_training_reads_two_topics(flink_
 @pytest.mark.parametrize("window_ms", [99_999, 600_000, 90 * 86_400_000])
 def test_a_window_may_be_of_minutes_and_of_months(flink_env, strategy, window_ms):
     of = {"wait": samples, "eager": eager, "fast": fast}[strategy]
-    text = plan(flink_env(), [*of.tables(CONNECTION, 200), *of.views(window_ms, "click")], of.inserts("click"))
+    text = plan(flink_env(), [*of.tables(CONNECTION, 200), *of.views(window_ms, "click", 200)], of.inserts("click"))
     assert str(window_ms) in text
 
 
 def test_a_target_with_a_quote_cannot_leave_its_literal(flink_env):
     with pytest.raises(ValueError, match="target"):
-        samples.views(1000, "click' OR '1'='1")
+        samples.views(1000, "click' OR '1'='1", 200)

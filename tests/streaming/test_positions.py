@@ -1,5 +1,7 @@
 """How far a stage came, over a broker's consumer in this process: what is safe when, and what is read again."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -52,6 +54,9 @@ class Record:
 
     def offset(self):
         return self._offset
+
+    def partition(self):
+        return self._partition
 
     def value(self):
         return self._value
@@ -156,3 +161,42 @@ def test_a_broker_that_is_away_stops_the_job(broker, monkeypatch):
     broker.failing, broker.held, broker.records = False, {0: 0}, {}
     with pytest.raises(Unread, match="from 0 to 3: nothing came"):
         missed(Positions("", STANDING), at(0, 3))
+
+
+class Many(Broker):
+    """A consumer of all partitions of a topic at once, whose clock is the offset."""
+
+    def list_topics(self, topic, timeout):
+        return SimpleNamespace(topics={topic: SimpleNamespace(partitions=dict.fromkeys(self.records))})
+
+    def get_watermark_offsets(self, place, timeout):
+        held = self.records[place.partition]
+        return min(held, default=0), max(held, default=-1) + 1
+
+    def offsets_for_times(self, places, timeout):
+        return [TopicPartition("topic", one.partition, min((o for o in self.records[one.partition] if o >= one.offset), default=-1))
+                for one in places]
+
+    def assign(self, places):
+        self.places = {one.partition: one.offset for one in places}
+
+    def consume(self, count, timeout):
+        found = [Record(p, o, value) for p, at in self.places.items() for o, value in sorted(self.records[p].items()) if o >= at][:count]
+        for one in found:
+            self.places[one.partition()] = one.offset() + 1
+        return found
+
+    def position(self, places):
+        return [TopicPartition("topic", one.partition, self.places[one.partition]) for one in places]
+
+
+@pytest.mark.parametrize("read", [1, 3, 1000])
+def test_what_is_last_and_what_was_appended_since(monkeypatch, read):
+    made = Many({0: {offset: b"%d" % offset for offset in range(5, 9)}, 1: {}, 2: {3: b"x"}})
+    monkeypatch.setattr(positions, "member", lambda where, group: made)
+    monkeypatch.setattr(positions, "ROWS", read)
+    assert sorted(positions.latest("", "topic", 2)) == [b"7", b"8", b"x"]
+    assert sorted(positions.latest("", "topic", 100)) == [b"5", b"6", b"7", b"8", b"x"]
+    assert sorted(positions.appended("", "topic", 6)) == [b"6", b"7", b"8"]
+    assert sorted(positions.appended("", "topic", 3, most=2)) == [b"5", b"6", b"x"]
+    assert list(positions.appended("", "topic", 9)) == []

@@ -177,15 +177,17 @@ def test_what_is_written_is_what_the_codec_would_write(registry, records, seed):
     kept = random.random(m) < 0.8
     frozen = (columns["action"] == IMPRESSION) & (columns["served"] == 0) & kept
     made.take(events, answer, frozen, kept)
+    made.newest_ms[:] = random.integers(0, 1 << 41, n)
     scored = random.random() < 0.5
     probability = random.random(int(frozen.sum())).astype(np.float32)
     made.score(Scores(events[frozen], probability, "fm", 77) if scored else None)
     found = [enriched.decode(value) for value in write(scanned, made, enriched.header)]
-    wanted = _naive([records[row] for row in rows.tolist()], causes, events, answer, kept, frozen, probability if scored else None)
+    wanted = _naive([records[row] for row in rows.tolist()], causes, events, answer, kept, frozen, probability if scored else None,
+                    made.newest_ms)
     assert repr(found) == repr(wanted)
 
 
-def _naive(records, causes, events, answer, kept, frozen, probability):
+def _naive(records, causes, events, answer, kept, frozen, probability, newest_ms):
     """Enriched records from decoded ones, one after the other."""
     made, of, scores = [], {int(row): n for n, row in enumerate(events)}, {}
     if probability is not None:
@@ -205,7 +207,7 @@ def _naive(records, causes, events, answer, kept, frozen, probability):
                     "numbers": answer.numbers[n].tobytes(), "features_sequence": int(answer.sequence[n])}
             if row in scores:
                 one |= {"model": "fm", "version": 77, "score": scores[row]}
-        one |= {"folded": -1 if n is None else int(answer.sequence[n])}
+        one |= {"folded": -1 if n is None else int(answer.sequence[n]), "newest_ms": int(newest_ms[row])}
         made.append(one)
     return made
 
