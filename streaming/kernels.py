@@ -183,7 +183,8 @@ def write_enriched(d, header, spans, source, partition, offset, ts_ms, sequence,
 
     spans int32[n,SPANS] are theirs; source, partition, offset, ts_ms, sequence, folded, newest_ms int64[n]. frozen uint8[n]: 1 takes
     features from row at int64[n] of keys uint8[m,8F], values uint8[m,4F], numbers uint8[m,4K] (bytes) under feature_set uint8[]; else an
-    exposure's fields are copied as they are. A frozen row whose score float64[n] is not NaN carries `model` uint8[], version and it in the exposure's place.
+    exposure's fields are copied as they are. A frozen row whose score float64[n] is not NaN carries `model` uint8[], version and it in the
+    exposure's place.
     """
     cast = np.empty(1, np.float64)
     bits = cast.view(np.uint8)
