@@ -64,6 +64,11 @@ class FlinkRest:
         latest = self._call("GET", f"/jobs/{job}/checkpoints").get("latest", {}).get("completed") or {}
         return latest.get("external_path", "")
 
+    def state(self, job: str) -> tuple[int, int]:
+        """(number, bytes of the whole state) of the newest completed checkpoint, (-1, 0) when there is none."""
+        latest = self._call("GET", f"/jobs/{job}/checkpoints").get("latest", {}).get("completed") or {}
+        return latest.get("id", -1), latest.get("state_size", 0)
+
     def stop(self, job: str, folder: str, deadline_s: float = 60.0) -> str:
         """Stop with a savepoint in `folder`; its path."""
         trigger = self._call("POST", f"/jobs/{job}/stop", {"targetDirectory": folder, "drain": False})["request-id"]

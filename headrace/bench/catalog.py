@@ -38,6 +38,8 @@ CATALOG: dict[str, Entry] = {
                                           " serves, and false trips"),
     "features": Entry("features", "events/s folded into 12 features, of Redis over a unix socket; 500 rows read beside 20,000 updates/s",
                       peer="redis-server"),
+    "samples": Entry("samples", "impressions/s through features and join with 12 features and a window of 30 min, of the same SQL alone;"
+                     " bytes of state an open exposure", "headrace[local]", stack=True),
     "replay.encode": Entry("replay_encode", "interactions made from rows and encoded, into a null sink"),
     "ingest": Entry("ingest", "records/s of a topic of JSON into interactions, and ms that a record takes", "headrace[local]", stack=True),
     "ingest.rows": Entry("ingest_rows", "records of a JSON topic made into interactions by a mapping, of parsing and encoding alone"),
