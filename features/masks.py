@@ -49,7 +49,8 @@ class Masks:
         return sorted(self.frozen)
 
     def decide(self, decision: str, feature: str, by: str, why: str, at_ms: int) -> bool:
-        """Take and keep a decision; False when it changes nothing (frozen already, not frozen). Raises MaskError."""
+        """Take and keep a decision; False when it changes nothing (frozen already, not frozen, told already). Raises
+        MaskError."""
         if decision not in DECISIONS:
             raise MaskError(f"{decision!r} is no decision; there are {', '.join(DECISIONS)}")
         every = decision == RESET and feature == ALL
@@ -57,6 +58,9 @@ class Masks:
             raise MaskError(f"{feature!r} is no feature that can be frozen or watched here; there are {', '.join(self._known)}")
         if (decision == FREEZE) == (feature in self.frozen) and decision in (FREEZE, UNFREEZE):
             return False
+        newest = next((one for one in reversed(self.events) if one["feature"] == feature), None)
+        if decision in (ALARM, CALM) and newest is not None and (newest["event"], newest["why"]) == (decision, why[:WHY_CHARACTERS_MAX]):
+            return False  # told again by who had no answer
         frozen = {name: one for name, one in self.frozen.items() if decision != UNFREEZE or name != feature}
         if decision == FREEZE:
             frozen[feature] = {"by": by, "why": why[:WHY_CHARACTERS_MAX], "at_ms": at_ms}

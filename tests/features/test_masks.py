@@ -75,7 +75,7 @@ def test_a_feature_that_is_gone_can_be_unfrozen_and_events_are_bounded(store, mo
     other = Masks(store, FeatureSet())
     assert other.decide(UNFREEZE, "rate", "person", "", 2)
     for n in range(5):
-        other.decide(ALARM, "item_ctr", "watch", str(n), n)
+        assert other.decide(ALARM, "item_ctr", "watch", str(n), n) and not other.decide(ALARM, "item_ctr", "watch", str(n), n + 1)
     assert [one["why"] for one in Masks(store, SET).events] == ["2", "3", "4"]
 
 
