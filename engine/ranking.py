@@ -43,7 +43,7 @@ class Ranker:
         """
         item_keys = np.array([feature_key("item_id", item) for item in items], np.uint64)
         assembled = self._upstream.assemble(feature_key("user_id", user), item_keys, context, ts_ms, scene)
-        keys, values = self.inputs.expand(assembled.keys, assembled.values, assembled.numbers)
+        keys, values = self.inputs.expand(assembled.keys, assembled.values, assembled.numbers, assembled.masked)
         wanted, index = unique_keys(keys)
         weights = self._upstream.weights(wanted)
         logits = self.model.predict(weights.rows, index, values)

@@ -24,13 +24,14 @@ NAMES_KEPT = 1 << 18
 
 class Assembled(NamedTuple):
     """keys uint64[m,F], values float32[m,F], numbers float32[m,K] of m pairs; the shard's sequence when they were read; of which feature
-    set they are."""
+    set they are; the features that a model is to read as their defaults."""
 
     keys: np.ndarray
     values: np.ndarray
     numbers: np.ndarray
     sequence: int
     feature_set: str = FEATURE_SET
+    masked: tuple[str, ...] = ()
 
 
 class User(NamedTuple):
@@ -45,10 +46,12 @@ class User(NamedTuple):
 
 class FeatureClient:
     """Calls the feature service at `address`. Every verb may be repeated, so each is tried again for `deadline_s` seconds while nobody
-    answers; then Unavailable is raised. Safe between threads, not across a fork. A service of another `feature_set` raises Refused."""
+    answers; then Unavailable is raised. Safe between threads, not across a fork. A service of another `feature_set` raises Refused.
+    `masked`: features that are frozen to their defaults, as the newest answer said."""
 
     def __init__(self, address: str, *, deadline_s: float = 60.0, timeout_s: float = 30.0, feature_set: FeatureSet = BASE) -> None:
         self.set = feature_set
+        self.masked: tuple[str, ...] = ()
         self._client = Client(address, timeout_s)
         self._deadline_s = deadline_s
         self._told: OrderedDict[str, None] = OrderedDict()
@@ -75,7 +78,8 @@ class FeatureClient:
         if self.set.moments:
             arrays["moment"] = np.zeros((len(user), len(self.set.moments)), np.uint64) if moment is None else moment
         header, answer = self._call("assemble", {"feature_set": self.set.name}, arrays)
-        return Assembled(answer["keys"], answer["values"], answer["numbers"], header["sequence"], self.set.name)
+        return Assembled(answer["keys"], answer["values"], answer["numbers"], header["sequence"], self.set.name,
+                         tuple(header.get("masked", ())))
 
     def user(self, key: int) -> User:
         """What is known of the user whose row key is `key`."""
@@ -106,6 +110,14 @@ class FeatureClient:
         sets = self._call("sets", {}, {})[0]["sets"]
         return KnownSets(self.set, [Layout(name, tuple(slots), tuple(numbers)) for name, slots, numbers in sets])
 
+    def masks(self) -> dict[str, Any]:
+        """features.masks.Masks.told."""
+        return self._call("masks", {}, {})[0]
+
+    def decide(self, decision: str, feature: str, by: str, why: str) -> bool:
+        """features.masks.Masks.decide. Raises Refused for what is no feature."""
+        return bool(self._call("decide", {"decision": decision, "feature": feature, "by": by, "why": why}, {})[0]["changed"])
+
     def stats(self) -> dict[str, Any]:
         """users, items, sequence, applied, duplicates, retries, bytes."""
         return self._call("stats", {}, {})[0]
@@ -114,7 +126,10 @@ class FeatureClient:
         self._client.close()
 
     def _call(self, verb: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        return self._client.call_until(self._deadline_s, verb, header, arrays)
+        said, answer = self._client.call_until(self._deadline_s, verb, header, arrays)
+        if "masked" in said:
+            self.masked = tuple(said["masked"])
+        return said, answer
 
     def _tell(self, names: Iterable[str], told: OrderedDict[str, None]) -> int:
         new = []

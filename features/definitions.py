@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.features.bounds import Bounds, bounds_of
 from headrace.features.durations import milliseconds, written
 from headrace.features.layout import NUMBERS, SLOTS
 from headrace.features.reducers import IDS, REDUCERS, TILES, TILES_MAX, TTL_NONE, Reducer, State, parameters_of, state_of
 
-KEYS = ("entity", "reducer", "source", "where", "ttl", "default", "owner", "freshness", "version", "about")
+KEYS = ("entity", "reducer", "source", "where", "ttl", "default", "owner", "freshness", "bounds", "version", "about")
 SOURCES = ("interactions",)
 PARTS = ("user", "item", "scene")
 COLUMNS = ("user.", "item.", "context.")  # prefixes of columns that events carry in their context map
@@ -67,6 +68,7 @@ class Definition:
     owner: str = ""
     freshness_ms: float = FRESHNESS_MS
     about: str = ""
+    bounds: Bounds = field(default=Bounds(), compare=False)
     function: Function | None = field(default=None, compare=False)
     body: str = ""
     place: str = field(default="", compare=False)
@@ -166,8 +168,14 @@ class _Check:
         return Definition(
             self.name, self._whole("version", 1, 1, 1 << 16), entity, str(given["reducer"]), condition, over, value, window_ms, tiles,
             half_life_ms, self._duration("ttl") or TTL_NONE, self._parameters(reducer), self._default(reducer), source,
-            str(given.get("owner", "")), self._duration("freshness") or FRESHNESS_MS, self._about(), self.function, self.body,
-            self.where_is(""))
+            str(given.get("owner", "")), self._duration("freshness") or FRESHNESS_MS, self._about(),
+            self._bounds(reducer), self.function, self.body, self.where_is(""))
+
+    def _bounds(self, reducer: Reducer) -> Bounds:
+        try:
+            return bounds_of(self.given.get("bounds", {}), reducer.makes == IDS)
+        except ValueError as error:
+            raise self.wrong("bounds", str(error)) from None
 
     def _about(self) -> str:
         said = (self.function.__doc__ or "").strip().split("\n")[0] if self.function is not None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -10,6 +11,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from headrace.features.layout import CONTEXT_FIELDS
+from headrace.features.masks import MaskError, Masks
 from headrace.features.shard import FeatureShard
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import BadMessage, Refused
@@ -17,6 +19,7 @@ from headrace.rpc.message import Arrays, Header, column
 from headrace.rpc.server import Later, Verb
 from headrace.schemas.hashing import feature_key
 
+log = logging.getLogger(__name__)
 NAME_CHARACTERS_MAX = 4096
 NAMES_MAX = 16_384
 TS_MS_MAX = 1 << 48
@@ -27,7 +30,7 @@ class FeatureService:
     """Verbs over one shard; each runs in its turn at the shard's owner. `registry` holds the metrics."""
 
     def __init__(self, shard: FeatureShard) -> None:
-        self.shard = shard
+        self.shard, self.masks = shard, Masks(shard.store, shard.set)
         self.registry = CollectorRegistry()
         self._events = Counter("headrace_features_events_total", "Events by status.", ["status"], registry=self.registry)
         self._seconds = Histogram("headrace_features_call_seconds", "Seconds of a call in its turn.", ["verb"], registry=self.registry,
@@ -38,7 +41,8 @@ class FeatureService:
 
     def verbs(self) -> Mapping[str, Verb]:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
-                 "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats}
+                 "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats,
+                 "masks": self._masks, "decide": self._decide}
         return {name: self._timed(name, verb) for name, verb in verbs.items()}
 
     def _count(self, name: str) -> float:
@@ -72,7 +76,7 @@ class FeatureService:
         frozen = self.shard.freeze_and_fold(causes, events)
         for status, count in enumerate(np.bincount(frozen.status, minlength=3).tolist()):
             self._events.labels(_STATUS[status]).inc(count)
-        return {"sequence": self.shard.sequence}, frozen._asdict()
+        return {"sequence": self.shard.sequence, "masked": self.masks.names}, frozen._asdict()
 
     def _assemble(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         self._known(header)
@@ -83,7 +87,8 @@ class FeatureService:
         if self.shard.set.moments:
             moment = column(arrays, "moment", "uint64", (len(user), len(self.shard.set.moments)))
         _moments(ts_ms)
-        return {"sequence": self.shard.sequence}, self.shard.assemble(user, item, context, ts_ms, moment)._asdict()
+        assembled = self.shard.assemble(user, item, context, ts_ms, moment)
+        return {"sequence": self.shard.sequence, "masked": self.masks.names}, assembled._asdict()
 
     def _known(self, header: Header) -> None:
         mine, wanted = self.shard.set.name, header.get("feature_set", self.shard.set.name)
@@ -126,6 +131,22 @@ class FeatureService:
 
     def _sets(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {"sets": [list(layout) for layout in self.shard.layouts]}, {}
+
+    def _masks(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        return {"masked": self.masks.names, **self.masks.told()}, {}
+
+    def _decide(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        said = [header.get(key) for key in ("decision", "feature", "by", "why")]
+        if not all(isinstance(one, str) for one in said):
+            raise BadMessage(f"decision, feature, by and why are texts; here they are {said}")
+        decision, feature, by, why = map(str, said)
+        try:
+            changed = self.masks.decide(decision, feature, by, why, int(time.time() * 1000))
+        except MaskError as error:
+            raise Refused(str(error)) from None
+        if changed:
+            log.warning("%s %s by %s: %s", decision, feature, by, why)
+        return {"changed": changed, "masked": self.masks.names}, {}
 
     def _stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held(),

@@ -6,7 +6,7 @@ the causes that they had; a file is a source of its own, named by its bytes, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from headrace.rows import Rows
 from headrace.rpc.causes import Causes
 from headrace.schemas.errors import Malformed
 from headrace.schemas.hashing import source_number
+from headrace.streaming.masked import Masked
 from headrace.streaming.model_inputs import inputs_of
 
 CHUNK_ROWS = 4096
@@ -75,7 +76,8 @@ def from_samples(config: Config, model: Model, since_ms: int | None = None, move
                 report.unreadable += 1
 
     feature_set, inputs = feature_set_of(config), model_inputs(config, model)
-    return _learn(config, model, parts_of(records(), config.samples.target, feature_set, inputs), report, moved, inputs)
+    masked = Masked(config.features.address).now()
+    return _learn(config, model, parts_of(records(), config.samples.target, feature_set, inputs, masked), report, moved, inputs)
 
 
 def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report], Any] = lambda report: None) -> Report:
@@ -98,28 +100,29 @@ def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report]
 
 
 def parts_of(records: Iterable[dict[str, Any]], target: str, feature_set: FeatureSet = BASE,
-             inputs: Inputs | None = None) -> Iterator[Part]:
+             inputs: Inputs | None = None, masked: Sequence[str] = ()) -> Iterator[Part]:
     """(batch, causes, popularity) of up to 4,096 records of `samples` at a time, each cause once a part, other targets left out; as
-    `inputs` make them of `feature_set`."""
+    `inputs` make them of `feature_set`, `masked` features as their defaults."""
     inputs = inputs or inputs_of(feature_set)
     held: dict[tuple[int, int, int], dict[str, Any]] = {}
     for record in records:
         if record["target"] == target:
             held.setdefault((record["source"], record["partition"], record["offset"]), record)
             if len(held) == CHUNK_ROWS:
-                yield _part(list(held.values()), feature_set, inputs)
+                yield _part(list(held.values()), feature_set, inputs, masked)
                 held = {}
     if held:
-        yield _part(list(held.values()), feature_set, inputs)
+        yield _part(list(held.values()), feature_set, inputs, masked)
 
 
-def _part(records: list[dict[str, Any]], feature_set: FeatureSet, inputs: Inputs) -> Part:
+def _part(records: list[dict[str, Any]], feature_set: FeatureSet, inputs: Inputs, masked: Sequence[str]) -> Part:
     foreign = next((record["feature_set"] for record in records if record["feature_set"] != feature_set.name), None)
     if foreign is not None:
         raise BackfillError(f"a sample carries feature set {foreign!r}, and the model learns {feature_set.name!r}: choose a later --since")
     label, weight = (np.array([record[name] for record in records], np.float32) for name in ("label", "weight"))
     numbers = [record["numbers"] for record in records]
-    batch = inputs.batch([r["feature_keys"] for r in records], [r["feature_values"] for r in records], numbers, label, weight)
+    batch = inputs.batch([r["feature_keys"] for r in records], [r["feature_values"] for r in records], numbers, label, weight,
+                         masked)
     causes = Causes(*(np.array([record[name] for record in records], dtype) for name, dtype in
                       (("source", np.int32), ("partition", np.int32), ("offset", np.int64))))
     return batch, causes, np.frombuffer(b"".join(numbers), "<f4").reshape(-1, feature_set.K)[:, _CTR]

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from headrace.connections import PREFIX, ConfigError, Kafka, Registry, Rpc, Section
+from headrace.quality import Quality
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -250,6 +251,7 @@ class Config(Section):
     watch: Watch = Watch()
     lake: Lake = Lake()
     versions: Versions = Versions()
+    quality: Quality = Quality()
     samples: Samples = Samples()
     model: Model = Model()
     models: dict[str, Model] = Field({}, description="trained beside it on the same samples, not served.")

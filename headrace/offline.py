@@ -7,7 +7,7 @@ by side. The log itself is in memory, the feature shard in a temporary folder; n
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -44,14 +44,15 @@ Part = tuple[Batch, Causes, np.ndarray]
 
 
 def run(rows: Rows, model: Model, batch_rows: int, seed: int = 0, *, half_life_s: float = Features().half_life_s,
-        feature_set: FeatureSet = BASE, moved: Callable[[int], Any] = lambda rows: None) -> dict[str, Any]:
+        feature_set: FeatureSet = BASE, masked: Sequence[str] = (),
+        moved: Callable[[int], Any] = lambda rows: None) -> dict[str, Any]:
     """Learn `rows` in their order with pushes of `batch_rows` samples; the figures of model and popularity, as a replay reports them.
 
-    `seed` other than 0 starts the factors elsewhere, to see how much chance there is in a figure. `moved` is told the rows done. Raises
-    TransformError, and FunctionError of a definition.
+    `seed` other than 0 starts the factors elsewhere, to see how much chance there is in a figure. `masked`: features that the model reads
+    as their defaults. `moved` is told the rows done. Raises TransformError, and FunctionError of a definition.
     """
     parameters, inputs = Parameters(model), inputs_of(feature_set, transforms_of(model.transforms))
-    learn(samples(rows, half_life_s, inputs, feature_set), parameters, model, batch_rows, seed, moved, inputs)
+    learn(samples(rows, half_life_s, inputs, feature_set, masked), parameters, model, batch_rows, seed, moved, inputs)
     figures, baseline = parameters.summary(MODEL), parameters.summary(POPULARITY)
     return {"samples": figures["samples"], "auc": figures["auc"], "auc_popularity": baseline["auc"], "logloss": figures["logloss"],
             "logloss_base_rate": figures["logloss_base_rate"], "calibration": figures["calibration"]}
@@ -82,9 +83,10 @@ def learn(parts: Iterable[Part], parameters: Parameters, model: Model, batch_row
     return np.concatenate(predicted)
 
 
-def samples(rows: Rows, half_life_s: float, inputs: Inputs | None = None, feature_set: FeatureSet = BASE) -> Iterator[Part]:
+def samples(rows: Rows, half_life_s: float, inputs: Inputs | None = None, feature_set: FeatureSet = BASE,
+            masked: Sequence[str] = ()) -> Iterator[Part]:
     """(batch, causes, popularity float32[n]) of successive rows: each frozen before it and its action are folded, as in the stack, then
-    made a model's by `inputs` of the feature set."""
+    made a model's by `inputs` of the feature set, `masked` features as their defaults."""
     inputs = inputs or inputs_of(feature_set)
     with tempfile.TemporaryDirectory(prefix="headrace-offline-") as folder:
         store = FeatureStore(folder)
@@ -99,7 +101,7 @@ def samples(rows: Rows, half_life_s: float, inputs: Inputs | None = None, featur
                 frozen = shard.freeze_and_fold(causes, events)
                 shown = events["action"] == IMPRESSION
                 label = rows.label[part].astype(np.float32)
-                expanded = inputs.expand(frozen.keys[shown], frozen.values[shown], frozen.numbers[shown])
+                expanded = inputs.expand(frozen.keys[shown], frozen.values[shown], frozen.numbers[shown], masked)
                 batch = Batch(*expanded, label, np.ones(len(label), np.float32))
                 yield batch, causes.take(shown), frozen.numbers[shown, _CTR]
                 offset += len(records)

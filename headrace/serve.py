@@ -73,7 +73,7 @@ def _asked(start: Callable[..., Any], config: Config, role: str) -> dict[str, An
         from headrace.lake.topic import KafkaSamples
 
         given["source"] = KafkaSamples(config)
-    for name, topic in (("exposures", "enriched"), ("samples", "samples")):
+    for name, topic in (("exposures", "enriched"), ("samples", "samples"), ("events", "interactions")):
         if name in names:
             given[name] = partial(_follow, config, topic)
     return given

@@ -43,10 +43,13 @@ class Transform(NamedTuple):
 class Inputs:
     """slots, side uint8[F] and empty uint64[F], the keys of slots without a value, of a feature set, the names of its numbers, and the
     transforms in order: a cross may be of slots that earlier ones make. `seed(name)` is the key of such a slot without a value. Raises
-    TransformError."""
+    TransformError. `blank` float32[K]: the numbers' defaults, for features that are masked; zeros without it."""
 
     def __init__(self, slots: Sequence[str], side: np.ndarray, empty: np.ndarray, numbers: Sequence[str],
-                 transforms: Sequence[Transform] = (), seed: Callable[[str], int] = lambda name: 0) -> None:
+                 transforms: Sequence[Transform] = (), seed: Callable[[str], int] = lambda name: 0,
+                 blank: np.ndarray | None = None) -> None:
+        self.blank = np.zeros(len(numbers), np.float32) if blank is None else blank
+        self._places: tuple[Sequence[str], np.ndarray, np.ndarray] = ((), np.zeros(0, np.int64), np.zeros(0, np.int64))
         self.transforms, self.numbers, self.width = tuple(transforms), tuple(numbers), len(slots)
         if len(self.transforms) > TRANSFORMS_MAX:
             raise TransformError(f"{len(self.transforms)} transforms; a model has at most {TRANSFORMS_MAX}")
@@ -70,9 +73,24 @@ class Inputs:
         self.F = len(self.slots)
         self.empty = np.concatenate([empty, np.array([made for _, made, _ in self._plan], np.uint64)])
 
-    def expand(self, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def masked(self, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """keys, values and numbers with the features `names` as their defaults: numbers and slots of that name, and slots NAME.0 on. A
+        name that the set does not have is passed over."""
+        if self._places[0] != names:
+            slots = [place for place, slot in enumerate(self.slots[: self.width]) if slot in names or slot.rpartition(".")[0] in names]
+            self._places = names, np.array(slots, np.int64), np.array([k for k, one in enumerate(self.numbers) if one in names], np.int64)
+        _, slots_at, numbers_at = self._places
+        keys, values, numbers = keys.copy(), values.copy(), numbers.copy()
+        keys[:, slots_at], values[:, slots_at] = self.empty[slots_at], 0.0
+        numbers[:, numbers_at] = self.blank[numbers_at]
+        return keys, values, numbers
+
+    def expand(self, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray,
+               masked: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
         """(keys uint64[n,F], values float32[n,F]) of samples as they travel: keys and values of the feature set's slots, numbers
-        float32[n,K]. The same arrays when there are no transforms."""
+        float32[n,K]. `masked`: features that are read as their defaults. The same arrays when there is nothing to be made."""
+        if masked:
+            keys, values, numbers = self.masked(keys, values, numbers, masked)
         if not self._plan:
             return keys, values
         n = len(keys)
@@ -94,15 +112,15 @@ class Inputs:
 
 
     def batch(self, keys: Sequence[bytes], values: Sequence[bytes], numbers: Sequence[bytes], label: np.ndarray | None = None,
-              weight: np.ndarray | None = None) -> Batch:
-        """Samples as they travel, packed, as the model's batch. Raises MalformedBatch."""
+              weight: np.ndarray | None = None, masked: Sequence[str] = ()) -> Batch:
+        """Samples as they travel, packed, as the model's batch; `masked` as of `expand`. Raises MalformedBatch."""
         made = from_bytes(keys, values, self.width, label, weight)
-        if not self._plan:
+        if not self._plan and not masked:
             return made
         rows = np.frombuffer(b"".join(numbers), "<f4")
         if rows.size != len(keys) * len(self.numbers):
             raise MalformedBatch(f"{len(keys)} samples with {rows.size} numbers, expected {len(self.numbers)} each")
-        wide, weights = self.expand(made.keys, made.values, rows.reshape(len(keys), -1))
+        wide, weights = self.expand(made.keys, made.values, rows.reshape(len(keys), len(self.numbers)), masked)
         return Batch(wide, weights, made.label, made.weight)
 
 

@@ -202,7 +202,7 @@ class Featurize(Stage):
     def _scores(self, rows: np.ndarray, answer: Frozen, frozen: np.ndarray) -> Scores | None:
         """Scores of the exposures frozen in this batch; None without a scorer, or while nobody answers it."""
         columns = answer.keys[frozen], answer.values[frozen], answer.numbers[frozen]
-        made = self.scorer.score(*columns) if self.scorer is not None else None
+        made = self.scorer.score(*columns, masked=self.features.masked) if self.scorer is not None else None
         if made is None:
             return None
         assert self.scorer is not None, "it has just answered"

@@ -7,6 +7,7 @@ dead-letters under the event that it is of, and the rest of its push is learnt.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from headrace.schemas.codec import Codec
 from headrace.schemas.registry import RegistryClient
 from headrace.schemas.topics import PROVISIONAL, provisional_effect, touched_topic
 from headrace.streaming.featurize import Addresses
+from headrace.streaming.masked import Masked
 from headrace.streaming.model_inputs import inputs_of
 from headrace.streaming.positions import Message, Standing
 from headrace.streaming.sample_batch import Columns, of_now, taken, wrong
@@ -86,6 +88,7 @@ class Learn(Stage):
         self.addresses, self.set = addresses, feature_set
         self.inputs = inputs_of(feature_set, lesson.transforms)
         self.known: KnownSets | None = None
+        self.masked: Callable[[], tuple[str, ...]] = tuple
         self.lesson = lesson
 
     def open(self, function_context: FunctionContext) -> None:
@@ -96,6 +99,7 @@ class Learn(Stage):
         registry = RegistryClient(self.addresses.registry)
         self.samples = Codec(PROVISIONAL if lesson.provisional else "samples", registry)
         self.touched = Codec(touched_topic(lesson.model).name, registry)
+        self.masked = Masked(self.addresses.features).now
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](self.inputs.fields), client.pull, client.push, l2=lesson.l2,
                                window_offsets=lesson.window_offsets, effect=lesson.effect, rate=lesson.rate, share=lesson.share,
@@ -133,7 +137,7 @@ class Learn(Stage):
         first, number = _first(causes)
         first = first[~np.isin(first, list(refused))] if refused else first
         stage = self.lesson.stages(strategy if self.lesson.scored else None, len(causes))
-        batch, popularity = taken(columns, first, self.inputs)
+        batch, popularity = taken(columns, first, self.inputs, self.masked())
         batch = batch.staged(stage[first])
         at, caused = causes.take(first), caused_ms.to_numpy(np.int64)[first]
         scores = None

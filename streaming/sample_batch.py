@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,13 +60,13 @@ def wrong(columns: Columns, feature_set: FeatureSet = BASE) -> dict[int, tuple[s
     return found
 
 
-def taken(columns: Columns, rows: np.ndarray, inputs: Inputs) -> tuple[Batch, np.ndarray]:
-    """The samples at `rows` int64[k], none of them wrong, as the model's `inputs`, and the popularity baseline's probability float32[k] of
-    each."""
+def taken(columns: Columns, rows: np.ndarray, inputs: Inputs, masked: Sequence[str] = ()) -> tuple[Batch, np.ndarray]:
+    """The samples at `rows` int64[k], none of them wrong, as the model's `inputs`, `masked` features as their defaults, and the
+    popularity baseline's probability float32[k] of each."""
     at = rows.tolist()
     numbers = [columns.numbers[row] for row in at]
     batch = inputs.batch([columns.feature_keys[row] for row in at], [columns.feature_values[row] for row in at], numbers,
-                         columns.label[rows], columns.weight[rows])
+                         columns.label[rows], columns.weight[rows], masked)
     return batch, _floats(numbers, len(inputs.numbers))[:, _CTR]
 
 

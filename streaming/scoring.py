@@ -8,6 +8,7 @@ must not hold up the features: their exposures stay without a score, are learnt 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,12 +48,13 @@ class Scorer:
         self._paused_until = 0.0
         self.failures = 0
 
-    def score(self, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, int] | None:
+    def score(self, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray,
+              masked: Sequence[str] = ()) -> tuple[np.ndarray, int] | None:
         """(probabilities float32[n], sequence of the weights) of samples as they are frozen: keys uint64[n,F], values float32[n,F], numbers
-        float32[n,K]; None while nobody answers."""
+        float32[n,K], `masked` ones as their defaults; None while nobody answers."""
         if not len(keys) or time.monotonic() < self._paused_until:
             return None
-        keys, values = self._inputs.expand(keys, values, numbers)
+        keys, values = self._inputs.expand(keys, values, numbers, masked)
         wanted, index = unique_keys(keys)
         try:
             served = self._serving.pull(self.model, "weights", wanted)

@@ -110,7 +110,7 @@ class Vectorize(Stage):
         none = np.zeros(len(ids), np.uint64)
         users, items = (keys, none) if space == "user" else (none, keys)
         answer = self.features.assemble(users, items, np.zeros((len(ids), 4), np.uint64), as_of_ms)
-        wide, values = self.inputs.expand(answer.keys, answer.values, answer.numbers)
+        wide, values = self.inputs.expand(answer.keys, answer.values, answer.numbers, answer.masked)
         slots = np.equal(self.inputs.side, side)
         wanted, index = unique_keys(np.ascontiguousarray(wide[:, slots]))
         rows, sequence = self.parameters.pull(self.model, "weights", wanted)

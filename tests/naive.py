@@ -36,6 +36,24 @@ class NearestByScan:
         return sorted(scores, key=lambda pair: -pair[0])[:k]
 
 
+# headrace/watch/
+
+
+def psi_of(before, now, edges):
+    """Population stability index of two lists of numbers by bins (.., e0], (e0, e1], .. (last, ..), half a sample added to each bin."""
+
+    def shares(values):
+        counts = [0.5] * (len(edges) + 1)
+        for value in values:
+            place = 0
+            while place < len(edges) and value > edges[place]:
+                place += 1
+            counts[place] += 1
+        return [count / sum(counts) for count in counts]
+
+    return sum((q - p) * math.log(q / p) for p, q in zip(shares(before), shares(now), strict=True))
+
+
 # ps/
 
 

@@ -19,6 +19,7 @@ SINGLE = {
     "fastavro": ("schemas/codec.py", "schemas/container.py"),
     "jgo": ("headrace/maven.py",),
     "river": ("headrace/watch/river_peer.py",),
+    "datasketches": ("headrace/watch/sketches.py",),
     "duckdb": ("headrace/recompute/engine.py",),
     "vowpalwabbit": ("headrace/bench/vowpal.py",),
 }

@@ -1,4 +1,4 @@
-"""`headrace features`: definitions as they are read, what a ranker sees by them, what the service holds, a trial on a log."""
+"""`headrace features`: definitions as they are read, what a ranker sees by them, a trial on a log; how they do is feature_quality.py."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from headrace.commands import options
+from headrace.commands import feature_quality, options
 from headrace.commands.options import Data, File, Json
 
 if TYPE_CHECKING:
     from headrace.features.definitions import Definition
     from headrace.features.feature_set import FeatureSet
 
-app = typer.Typer(no_args_is_help=True, help="Feature definitions: list them, try them on a log, see what the ranker sees.")
+app = typer.Typer(no_args_is_help=True, help="Feature definitions: list them, try them on a log, see what the ranker sees, how they"
+                                             " do on the live stream; freeze one to its default.")
 Files = Annotated[list[Path], typer.Option("--definitions", help="A file of definitions, .toml or .py; may stand several times. By default"
                                            " those of [features] definitions.")]
-WIDE, KIB, CALL_S = 1000, 1024, 5.0
-
-
-class FeaturesAway(Exception):
-    """The feature service does not answer; the message says where, and how to start it."""
+WIDE = 1000
+for command in (feature_quality.stats, feature_quality.freeze, feature_quality.unfreeze, feature_quality.reference, feature_quality.events):
+    app.command()(command)
 
 
 @app.command("list")
@@ -77,24 +76,6 @@ def get(
     typer.echo(f"{user} and {item} at {found.ts_ms}, after {found.features_sequence:,} events")
     _print(["slot", "name", "value"], [[one.slot, one.name or "", f"{one.value:g}"] for one in found.slots])
     _print(["number", "value"], [[name, f"{value:g}"] for name, value in found.numbers.items()])
-
-
-@app.command()
-def stats(as_json: Json = False, file: File = None, data: Data = None) -> None:
-    """What the running feature service holds: rows by entity, bytes, events folded, retries, late ones."""
-    from headrace.features.client import FeatureClient
-    from headrace.rpc.errors import Unavailable
-
-    settings = options.configured(file, data)
-    with closing(FeatureClient(settings.features.address, deadline_s=CALL_S, timeout_s=CALL_S)) as client:
-        try:
-            found = client.stats()
-        except Unavailable as error:
-            raise FeaturesAway(f"the feature service does not answer: {error}; `headrace up` starts one") from None
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        _print(["what", "count"], [[name, value if isinstance(value, str) else f"{value:,}"] for name, value in found.items()])
 
 
 @app.command("try")

@@ -20,6 +20,8 @@ def command(
     batch_rows: Annotated[int | None, typer.Option(min=1, help="Samples of a push; by default flink.train_batch_rows.")] = None,
     seed: Annotated[int, typer.Option(help="Where factors start; 0 as in the stack.")] = 0,
     shuffle_labels: Annotated[int | None, typer.Option(metavar="SEED", help="Permute the labels: a control, AUC 0.5.")] = None,
+    frozen: Annotated[list[str], typer.Option(help="A feature that the model reads as its default, to see what it is worth; may stand"
+                                              " several times.")] = [],  # noqa: B006 (typer copies it)
     output: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
     config: options.File = None,
     data: options.Data = None,
@@ -29,6 +31,7 @@ def command(
     from headrace.commands.replay import table
     from headrace.config import ConfigError
     from headrace.feature_set import feature_set_of, model_inputs
+    from headrace.features.masks import maskable
     from headrace.models.catalog import MODELS
     from headrace.offline import run
     from headrace.readers import ReadError
@@ -42,6 +45,8 @@ def command(
         rows = rows_of.load(file, mappings.load(mapping))
         feature_set = feature_set_of(settings)
         model_inputs(settings)
+        if unknown := sorted({*frozen} - {*maskable(feature_set)}):
+            raise ConfigError(f"{unknown[0]!r} is no feature that can be frozen; there are {', '.join(maskable(feature_set))}")
     except (ValueError, mappings.MappingError, ConfigError, ReadError) as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(1) from None
@@ -50,7 +55,7 @@ def command(
     chosen = settings.model.model_copy(update={"name": model} if model else {})
     with errors.status("kernels are compiled") as status:
         figures = run(rows, chosen, batch_rows or settings.flink.train_batch_rows, seed, half_life_s=settings.features.half_life_s,
-                      feature_set=feature_set,
+                      feature_set=feature_set, masked=tuple(frozen),
                       moved=lambda done: status.update(f"{done:,} of {len(rows):,} rows"))
     if output is not None:
         output.write_text(json.dumps(figures, indent=2) + "\n")

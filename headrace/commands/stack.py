@@ -59,6 +59,7 @@ def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
         from rich.console import Console
 
         from headrace.versions import told as serving
+        from headrace.watch import feature_figures
         from headrace.watch.figures import read
 
         # A pipe has no width: what reads it gets every cell whole.
@@ -72,6 +73,8 @@ def status(data: Data = None, file: File = None, as_json: Json = False) -> None:
         watched = read(config.watch.http_port) if any(row["name"] == "watch" for row in found) else None
         if watched is not None:
             typer.echo(watched.sentence())
+            if features := feature_figures.read(config.watch.http_port):
+                typer.echo(feature_figures.sentence(features))
     if found is None:
         raise typer.Exit(1)
 

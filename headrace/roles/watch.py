@@ -1,4 +1,5 @@
-"""The watch role: River as a peer on a share of the live stream, its detectors on ours, and the guard of serving; all at /metrics."""
+"""The watch role: River as a peer on a share of the live stream, its detectors on ours, the guard of serving, the quality of features;
+all at /metrics."""
 
 from __future__ import annotations
 
@@ -6,13 +7,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace.config import Config
-from headrace.feature_set import model_inputs
+from headrace.feature_set import feature_set_of, model_inputs
+from headrace.features.client import FeatureClient
 from headrace.models.batch import Batch, unique
 from headrace.models.catalog import MODELS
 from headrace.models.fm import probability
@@ -22,16 +24,20 @@ from headrace.ps.serving import ServingClient
 from headrace.ps.spec import ModelSpec
 from headrace.roles.ps import now_ms
 from headrace.rpc.client import Client
-from headrace.rpc.errors import RpcError
+from headrace.rpc.errors import RpcError, Unavailable
 from headrace.rpc.health import Health
+from headrace.streaming.masked import Masked
 from headrace.versions import Versions
 from headrace.watch.downgrade import Bounds
-from headrace.watch.exposed import Records
+from headrace.watch.exposed import Rate, Records, Share
 from headrace.watch.figures import Exported
 from headrace.watch.keeper import Keeper
 from headrace.watch.page_hinkley import PageHinkley
 from headrace.watch.shadow import Shadow
 from headrace.watch.watcher import Watcher
+
+if TYPE_CHECKING:
+    from headrace.watch.warden import Warden
 
 log = logging.getLogger(__name__)
 RETRY_S = 5.0
@@ -44,12 +50,14 @@ Take = Callable[[Records], None]
 Read = Callable[[Take, threading.Event], None]
 
 
-def start(config: Config, index: int, exposures: Read, samples: Read, specs: list[ModelSpec] | None = None) -> Callable[[], None]:
-    """Watch until what it returns is called; figures at config.watch.http_port. With `specs` and versions.guard the guard is on too;
-    without River there is only the guard.
+def start(config: Config, index: int, exposures: Read, samples: Read, specs: list[ModelSpec] | None = None,
+          events: Read | None = None) -> Callable[[], None]:
+    """Watch until what it returns is called; figures at config.watch.http_port. With `specs` and versions.guard the guard is on too,
+    with `events` and quality.enabled the quality of features; without River there are only these.
 
-    `exposures(take, stop)` and `samples(take, stop)` each run on a thread: they hand (append time in ms, decoded record) of `enriched` and
-    `samples` from now on to `take` until `stop` is set, and are called again a second after they raise. There is one watch; `index` is 0.
+    `exposures(take, stop)`, `samples(take, stop)` and `events(take, stop)` each run on a thread: they hand (append time in ms, decoded
+    record) of `enriched`, `samples` and `interactions` from now on to `take` until `stop` is set, and are called again a second after they
+    raise. There is one watch; `index` is 0.
     Raises Unavailable when the parameter server does not come up, ModuleNotFoundError without River and without the guard.
     """
     assert index == 0, "there is one watch"
@@ -59,25 +67,41 @@ def start(config: Config, index: int, exposures: Read, samples: Read, specs: lis
     threads: list[threading.Thread] = []
     ends: list[Callable[[], None]] = []
     guarded = config.versions.guard and specs is not None
+    masked = Masked(config.features.address, 0.0)
+    ends.append(masked.close)
+
+    def frozen() -> tuple[str, ...]:
+        """Features that models read as their defaults; none while nobody can say."""
+        try:
+            return masked.now()
+        except Unavailable:
+            return ()
+
     detectors: dict[str, Callable[[float], bool]] = {"page_hinkley": PageHinkley().update}
     try:
         from headrace.watch import river_peer
 
         detectors = river_peer.loss_detectors()
-        watcher, end = _peer(config, river_peer, registry)
+        watcher, end = _peer(config, river_peer, registry, frozen)
         readers.append((watcher.expose, watcher.settle))
         ends.append(end)
     except ModuleNotFoundError as error:
         if not guarded:
             raise
-        log.warning("%s is not installed: no peer is watched beside ours, only the guard", error.name)
+        log.warning("%s is not installed: no peer is watched beside ours", error.name)
     if guarded and specs is not None:
-        keeper, shadow, end = _guard(config, specs, detectors, registry)
+        keeper, shadow, end = _guard(config, specs, detectors, registry, frozen)
         readers.append((shadow.expose, shadow.settle))
         ends.append(end)
         threads.append(threading.Thread(target=keeper.keep_ticking, args=(stop,), name="guard", daemon=True))
-    for name, read, at in (("exposures", exposures, 0), ("samples", samples, 1)):
-        takes = [takers[at] for takers in readers]
+    follows = [("exposures", exposures, [expose for expose, _ in readers]), ("samples", samples, [settle for _, settle in readers])]
+    if config.quality.enabled and events is not None and (watched := _warden(config, registry)) is not None:
+        warden, end = watched
+        follows[0][2].append(warden.expose)
+        follows.append(("events", events, [warden.happen]))
+        ends.append(end)
+        threads.append(threading.Thread(target=warden.keep_turning, args=(stop,), name="quality", daemon=True))
+    for name, read, takes in follows:
         threads.append(threading.Thread(target=_read, args=(name, read, takes, stop), name=name, daemon=True))
     for thread in threads:
         thread.start()
@@ -98,7 +122,8 @@ def start(config: Config, index: int, exposures: Read, samples: Read, specs: lis
     return close
 
 
-def _peer(config: Config, river_peer: Any, registry: CollectorRegistry) -> tuple[Watcher, Callable[[], None]]:
+def _peer(config: Config, river_peer: Any, registry: CollectorRegistry,
+          frozen: Callable[[], tuple[str, ...]]) -> tuple[Watcher, Callable[[], None]]:
     """River beside ours, and what closes its connections."""
     inputs = model_inputs(config)
     model = MODELS[config.model.name](inputs.fields)
@@ -126,7 +151,7 @@ def _peer(config: Config, river_peer: Any, registry: CollectorRegistry) -> tuple
 
     drifts = river_peer.Drifts()
     watcher = Watcher(score, river_peer.Peer(), drifts, found, inputs=inputs, target=config.samples.target, share=config.watch.share,
-                      rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic)
+                      rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic, masked=frozen)
     registry.register(Exported(watcher, drifts.found, learnt))  # type: ignore[arg-type]
 
     def end() -> None:
@@ -137,7 +162,7 @@ def _peer(config: Config, river_peer: Any, registry: CollectorRegistry) -> tuple
 
 
 def _guard(config: Config, specs: list[ModelSpec], detectors: dict[str, Callable[[float], bool]],
-           registry: CollectorRegistry) -> tuple[Keeper, Shadow, Callable[[], None]]:
+           registry: CollectorRegistry, frozen: Callable[[], tuple[str, ...]]) -> tuple[Keeper, Shadow, Callable[[], None]]:
     """The guard of the served model, and what closes its connections."""
     spec = next(one for one in specs if one.model == config.model.name)
     scores = ServingClient(config.replica.addresses, config.replica.shards)
@@ -153,7 +178,7 @@ def _guard(config: Config, specs: list[ModelSpec], detectors: dict[str, Callable
     keeper = Keeper(Versions(config.stack.data_dir / "versions", spec, told, now_ms), spec, MODELS[spec.model](inputs.fields),
                     pull, shards, Bounds(**settings), detectors, config.ps.rows_max, now_ms, inputs)
     shadow = Shadow(keeper.score, keeper.take, inputs=inputs, target=config.samples.target, share=config.watch.share,
-                    rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic)
+                    rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic, masked=frozen)
     registry.register(keeper)  # type: ignore[arg-type]
 
     def end() -> None:
@@ -162,6 +187,23 @@ def _guard(config: Config, specs: list[ModelSpec], detectors: dict[str, Callable
             client.close()
 
     return keeper, shadow, end
+
+
+def _warden(config: Config, registry: CollectorRegistry) -> tuple[Warden, Callable[[], None]] | None:
+    """The quality of features, and what closes its connection; None without datasketches."""
+    try:
+        from headrace.watch.feature_quality import FeatureQuality
+        from headrace.watch.warden import Warden
+    except ModuleNotFoundError as error:
+        log.warning("%s is not installed: features are not watched; pip install 'headrace[watch]'", error.name)
+        return None
+    feature_set = feature_set_of(config)
+    client = FeatureClient(config.features.address, deadline_s=0.0, timeout_s=RETRY_S)
+    watch = config.watch
+    warden = Warden(feature_set, FeatureQuality(feature_set, config.quality), client, Share(watch.share, watch.rate_max, time.monotonic),
+                    Rate(watch.rate_max, time.monotonic), config.stack.data_dir / "quality", now_ms)
+    registry.register(warden)  # type: ignore[arg-type]
+    return warden, client.close
 
 
 def _read(name: str, read: Read, takes: list[Take], stop: threading.Event) -> None:

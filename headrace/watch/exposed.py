@@ -20,12 +20,28 @@ S = TypeVar("S")
 H = TypeVar("H")
 
 
+class Rate:
+    """At most `rate_max` a second of `clock_s`; a second's worth may come at once."""
+
+    def __init__(self, rate_max: float, clock_s: Callable[[], float]) -> None:
+        self._rate_max, self._clock_s = rate_max, clock_s
+        self._left, self._filled_s = rate_max, clock_s()
+
+    def taken(self, wanted: int) -> int:
+        """How many of so many may be taken now."""
+        now_s = self._clock_s()
+        self._left = min(self._rate_max, self._left + (now_s - self._filled_s) * self._rate_max)
+        self._filled_s = now_s
+        found = min(wanted, int(self._left))
+        self._left -= found
+        return found
+
+
 class Share:
     """The impressions that are watched: `share` of the causes, chosen by hash, at most `rate_max` a second of `clock_s`."""
 
     def __init__(self, share: float, rate_max: float, clock_s: Callable[[], float]) -> None:
-        self._share, self._rate_max, self._clock_s = share, rate_max, clock_s
-        self._left, self._filled_s = rate_max, clock_s()
+        self._share, self._rate = share, Rate(rate_max, clock_s)
 
     def chosen(self, records: Records) -> tuple[list[Mapping[str, Any]], int]:
         """Those with features among `records` of `enriched`, and how many the rate did not leave; a second's worth may come at once."""
@@ -35,21 +51,18 @@ class Share:
         source, partition, offset = (np.array(column) for column in zip(*map(cause_of, shown), strict=True))
         of_share = sampled(source, partition, offset, self._share)
         found = [record for record, wanted in zip(shown, of_share, strict=True) if wanted]
-        now_s = self._clock_s()
-        self._left = min(self._rate_max, self._left + (now_s - self._filled_s) * self._rate_max)
-        self._filled_s = now_s
-        taken = found[: int(self._left)]
-        self._left -= len(taken)
+        taken = found[: self._rate.taken(len(found))]
         return taken, len(found) - len(taken)
 
 
 class Exposed(Generic[S, H]):
     """The watched impressions, and what is kept of each under its cause, PENDING_MAX at most. `score(batch)` gives S of some of them.
-    `outcomes`: scored; capped by the rate; failed, when `score` raised; late, scored after the sample stood. Who calls `keep` and `settled`
-    from two threads holds a lock."""
+    `outcomes`: scored; capped by the rate; failed, when `score` raised; late, scored after the sample stood. `masked()`: features
+    that the model reads as their defaults. Who calls `keep` and `settled` from two threads holds a lock."""
 
-    def __init__(self, score: Callable[[Batch], S], share: Share, inputs: Inputs, target: str) -> None:
-        self._score, self._share, self._inputs, self._target = score, share, inputs, target
+    def __init__(self, score: Callable[[Batch], S], share: Share, inputs: Inputs, target: str,
+                 masked: Callable[[], Sequence[str]] = tuple) -> None:
+        self._score, self._share, self._inputs, self._target, self._masked = score, share, inputs, target, masked
         self._waiting: OrderedDict[Cause, tuple[int, H]] = OrderedDict()
         self.outcomes = Counter(scored=0, capped=0, failed=0, late=0)
 
@@ -61,7 +74,7 @@ class Exposed(Generic[S, H]):
         if not chosen:
             return None
         keys, values, numbers = ([record[name] for record in chosen] for name in ("feature_keys", "feature_values", "numbers"))
-        batch = self._inputs.batch(keys, values, numbers)
+        batch = self._inputs.batch(keys, values, numbers, masked=self._masked())
         try:
             return chosen, batch, self._score(batch)
         except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ Scores = dict[int, np.ndarray]
 
 class Shadow:
     """`score(batch)` gives float32[n] by version, 0 (live) among them; `take(label float64[n], the same of n settled ones)` is told of
-    samples that were scored by the same versions. Two threads may call `expose` and `settle`. `outcomes`: as Watcher's."""
+    samples that were scored by the same versions. Two threads may call `expose` and `settle`. `outcomes`: as Watcher's; `masked`: as
+    Exposed's."""
 
     def __init__(self, score: Callable[[Batch], Scores], take: Callable[[np.ndarray, Scores], Any], *, inputs: Inputs, target: str,
-                 share: float, rate_max: float, now_ms: Callable[[], int], clock_s: Callable[[], float]) -> None:
+                 share: float, rate_max: float, now_ms: Callable[[], int], clock_s: Callable[[], float],
+                 masked: Callable[[], Sequence[str]] = tuple) -> None:
         self._take, self._now_ms = take, now_ms
-        self._exposed = Exposed[Scores, dict[int, float]](score, Share(share, rate_max, clock_s), inputs, target)
+        self._exposed = Exposed[Scores, dict[int, float]](score, Share(share, rate_max, clock_s), inputs, target, masked)
         self._lock = threading.Lock()
         self.outcomes = self._exposed.outcomes
 

@@ -10,7 +10,7 @@ local stack. A training job that lags shows here, and not in how it learns.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -76,9 +76,10 @@ class Watcher:
 
     def __init__(self, score: Callable[[Batch], np.ndarray], learner: Learner, detectors: Detectors, found: Callable[[str, str], Any], *,
                  inputs: Inputs, target: str, share: float, rate_max: float, now_ms: Callable[[], int],
-                 clock_s: Callable[[], float]) -> None:
+                 clock_s: Callable[[], float], masked: Callable[[], Sequence[str]] = tuple) -> None:
         self._learner, self._detectors, self._found, self._now_ms = learner, detectors, found, now_ms
-        self._exposed = Exposed[np.ndarray, Waiting](score, Share(share, rate_max, clock_s), inputs, target)
+        self._exposed = Exposed[np.ndarray, Waiting](score, Share(share, rate_max, clock_s), inputs, target,
+                                                   masked)
         self._lock = threading.Lock()
         self.ours, self.theirs, self.learner = Tally(), Tally(), Tally()
         self.outcomes = self._exposed.outcomes

@@ -8,7 +8,7 @@ import pytest
 from headrace import backfill
 from headrace.commands.backfill import since_ms_of
 from headrace.config import Config, ConfigError
-from headrace.features.layout import FEATURE_SET, F, K
+from headrace.features.layout import EMPTY_KEYS, FEATURE_SET, SLOTS, F, K
 from headrace.ps.backfill import Tally
 from headrace.ps.client import ParameterClient
 from headrace.ps.service import shard_verbs
@@ -31,6 +31,12 @@ def test_the_first_record_of_a_cause_is_its_sample():
     [(batch, causes, popularity)] = backfill.parts_of([record(3, 1.0), record(5), record(3, 0.0), record(4, target="like")], "click")
     assert causes.offset.tolist() == [3, 5] and batch.label.tolist() == [1.0, 0.0] and popularity.tolist() == [0.25, 0.25]
     assert batch.keys.tolist() == [[3] * F, [5] * F]
+
+
+def test_a_feature_that_is_frozen_is_learnt_as_its_default():
+    [(batch, _, _)] = backfill.parts_of([record(3)], "click", masked=("user_lift",))
+    lift = SLOTS.index("user_lift")
+    assert batch.keys[0, lift] == EMPTY_KEYS[lift] and batch.values[0].sum() == F - 1
 
 
 def test_parts_are_bounded(monkeypatch):

@@ -5,6 +5,14 @@ import json
 import pytest
 
 from headrace import cli
+from headrace.commands import feature_quality
+from headrace.features.feature_set import FeatureSet
+from headrace.features.service import FeatureService
+from headrace.features.shard import FeatureShard
+from headrace.features.store import FeatureStore
+from headrace.rpc.owner import Owner
+from headrace.rpc.server import Server
+from tests.ps.test_roles import free_ports
 
 
 @pytest.fixture
@@ -145,3 +153,44 @@ def test_stats_and_get_say_who_does_not_answer(run, tmp_path):
     assert code == 2 and "--context 'device': write field=value" in err
     code, _, err = run("get", "--user", "u", "--item", "i")
     assert code == 1 and "127.0.0.1:1" in err and "Traceback" not in err
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    """A feature service of TOML's definitions, where the configuration says."""
+    store = FeatureStore(tmp_path / "store")
+    feature_set = FeatureSet.of((("f.toml", TOML),))
+    owner = Owner("features")
+    server = Server("127.0.0.1", 0, FeatureService(FeatureShard(store, half_life_s=1e6, ring_length=4096, feature_set=feature_set)).verbs(),
+                    owner)
+    owner.start()
+    monkeypatch.setenv("HEADRACE_FEATURES__ADDRESS", server.address)
+    monkeypatch.setenv("HEADRACE_WATCH__HTTP_PORT", str(free_ports(1)[0]))
+    yield server
+    server.shutdown()
+    owner.stop()
+    store.close()
+
+
+def test_a_feature_is_frozen_told_of_and_unfrozen(run, service):
+    assert run("events")[1].startswith("nothing has happened")
+    assert "is frozen to its default" in run("freeze", "user_presses", "--why", "a bad import")[1]
+    assert "was frozen already" in run("freeze", "user_presses")[1]
+    code, said, _ = run("stats")
+    assert code == 0 and "user_presses is frozen to its default since" in said and "by person: a bad import" in said
+    assert "features are not watched" in said and "frozen_bytes" in said
+    told = json.loads(run("stats", "--json")[1])
+    assert told["features"] is None and set(told["frozen"]) == {"user_presses"} and told["users"] == 0
+    assert "is read again" in run("unfreeze", "user_presses")[1] and "was not frozen" in run("unfreeze", "user_presses")[1]
+    assert "each feature is taken anew" in run("reference")[1]
+    assert [(one["event"], one["feature"], one["by"]) for one in json.loads(run("events", "--json")[1])] == [
+        ("freeze", "user_presses", "person"), ("unfreeze", "user_presses", "person"), ("reset", "", "person")]
+    code, _, said = run("freeze", "user_id")
+    assert code == 1 and "no feature that can be frozen" in said and "user_presses" in said
+
+
+def test_a_service_that_is_away_is_told_with_what_starts_it(run, monkeypatch):
+    monkeypatch.setenv("HEADRACE_FEATURES__ADDRESS", f"127.0.0.1:{free_ports(1)[0]}")
+    monkeypatch.setattr(feature_quality, "CALL_S", 0.2)
+    code, _, said = run("freeze", "user_presses")
+    assert code != 0 and "does not answer" in said and "`headrace up` starts one" in said

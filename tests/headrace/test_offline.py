@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from headrace import rows as rows_of
 from headrace.cli import _app
 from headrace.config import Flink, Model
-from headrace.features.layout import F
+from headrace.features.layout import EMPTY_KEYS, SLOTS, F
 from headrace.offline import run, samples
 from headrace.schemas.mapping import load
 
@@ -48,6 +48,15 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(log):
     return rows_of.load(log / "log.parquet", load(log / "mapping.toml"))
+
+
+def test_a_frozen_feature_is_read_as_its_default_and_its_loss_has_a_figure(rows, log):
+    (batch, _, _), (plain, _, _) = (next(samples(rows, 1e6, masked=masked)) for masked in (("user_lift",), ()))
+    lift = SLOTS.index("user_lift")
+    assert (batch.keys[:, lift] == EMPTY_KEYS[lift]).all() and not batch.values[:, lift].any() and plain.values[:, lift].any()
+    given = ["offline", str(log / "log.parquet"), "--mapping", str(log / "mapping.toml"), "--frozen", "x"]
+    said = CliRunner().invoke(_app("offline"), given)
+    assert said.exit_code == 1 and "no feature that can be frozen" in said.output
 
 
 def test_it_learns_and_is_scored_before_it_learns(rows):

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("pyflink")
 
-from headrace.features.layout import FEATURE_SET, SIDE, SLOTS, F, K
+from headrace.features.layout import EMPTY_KEYS, FEATURE_SET, SIDE, SLOTS, F, K
 from headrace.models.catalog import MODELS
 from headrace.models.fields import fields_of
 from headrace.models.train import NotFinite, Trainer
@@ -49,7 +49,7 @@ class Local:
     """A feature client whose service is a shard in this process."""
 
     def __init__(self, shard):
-        self.shard, self.told = shard, set()
+        self.shard, self.told, self.masked = shard, set(), ()
 
     def names(self, names):
         self.told |= set(names)
@@ -119,9 +119,10 @@ class Served:
     """A scorer that gives a score a row, or nobody who answers."""
 
     def __init__(self, answers=True):
-        self.model, self.answers, self.asked = "fm", answers, []
+        self.model, self.answers, self.asked, self.masked = "fm", answers, [], None
 
-    def score(self, keys, values, numbers):
+    def score(self, keys, values, numbers, masked=()):
+        self.masked = masked
         self.asked.append((keys, values, numbers))
         return (np.arange(len(keys), dtype=np.float32) / 8, 77) if self.answers else None
 
@@ -201,6 +202,18 @@ def test_a_push_names_each_cause_once_and_counts_every_slot(learner):
     assert updates["counts"][1].sum() == 3 * F
     assert shards.newest == Newest(7, 0, 5, NOW)  # of the latest event time, not of the last row
     assert frame["user"].tolist() == [True, True, False, False] and frame["item"].tolist() == [True, False, False, False]
+
+
+def test_a_feature_that_is_frozen_is_learnt_and_scored_as_its_default(learner, stage):
+    made, shards = learner
+    made.masked = lambda: ("user_lift",)
+    made.eval(*sample_columns([4, 5], [1, 2]))
+    (_, _, _, updates), = shards.pushed
+    assert EMPTY_KEYS[SLOTS.index("user_lift")] in updates["counts"][0], "the slot has its key without a value"
+    assert np.uint64(SLOTS.index("user_lift")) not in updates["counts"][0] and np.uint64(SLOTS.index("item_lift")) in updates["counts"][0]
+    stage.scorer, stage.features.masked = Served(), ("user_lift",)
+    (_, row), = run(stage, encoded(stage, event(item="a")))
+    assert stage.scorer.masked == ("user_lift",) and len(row["feature_keys"]) == 8 * F
 
 
 def test_of_two_stages_each_has_an_effect_of_its_own_and_a_negative_at_its_close_touches_nobody(learner):
@@ -333,6 +346,7 @@ def test_an_id_twice_in_a_batch_gives_one_vector(tmp_path):
             class Answer:
                 keys = np.tile(np.arange(F, dtype=np.uint64), (len(users), 1))
                 values, numbers = np.ones((len(users), F), np.float32), np.zeros((len(users), K), np.float32)
+                masked = ()
 
             return Answer
 
