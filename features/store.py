@@ -180,6 +180,13 @@ class FeatureStore:
         return sum(int(column.property_int_value(name) or 0) for column in self._columns.values()
                    for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"))
 
+    def held(self) -> dict[str, dict[str, int]]:
+        """family -> rows and bytes on disk and in memory, both approximately: what was deleted is counted until it is compacted."""
+        names = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+        return {family: {"rows": int(column.property_int_value("rocksdb.estimate-num-keys") or 0),
+                         "bytes": sum(int(column.property_int_value(name) or 0) for name in names)}
+                for family, column in self._columns.items()}
+
     def compacted_bytes(self, family: str) -> int:
         """Compact a family, and tell the bytes of its files."""
         column: Any = self._columns[family]
