@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from headrace.commands import options
+from headrace.commands import lake_care, options
 
 if TYPE_CHECKING:
     from headrace.catalog.entries import Entry
@@ -88,6 +88,10 @@ def lineage(name: Name, file: options.File = None, data: options.Data = None, as
     for step in steps:
         if step.depth > 0:
             typer.echo(f"{', '.join(step.of)} -> {step.kind} {step.flow} -> {', '.join(step.to) or 'its own figures'}")
+
+
+app.command()(lake_care.compact)
+app.command()(lake_care.expire)
 
 
 @app.command("sets")
