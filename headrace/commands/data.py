@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from headrace.commands import erase as erase_command
 from headrace.commands import lake_care, options
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def lineage(name: Name, file: options.File = None, data: options.Data = None, as
 
 app.command()(lake_care.compact)
 app.command()(lake_care.expire)
+app.command("erase")(erase_command.erase)
 
 
 @app.command("sets")

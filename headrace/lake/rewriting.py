@@ -53,6 +53,7 @@ class New:
         return msgspec.structs.replace(files.put(self.store, path, table), origin=origin)
 
 
+ABSENT = "there is no lake in {}: `lake.enabled = true` has the stack write one, and --lake DIR names one elsewhere"
 Change = Callable[[list[File], New], list[File]]
 
 
@@ -62,7 +63,7 @@ def rewrite(store: Folder, change: Change, *, manifests: bool = False) -> Rewrit
     Raises LakeAbsent, LakeDamaged, LakeHeld (another rewriting runs), OSError.
     """
     if not store.names(FOLDER) and not store.names(BASES):
-        raise LakeAbsent(f"there is no lake in {store}: `lake.enabled = true` has the stack write one, and --lake DIR names one elsewhere")
+        raise LakeAbsent(ABSENT.format(store))
     with store.held("rewrite"):
         found = manifest.load(store)
         tidy(store, found)

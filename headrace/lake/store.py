@@ -30,6 +30,10 @@ class Folder:
     def __str__(self) -> str:
         return str(self.root)
 
+    def there(self) -> bool:
+        """A writer has begun here, though it may not have committed anything."""
+        return self.root.is_dir()
+
     def put(self, name: str, data: pa.Buffer) -> None:
         """Write a file that is not there yet, whole and safely on the disk."""
         path = self.root / name

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from headrace.lake import files, manifest
+from headrace.lake import erasing, files, manifest
 from headrace.lake.columns import fault_of, table_of
 from headrace.lake.errors import LakeAhead, LakeDamaged
 from headrace.lake.known import Known
@@ -119,12 +119,15 @@ class Writer:
             return self._commit(self.pending)
 
     def _commit(self, pending: Pending) -> Manifest:
-        table = pa.concat_tables(pending.tables) if pending.tables else None
+        table, dropped = pa.concat_tables(pending.tables) if pending.tables else None, 0
+        if table is not None and (removals := erasing.load(self._store)):
+            kept = erasing.without(table, removals)
+            dropped, table = len(table) - len(kept), kept if len(kept) else None
         made = files.write(self._store, table, self._number) if table is not None else []
         sets = Counter(table["feature_set"].to_pylist()) if table is not None else {}
         offsets = [Range(partition, pending.first.get(partition, 0), stop) for partition, stop in sorted(self.positions.items())]
         one = Manifest(self._number, *self._topic, offsets, made, pending.records, pending.duplicates, pending.unreadable, pending.gaps,
-                       dict(sets), manifest.code(), self._now_ms(), pending.fault)
+                       dict(sets), manifest.code(), self._now_ms(), pending.fault, dropped=dropped)
         manifest.write(self._store, one)
         self.known.committed(made)
         self.totals.add(one)
