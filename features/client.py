@@ -105,6 +105,14 @@ class FeatureClient:
         parts = [self._call("totals", {"of": of}, {"keys": keys[at : at + ROWS_MAX]})[1] for at in range(0, max(len(keys), 1), ROWS_MAX)]
         return {name: np.concatenate([part[name] for part in parts]) for name in ("impressions", "clicks", "events")}
 
+    def held(self, of: str, key: int) -> dict[str, int]:
+        """family -> rows of a user or an item (`of`) with this row key."""
+        return dict(self._call("held", {"of": of}, {"keys": np.array([key], np.uint64)})[0]["rows"])
+
+    def erase(self, of: str, key: int) -> dict[str, int]:
+        """Delete them; how many there were."""
+        return dict(self._call("erase", {"of": of}, {"keys": np.array([key], np.uint64)})[0]["rows"])
+
     def known(self) -> KnownSets:
         """The feature sets that the service has had, to make samples of them samples of this client's."""
         sets = self._call("sets", {}, {})[0]["sets"]

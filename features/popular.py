@@ -35,6 +35,10 @@ class Popular:
             best = heapq.nlargest(self._kept, self._level.items(), key=lambda entry: entry[1])
             self._level = dict(best)
 
+    def forget(self, item: int) -> None:
+        """Leave an item out, until it is folded again."""
+        self._level.pop(item, None)
+
     def rebuild(self, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Fold (keys, rows) of every stored item."""
         for items, rows in blocks:

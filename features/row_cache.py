@@ -31,6 +31,13 @@ class RowCache:
         self._rows[place[known]] = rows[known]
         self._add(keys[~known], rows[~known])
 
+    def drop(self, keys: np.ndarray) -> None:
+        """Hold none of these any more."""
+        for key in keys.tolist():
+            place = self._place.pop(key, None)
+            if place is not None:
+                self._keys[place] = 0
+
     def _add(self, keys: np.ndarray, rows: np.ndarray) -> None:
         count = len(self._keys)
         keys, rows = keys[:count], rows[:count]

@@ -42,7 +42,7 @@ class FeatureService:
     def verbs(self) -> Mapping[str, Verb]:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
                  "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats,
-                 "masks": self._masks, "decide": self._decide}
+                 "masks": self._masks, "decide": self._decide, "held": self._held, "erase": self._erase}
         return {name: self._timed(name, verb) for name, verb in verbs.items()}
 
     def _count(self, name: str) -> float:
@@ -124,10 +124,13 @@ class FeatureService:
         return {"names": self.shard.store.names(column(arrays, "keys", "uint64", (None,)))}, {}
 
     def _totals(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
-        of = header.get("of")
-        if of not in ("user", "item"):
-            raise BadMessage(f"of is {of!r}, expected user or item")
-        return {"sequence": self.shard.sequence}, self.shard.totals(of, column(arrays, "keys", "uint64", (None,)))
+        return {"sequence": self.shard.sequence}, self.shard.totals(_of(header), column(arrays, "keys", "uint64", (None,)))
+
+    def _held(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        return {"rows": self.shard.held(*_whose(header, arrays))}, {}
+
+    def _erase(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        return {"rows": self.shard.erase(*_whose(header, arrays)), "sequence": self.shard.sequence}, {}
 
     def _sets(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {"sets": [list(layout) for layout in self.shard.layouts]}, {}
@@ -150,7 +153,19 @@ class FeatureService:
 
     def _stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held(),
+                "families": self.shard.store.held(),
                 "feature_set": self.shard.set.name, "frozen_bytes": 2 + 12 * self.shard.set.F + 4 * self.shard.set.K}, {}
+
+
+def _of(header: Header) -> str:
+    of = header.get("of")
+    if of not in ("user", "item"):
+        raise BadMessage(f"of is {of!r}, expected user or item")
+    return str(of)
+
+
+def _whose(header: Header, arrays: Arrays) -> tuple[str, int]:
+    return _of(header), int(column(arrays, "keys", "uint64", (1,))[0])
 
 
 def _moments(ts_ms: np.ndarray) -> None:

@@ -25,6 +25,7 @@ from headrace.features.store import (
     ring_first_of,
     ring_page_key,
     ring_page_of,
+    rows_of,
 )
 from headrace.rpc.causes import PAGE_BITS, Causes, RingKey, Rings
 from headrace.rpc.errors import TooOld, Unavailable
@@ -132,6 +133,26 @@ class FeatureShard:
         rows, _ = self.store.rows(family, keys, dtype)
         return {name: rows[f"{name}_total"].astype(np.int64) for name in ("impressions", "clicks", "events")}
 
+    def held(self, of: str, key: int) -> dict[str, int]:
+        """family -> rows of a user or an item (`of`) under its row key, its name among them."""
+        return {family: int(self.store.get(family, [key.to_bytes(8, "big")])[0] is not None) for family in rows_of(self.store, of)}
+
+    def erase(self, of: str, key: int) -> dict[str, int]:
+        """Delete these rows, in one batch; how many of each family there were. Causes stay applied, and what was frozen stays until it is
+        old: it answers the repetitions of a job that comes back. Raises Unavailable when the store cannot write."""
+        if self.failed:
+            self.recover()
+        found, batch = self.held(of, key), self.store.batch()
+        for family in found:
+            batch.delete_rows(family, np.array([key], np.uint64))
+        counts = self.counts | {name: self.counts[name] - rows for name, rows in found.items() if name in self.counts}
+        batch.put("meta", b"counts", counts_bytes(counts))
+        self._commit(batch)
+        self.counts = counts
+        if of == "item":
+            self.popular.forget(key)
+        return found
+
     def _totals(self) -> np.ndarray:
         return np.array([self.counts["impressions"], self.counts["clicks"]], np.int64)
 
@@ -214,6 +235,9 @@ class FeatureShard:
                 self._head_pages[key] = page
                 self._prune(batch, key, page)
         batch.put("meta", b"counts", counts_bytes(counts))
+        self._commit(batch)
+
+    def _commit(self, batch: Batch) -> None:
         try:
             self.store.write(batch)
         except Exception as error:  # the ring in memory is ahead of the store now: nothing may be answered from it

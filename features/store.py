@@ -53,6 +53,7 @@ class Batch:
         self._families = families
         self.batch = WriteBatch(raw_mode=True)
         self.rows: list[tuple[str, np.ndarray, np.ndarray]] = []  # family, keys, rows of `put_rows`
+        self.gone: list[tuple[str, np.ndarray]] = []
 
     def put_rows(self, family: str, keys: np.ndarray, rows: np.ndarray) -> None:
         """Rows (structured, n; nobody changes them any more) under distinct uint64[n] keys: the only way in which rows are written."""
@@ -65,6 +66,12 @@ class Batch:
 
     def put(self, family: str, key: bytes, value: bytes) -> None:
         self.batch.put(key, value, self._families[family])
+
+    def delete_rows(self, family: str, keys: np.ndarray) -> None:
+        """Delete what is under uint64[n] keys, none of which is put in this batch."""
+        for key in split(keys.astype(">u8").tobytes(), 8):
+            self.batch.delete(key, self._families[family])
+        self.gone.append((family, keys))
 
     def delete_range(self, family: str, start: bytes, end: bytes) -> None:
         """Delete the keys from `start` up to, not including, `end`."""
@@ -113,6 +120,9 @@ class FeatureStore:
         self._db.write(batch.batch, self._write_options)
         for family, keys, rows in batch.rows:
             self._cache(family, rows.dtype.itemsize).put(keys, rows)
+        for family, keys in batch.gone:
+            if family in self._held:
+                self._held[family].drop(keys)
 
     def rows(self, family: str, keys: np.ndarray, dtype: np.dtype, read: Read | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(rows dtype[n], found bool[n]) of uint64[n] keys; a missing row is all zeros. The rows are the caller's to change.
@@ -180,6 +190,13 @@ class FeatureStore:
         return sum(int(column.property_int_value(name) or 0) for column in self._columns.values()
                    for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"))
 
+    def held(self) -> dict[str, dict[str, int]]:
+        """family -> rows and bytes on disk and in memory, both approximately: what was deleted is counted until it is compacted."""
+        names = ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+        return {family: {"rows": int(column.property_int_value("rocksdb.estimate-num-keys") or 0),
+                         "bytes": sum(int(column.property_int_value(name) or 0) for name in names)}
+                for family, column in self._columns.items()}
+
     def compacted_bytes(self, family: str) -> int:
         """Compact a family, and tell the bytes of its files."""
         column: Any = self._columns[family]
@@ -200,6 +217,12 @@ def _plain(family: str, held: list[bytes], dtype: np.dtype) -> np.ndarray:
     data = b"".join(held)
     assert len(data) == len(held) * dtype.itemsize, f"{family} holds rows of another layout than {dtype.itemsize} bytes"
     return np.frombuffer(data, dtype)
+
+
+def rows_of(store: FeatureStore, of: str) -> list[str]:
+    """Families that have rows under the row key of a user or an item (`of`) itself. Rows of pairs, as user x item.author, lie under a hash
+    of both, from which neither is found."""
+    return [name for name in store.families() if name in (f"{of}s", f"group {of}", "names")]
 
 
 def split(data: bytes, width: int) -> list[bytes]:

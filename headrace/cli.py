@@ -30,7 +30,7 @@ COMMANDS = {
     "ps": ("headrace.commands.ps:app", "The parameter server: what it holds, another number of shards, copies."),
     "models": ("headrace.commands.models:app", "Published versions of the served model: publish, list, step back, pin, resume."),
     "emit": ("headrace.commands.emit:command", "Send a few interactions."),
-    "data": ("headrace.commands.data:app", "Fetch and prepare data sets."),
+    "data": ("headrace.commands.data:app", "What the stack holds: list, describe, lineage, compact, expire, erase; data sets."),
     "simulate": ("headrace.commands.simulate:command", "A seeded world of users: a log with its truth, or live requests."),
     "demo": ("headrace.commands.demo:command", "Show the whole loop."),
     "bench": ("headrace.commands.bench:command", "Measure."),
@@ -45,7 +45,7 @@ COMMANDS = {
 # Errors of what was asked for, against errors of the world (1).
 ASKED = {"KeysError", "UnknownReason", "BadPlace", "BadAge", "ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress",
          "TopicMismatch", "ReshardError", "BackupError", "IngestError", "SourceError", "MappingError",
-         "VersionUnknown", "VersionError", "BadRange", "LakeAbsent", "NoSuchSample"}
+         "VersionUnknown", "VersionError", "NoSuchData", "NobodyNamed", "BadRange", "LakeAbsent", "NoSuchSample"}
 
 
 class CommandAbsent(Exception):

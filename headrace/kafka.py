@@ -1,6 +1,6 @@
 """Kafka for everything that is not a Flink job: produce, create topics, read by assignment, ask for offsets.
 
-The only importer of confluent_kafka here. Nothing joins a consumer group: a reader says where it starts.
+One of two importers of confluent_kafka here (kafka_admin.py). Nothing joins a consumer group: a reader says where it starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ Start = Literal["earliest", "end"] | Mapping[int, int]
 Where = Cluster | str  # a cluster, or the address of one that asks nobody who he is
 
 
-def _settings(where: Where, **more: Any) -> dict[str, Any]:
+def settings(where: Where, **more: Any) -> dict[str, Any]:
+    """librdkafka's settings of a client."""
     # librdkafka writes connection errors to stderr by itself: they go to a logger, and what matters is raised as a sentence.
     reached = (where if isinstance(where, Cluster) else Cluster(where)).librdkafka()
     return {"logger": client_log, "log_level": 3, "socket.timeout.ms": 10000, "broker.address.family": "v4",
@@ -40,7 +41,7 @@ def _settings(where: Where, **more: Any) -> dict[str, Any]:
 
 
 def _admin(where: Where, **more: Any) -> AdminClient:
-    return AdminClient(_settings(where, **more))
+    return AdminClient(settings(where, **more))
 
 
 def _unavailable(where: Where, error: Exception | str) -> KafkaUnavailable:
@@ -99,7 +100,7 @@ class Producer:
     def __init__(self, where: Where, **extra: Any) -> None:
         """`extra`: librdkafka settings with _ for dots, linger_ms=0 for instance."""
         more = {name.replace("_", "."): value for name, value in extra.items()}
-        self._producer = ConfluentProducer(_settings(where, **{
+        self._producer = ConfluentProducer(settings(where, **{
             "acks": "all", "enable.idempotence": True, "compression.type": "lz4", "partitioner": "murmur2_random", "linger.ms": 5,
             "delivery.timeout.ms": 30000, **more}))
         self._failed: list[str] = []
@@ -361,7 +362,7 @@ def _record(message: Any) -> Record:
 
 
 def _consumer(where: Where) -> Consumer:
-    return Consumer(_settings(where, **{"group.id": "headrace-unused", "enable.auto.commit": False, "auto.offset.reset": "earliest",
+    return Consumer(settings(where, **{"group.id": "headrace-unused", "enable.auto.commit": False, "auto.offset.reset": "earliest",
                                             "fetch.wait.max.ms": 100, "isolation.level": "read_committed"}))
 
 

@@ -166,6 +166,21 @@ class ParameterClient:
         calls = [(shard, "known", header, causes._asdict()) for shard in range(len(self._clients))]
         return [arrays["status"] for _, arrays in self._all(calls)]
 
+    def held(self, model: str, keys: np.ndarray) -> dict[str, int]:
+        """table -> how many of distinct uint64[n] have a row. Raises Refused, Unavailable."""
+        return self._rows("held", model, keys)
+
+    def erase(self, model: str, keys: np.ndarray) -> dict[str, int]:
+        """Take these rows out of every table of a model; how many went. May be repeated. Raises Refused, Unavailable."""
+        return self._rows("erase", model, keys)
+
+    def _rows(self, verb: str, model: str, keys: np.ndarray) -> dict[str, int]:
+        found: dict[str, int] = {}
+        calls = [(shard, verb, {"model": model}, {"keys": keys[at]}) for shard, at in self._by_shard(kernel_input(keys))]
+        for header, _ in self._all(calls):
+            found |= {table: found.get(table, 0) + rows for table, rows in header["rows"].items()}
+        return found
+
     def stats(self) -> list[Header]:
         """Each shard's stats, in order. Raises Unavailable."""
         return [header for header, _ in self._all([(shard, "stats", {}, {}) for shard in range(len(self._clients))])]

@@ -96,7 +96,12 @@ def _pushes(store: Store, hop: Hop | None, durable: bool, acknowledged: Callable
             return Later(done.header, {**done.arrays, **values}, done.then)
         return done[0], {**done[1], **values}
 
-    return {"push": push, "pull_push": pull_push}
+    def erase(header: Header, arrays: Arrays) -> Answer | Later:
+        rows = shard.erase(_text(header, "model"), column(arrays, "keys", "uint64", (None,)))
+        told: Header = {"rows": rows, "sequence": shard.sequence}
+        return Later(told, {}, lambda: safe(told["sequence"], 0.0)) if durable or acknowledged else (told, {})
+
+    return {"push": push, "pull_push": pull_push, "erase": erase}
 
 
 def _reads(shard: Shard) -> dict[str, Verb]:
@@ -130,7 +135,10 @@ def _reads(shard: Shard) -> dict[str, Verb]:
         sums, following = page(table, _cursor(header), table.spec.encoding)
         return {"cursor": following, "slots": list(shard.slots), "state": [shard.epoch, shard.sequence]}, sums
 
-    return {"pull": pull, "known": known, "export": export, "digest": digest}
+    def held(header: Header, arrays: Arrays) -> Answer:
+        return {"rows": shard.held(_text(header, "model"), column(arrays, "keys", "uint64", (None,)))}, {}
+
+    return {"pull": pull, "known": known, "export": export, "digest": digest, "held": held}
 
 
 def shard_stats(store: Store) -> Header:
@@ -198,7 +206,7 @@ class ShardFigures:
                 metric.add_metric(at, table.counts[name])
         yield from by_table.values()
         yield from counted.values()
-        went = CounterMetricFamily("headrace_ps_rows_removed", "Rows that went, by cause: ttl or lru", labels=["cause"])
+        went = CounterMetricFamily("headrace_ps_rows_removed", "Rows that went, by cause: ttl, lru or erased", labels=["cause"])
         for cause, count in shard.removed.items():
             went.add_metric([cause], count)
         yield went

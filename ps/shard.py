@@ -27,7 +27,7 @@ from headrace.rpc.errors import BadMessage, Refused, Stale, Unavailable
 from headrace.rpc.freshness import Newest, newer
 
 APPLIED, DUPLICATE, RECUT = "applied", "duplicate", "recut"
-EXPIRED, CROWDED_OUT = "ttl", "lru"
+EXPIRED, CROWDED_OUT, ERASED = "ttl", "lru", "erased"
 SPARE_ROWS = 4096  # that are freed beyond need, so that not every push frees some
 Tables = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -65,7 +65,7 @@ class Shard:
         self.epoch = 0
         self.counts = {"pushes": 0, "duplicates": 0, "recuts": 0, "refused": 0, "stale": 0}
         self.staleness = Staleness()
-        self.removed = {EXPIRED: 0, CROWDED_OUT: 0}  # rows, since the start
+        self.removed = {EXPIRED: 0, CROWDED_OUT: 0, ERASED: 0}  # rows, since the start
         self.clocks: dict[str, int] = {}  # event time in seconds by model
         self.log: Log | None = None
         self.superseding = False  # what was published before us may be of pushes that nobody has: replicas are to fetch all anew
@@ -170,6 +170,18 @@ class Shard:
             before_s = self.clocks.get(model, 0) - table.spec.ttl_s
             if table.spec.ttl_s and before_s > 0:
                 went += self._log_and_remove(self.specs[model], name, EXPIRED, table.expired(before_s, rows))
+        return went
+
+    def held(self, model: str, keys: np.ndarray) -> dict[str, int]:
+        """table -> how many of uint64[n] have a row. Raises Refused."""
+        return {table.name: int(self.pullable(model, table.name, keys).has(keys).sum()) for table in self._spec(model).tables}
+
+    def erase(self, model: str, keys: np.ndarray) -> dict[str, int]:
+        """Take the rows of distinct keys out of every table, logged as what expires is; how many went. Raises Refused, Unavailable."""
+        spec, went = self._spec(model), dict[str, int]()
+        for table in spec.tables:
+            there = keys[self.pullable(model, table.name, keys).has(keys)]
+            went[table.name] = self._log_and_remove(spec, table.name, ERASED, there)
         return went
 
     def _make_room(self, spec: ModelSpec, tables: Tables) -> None:

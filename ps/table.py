@@ -210,6 +210,11 @@ class Table:
         self.counts["removed"] += removed
         return removed
 
+    def has(self, keys: np.ndarray) -> np.ndarray:
+        """bool[n]: which of uint64[n] have a row."""
+        return np.concatenate([np.zeros(0, bool), *(self._index.find(kernel_input(keys[start : start + CALL_ROWS])) >= 0
+                                                    for start in range(0, len(keys), CALL_ROWS))])
+
     def expired(self, before_s: int, rows: int) -> np.ndarray:
         """uint64[k] keys last pushed before event time `before_s`, of the next `rows` row numbers: the look goes round."""
         return self._keys[self._older(before_s, rows)].copy()

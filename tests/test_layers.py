@@ -14,7 +14,8 @@ LAYER = {"schemas": 0, "rpc": 0, "simulator": 0, "features": 1, "ps": 1, "ann": 
 SINGLE = {
     "rocksdict": ("features/store.py",),
     "faiss": ("ann/index.py",),
-    "confluent_kafka": ("streaming/kafka.py", "streaming/transactions.py", "streaming/positions.py", "headrace/kafka.py"),
+    "confluent_kafka": ("streaming/kafka.py", "streaming/transactions.py", "streaming/positions.py", "headrace/kafka.py",
+                        "headrace/kafka_admin.py"),
     "pyflink": ("streaming/", "jobs/"),
     "fastavro": ("schemas/codec.py", "schemas/container.py"),
     "jgo": ("headrace/maven.py",),

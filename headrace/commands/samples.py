@@ -158,6 +158,8 @@ def _said(told: dict[str, Any], found: Lake) -> list[str]:
     sets = ", ".join(f"{name or 'none'} {rows:,}" for name, rows in told["feature_sets"].items())
     lines += [f"feature sets: {sets}",
               f"read: {told['records']:,} records; {told['duplicates']:,} further records of a sample, left out"]
+    if told["dropped"]:
+        lines.append(f"removed by `headrace data expire` and `erase`: {told['dropped']:,}")
     if told["unreadable"]:
         lines.append(f"not readable, and not in the lake: {told['unreadable']:,}; the first, {told['fault']}")
     lines += [f"GAP: offsets {gap['from']} to {gap['to'] - 1} of partition {gap['partition']} were removed by retention before commit"

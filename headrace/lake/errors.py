@@ -11,6 +11,10 @@ class LakeDamaged(Exception):
     """A manifest, or a file that a manifest names, is not what was written: restore it from a copy. Nothing is removed by this."""
 
 
+class LakeRewritten(Exception):
+    """The lake was rewritten while it was read: read it again. No row is lost."""
+
+
 class LakeHeld(Exception):
     """Another writer has this lake: stop that one. A lake has one writer."""
 

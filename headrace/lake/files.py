@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from headrace.lake.errors import LakeDamaged
-from headrace.lake.manifest import RESTORE, File, Label, Span
+from headrace.lake.manifest import RESTORE, REWRITTEN, File, Label, Span
 from headrace.lake.store import TEMPORARY, Folder
 from headrace.rpc.causes import Causes
 
@@ -26,7 +26,7 @@ def write(store: Folder, table: pa.Table, number: int) -> list[File]:
     table = table.take(order)
     hours = table["ts_ms"].to_numpy() // HOUR_MS
     begins = [*np.nonzero(np.diff(hours, prepend=hours[:1] - 1))[0].tolist(), len(hours)]
-    return [_write(store, f"{FOLDER}/{hour_of(int(hours[first]))}/{number:08d}.parquet", table.slice(first, stop - first))
+    return [put(store, f"{FOLDER}/{hour_of(int(hours[first]))}/{number:08d}.parquet", table.slice(first, stop - first))
             for first, stop in itertools.pairwise(begins)]
 
 
@@ -35,7 +35,8 @@ def hour_of(hour: int) -> str:
     return f"day={np.datetime64(hour, 'h').astype('datetime64[D]')}/hour={hour % 24:02d}"
 
 
-def _write(store: Folder, path: str, table: pa.Table) -> File:
+def put(store: Folder, path: str, table: pa.Table) -> File:
+    """Rows of an hour as a file."""
     sink = pa.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
     data = sink.getvalue()
@@ -82,12 +83,24 @@ def checked(store: Folder, file: File) -> bytes:
     return data
 
 
-def leftovers(store: Folder, held: Sequence[File], number: int) -> Iterator[str]:
-    """Names of what the commit `number`, which has no manifest, left. Raises LakeDamaged for files of others that no manifest names:
-    then manifests are missing, and those files are data."""
+def rewritten(name: str) -> bool:
+    """A file's name is of a rewriting, which tidies up for itself, and not of a commit."""
+    return name.rpartition("/")[2].lstrip(".").startswith(REWRITTEN)
+
+
+def commit_of(name: str) -> int:
+    """The commit that wrote a file of this name; 0 when none did."""
+    digits = name.rpartition("/")[2].lstrip(".").partition(".")[0]
+    return int(digits) if digits.isdigit() else 0
+
+
+def leftovers(store: Folder, held: Sequence[File], number: int, through: int = 0) -> Iterator[str]:
+    """Names of what the commit `number`, which has no manifest, left. Those of commits up to `through` that are not named are being
+    replaced. Raises LakeDamaged for other files that no manifest names: then manifests are missing, and those files are data."""
     known = {file.path for file in held}
     for name in store.names(FOLDER):
-        if name not in known and (name.endswith((TEMPORARY, ".parquet"))):
+        replaced = rewritten(name) or 0 < commit_of(name) <= through
+        if name not in known and name.endswith((TEMPORARY, ".parquet")) and not replaced:
             if not name.endswith((TEMPORARY, f"/{number:08d}.parquet")):
                 raise LakeDamaged(f"{store}/{name} is of a commit whose manifest is missing (the last one is {number - 1}): {RESTORE}")
             yield name

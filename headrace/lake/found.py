@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS
 from headrace.lake import files
 from headrace.lake.errors import NoSuchSample
-from headrace.lake.manifest import File, Manifest
+from headrace.lake.manifest import File, Manifest, Origin
 from headrace.lake.reader import Lake
 
 Cause = tuple[int, int]  # partition, offset of `interactions`
@@ -52,8 +52,10 @@ def _told(row: dict[str, Any], one: Manifest, file: File, lake: Lake) -> dict[st
     known = row["feature_set"] == FEATURE_SET
     slots = SLOTS if known and len(row["feature_keys"]) == len(SLOTS) else [str(n) for n in range(len(row["feature_keys"]))]
     names = NUMBERS if known and len(row["numbers"]) == len(NUMBERS) else [str(n) for n in range(len(row["numbers"]))]
+    of = file.origin or Origin(one.number, one.number, one.topic_id, one.code)
     lineage = {name: row[name] for name in LINEAGE} | {
-        "file": f"{lake.store}/{file.path}", "commit": one.number, "code": one.code, "topic": one.topic, "topic_id": one.topic_id}
+        "file": f"{lake.store}/{file.path}", "commit": of.last if of.first == of.last else [of.first, of.last], "code": of.code,
+        "topic": one.topic, "topic_id": of.topic_id}
     features = {slot: {"key": f"{key:016x}", "value": _number(value)}
                 for slot, key, value in zip(slots, row["feature_keys"], row["feature_values"], strict=True)}
     plain = {name: _number(value) if isinstance(value, float) else value for name, value in row.items() if name not in (*LISTS, *LINEAGE)}

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow.compute
 
-from headrace.lake import files
+from headrace.lake import files, manifest
 from headrace.lake.columns import KEY
+from headrace.lake.errors import LakeDamaged
 from headrace.lake.manifest import File, Span
 from headrace.lake.store import Folder
 from headrace.rpc.causes import NEW, OLD, PAGE_BITS, Causes, Rings
@@ -27,6 +28,7 @@ class Known:
 
     def __init__(self, store: Folder, held: Sequence[File], ring_length: int) -> None:
         self._store, self._files, self._rings = store, list(held), Rings(ring_length)
+        self._base = -1  # generation of the base that the files are of; -1: it was not asked yet
         self._since: list[tuple[str, Causes]] = []  # taken since the last commit, and in no file yet
         self.looked_up = 0
         self._restore(ring_length)
@@ -74,12 +76,32 @@ class Known:
         for one, since in self._since:
             if one == target:
                 held |= wanted.intersection(_tuples(since.take(np.isin(since.offset, causes.offset))))
-        for file in self._files:
-            if any(span.target == target and _meets(span, causes) for span in file.causes):
-                for one, inside in self._causes(file):
-                    if one == target:
-                        held |= wanted.intersection(_tuples(inside.take(np.isin(inside.offset, causes.offset))))
+        held |= self._in_files(target, causes, wanted)
         return np.array([cause in held for cause in _tuples(causes)], bool)
+
+    def _in_files(self, target: str, causes: Causes, wanted: set[tuple[int, int, int]]) -> set[tuple[int, int, int]]:
+        """Those of `wanted` that a file holds, though the lake be rewritten meanwhile. Raises LakeDamaged."""
+        while True:
+            held: set[tuple[int, int, int]] = set()
+            self._look()
+            try:
+                for file in self._files:
+                    if any(span.target == target and _meets(span, causes) for span in file.causes):
+                        for one, inside in self._causes(file):
+                            if one == target:
+                                held |= wanted.intersection(_tuples(inside.take(np.isin(inside.offset, causes.offset))))
+                return held
+            except LakeDamaged:
+                if manifest.newest_base(self._store) == self._base:
+                    raise
+
+    def _look(self) -> None:
+        """Take the files of a newer base."""
+        newest = manifest.newest_base(self._store)
+        if newest != self._base:
+            found = manifest.load(self._store)
+            self._files = [file for one in found for file in one.files]
+            self._base = newest
 
     def _causes(self, file: File) -> Iterator[tuple[str, Causes]]:
         """By target the causes of a file. Raises LakeDamaged."""

@@ -1,6 +1,7 @@
 """Manifests: one a commit, numbered from 1, JSON that says its own sha256. A file that no manifest names is not data.
 
 manifests/00000001.json: {"sha256": of the bytes of the next value, "manifest": {number, topic, offsets, files, ...}}.
+bases/00000001.json: one that stands for all commits up to its number, as the first rewriting (rewriting.py) left them; the newest counts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from headrace.lake.errors import LakeDamaged
 from headrace.lake.store import TEMPORARY, Folder
 from headrace.schemas.codec import schema_text
 
-FORMAT = 1
-FOLDER = "manifests"
+FORMAT = 2  # 2: of a base
+FOLDER, BASES = "manifests", "bases"
+REWRITTEN = "r"  # begins the name of a file that a rewriting made
 DECIDING = ("columns.py", "known.py", "writer.py")
 RESTORE = "restore it from a copy of the lake, or keep the folder and set lake.dir to a new one"
 
@@ -55,6 +57,15 @@ class Label(msgspec.Struct, frozen=True):
         return Label(self.rows + other.rows, self.positives + other.positives)
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """The commits, the first and the last, whose rows a file of a base holds, and what they say of all of them."""
+
+    first: int
+    last: int
+    topic_id: str
+    code: str
+
+
 class File(msgspec.Struct, frozen=True):
     """A Parquet file: its path from the lake's folder, rows, bytes, sha256, and what of its rows is asked without opening it."""
 
@@ -66,6 +77,7 @@ class File(msgspec.Struct, frozen=True):
     ts_ms_max: int
     labels: dict[str, Label]
     causes: list[Span]
+    origin: Origin | None = None
 
     @property
     def hour(self) -> str:
@@ -82,7 +94,9 @@ class Manifest(msgspec.Struct, frozen=True):
     """A commit: what was read of the topic, and what of it was written. `topic_id`: Kafka's uuid, another one when a topic is made anew.
 
     `offsets`: one of every partition, each beginning where the commit before ended it. records = rows of `files` + duplicates +
-    unreadable. `gaps`: offsets within the ranges that retention took before they were read. `fault`: the first record not readable.
+    unreadable + dropped. `gaps`: offsets within the ranges that retention took before they were read. `fault`: the first record not
+    readable. `dropped`: rows that were erased or have expired. Of a base, `generation` counts from 1, sums are of all commits up to
+    `number`, and `topics` are the uuids that they met.
     """
 
     number: int
@@ -98,7 +112,10 @@ class Manifest(msgspec.Struct, frozen=True):
     code: str
     written_ms: int
     fault: str = ""
-    format: int = FORMAT
+    format: int = 1
+    dropped: int = 0
+    generation: int = 0
+    topics: list[str] = []
 
     @property
     def rows(self) -> int:
@@ -114,36 +131,70 @@ def name_of(number: int) -> str:
     return f"{FOLDER}/{number:08d}.json"
 
 
+def base_of(generation: int) -> str:
+    return f"{BASES}/{generation:08d}.json"
+
+
+def newest_base(store: Folder) -> int:
+    """Its generation; 0 where nothing was ever rewritten."""
+    names = [name for name in store.names(BASES) if not name.endswith(TEMPORARY)]
+    return int(names[-1].rpartition("/")[2].removesuffix(".json")) if names else 0
+
+
 def write(store: Folder, manifest: Manifest) -> None:
-    """The last step of a commit: with its manifest in place the commit is made."""
+    """The last step of a commit, or of a rewriting: with its manifest in place it is made."""
     body = msgspec.json.encode(manifest)
     sealed = msgspec.json.encode(_Sealed(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
-    store.put(name_of(manifest.number), pa.py_buffer(sealed + b"\n"))
+    name = base_of(manifest.generation) if manifest.generation else name_of(manifest.number)
+    store.put(name, pa.py_buffer(sealed + b"\n"))
 
 
 def load(store: Folder) -> list[Manifest]:
-    """All commits, the first one first; [] where there is none. Raises LakeDamaged."""
-    names = [name for name in store.names(FOLDER) if not name.endswith(TEMPORARY)]
-    wanted = [name_of(number) for number in range(1, len(names) + 1)]
+    """The newest base, where there is one, and all commits behind it, in order; [] of an empty lake. Raises LakeDamaged."""
+    while True:
+        generation = newest_base(store)
+        try:
+            return _load(store, generation)
+        except LakeDamaged:
+            if newest_base(store) == generation:  # else it was rewritten meanwhile, and what is missing is not missed
+                raise
+
+
+def _load(store: Folder, generation: int) -> list[Manifest]:
+    found = [_read(store, base_of(generation))] if generation else []
+    through = found[0].number if found else 0
+    names = [name for name in store.names(FOLDER) if not name.endswith(TEMPORARY) and name > name_of(through)]
+    wanted = [name_of(number) for number in range(through + 1, through + len(names) + 1)]
     if names != wanted:
         absent = next((name for name in wanted if name not in names), "")
         raise LakeDamaged(f"{store}/{absent} is missing, and later manifests are there: {RESTORE}")
-    found = [_read(store, name, number) for number, name in enumerate(names, 1)]
+    found += [_read(store, name, number) for number, name in enumerate(names, through + 1)]
+    if not found:
+        _check_empty(store)
     _check_chain(store, found)
     return found
 
 
-def _read(store: Folder, name: str, number: int) -> Manifest:
+def _check_empty(store: Folder) -> None:
+    """A lake without a manifest may hold what its first commit left, and nothing that was rewritten. Raises LakeDamaged."""
+    name = next((name for name in store.names("samples") if name.rpartition("/")[2].startswith(REWRITTEN)), "")
+    if name:
+        raise LakeDamaged(f"{store}/{name} was rewritten, and the manifest that names it is missing in {store}/{BASES}: {RESTORE}")
+
+
+def _read(store: Folder, name: str, number: int | None = None) -> Manifest:
     try:
         sealed = msgspec.json.decode(store.get(name), type=_Sealed)
         if hashlib.sha256(sealed.manifest).hexdigest() != sealed.sha256:
             raise LakeDamaged(f"{store}/{name} does not have the sha256 that it says: {RESTORE}")
         made = msgspec.json.decode(sealed.manifest, type=Manifest)
+    except FileNotFoundError:
+        raise LakeDamaged(f"{store}/{name} is missing: {RESTORE}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LakeDamaged(f"{store}/{name} is no manifest ({error}): {RESTORE}") from None
     if made.format > FORMAT:
         raise LakeDamaged(f"{store}/{name} has format {made.format}, and this headrace ({__version__}) knows {FORMAT}: use a newer one")
-    if made.number != number:
+    if number is not None and made.number != number:
         raise LakeDamaged(f"{store}/{name} says that it is commit {made.number}: {RESTORE}")
     return made
 

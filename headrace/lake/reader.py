@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from headrace.lake import files, manifest
 from headrace.lake.columns import SCHEMA
-from headrace.lake.errors import BadRange, LakeAbsent
+from headrace.lake.errors import BadRange, LakeAbsent, LakeDamaged, LakeRewritten
 from headrace.lake.manifest import File, Manifest
 from headrace.lake.store import Folder
 
@@ -65,9 +65,19 @@ def by_hour(lake: Lake, chosen: Choice = Choice(), columns: Sequence[str] | None
             hours.setdefault(file.ts_ms_min // files.HOUR_MS, []).append(file)
     wanted = None if columns is None else [*columns, *ORDER, "target"]
     for _, held in sorted(hours.items()):
-        table = _filtered(pa.concat_tables([files.read(lake.store, file, wanted) for file in held], promote_options="default"), chosen)
+        table = _filtered(pa.concat_tables([_read(lake, file, wanted) for file in held], promote_options="default"), chosen)
         if len(table):
             yield _chosen(table.take(np.lexsort([table[name].to_numpy() for name in reversed(ORDER)])), columns)
+
+
+def _read(lake: Lake, file: File, columns: Sequence[str] | None) -> pa.Table:
+    """Raises LakeDamaged, LakeRewritten."""
+    try:
+        return files.read(lake.store, file, columns)
+    except LakeDamaged:
+        if manifest.newest_base(lake.store) == lake.manifests[0].generation:
+            raise
+        raise LakeRewritten(f"the lake {lake.store} was rewritten (compacted, expired, erased) while it was read: read it again") from None
 
 
 def matrix(table: pa.Table, column: str) -> np.ndarray:
@@ -96,8 +106,7 @@ def opened(lake: str | Path) -> Lake:
         raise LakeAbsent(f"there is no lake in {folder}: `lake.enabled = true` has the stack write one (after its first lake.commit_s), and"
                          " --lake DIR names one elsewhere")
     if which:
-        first, last = _commits(which, len(found), str(lake))
-        found = found[first - 1 : last]
+        found = _commits(found, which, str(lake))
     return Lake(store, found)
 
 
@@ -121,15 +130,19 @@ def ms_of(when: When) -> int | None:
     return int((made if made.tzinfo else made.replace(tzinfo=timezone.utc)).timestamp() * 1000)
 
 
-def _commits(text: str, newest: int, lake: str) -> tuple[int, int]:
+def _commits(found: list[Manifest], text: str, lake: str) -> list[Manifest]:
     first, _, last = text.rpartition("-")
     try:
-        found = int(first or 1), int(last)
+        begin, end = int(first or 1), int(last)
     except ValueError:
         raise BadRange(f"{lake!r} is no lake: write FOLDER, FOLDER@N for it after commit N, or FOLDER@N-M") from None
-    if not 1 <= found[0] <= found[1] <= newest:
+    newest, through = found[-1].number, found[0].number if found[0].generation else 0
+    if not 1 <= begin <= end <= newest:
         raise BadRange(f"{lake!r}: the lake has commits 1 to {newest}")
-    return found
+    if end < through or (1 < begin <= through and found[0].generation):
+        raise BadRange(f"{lake!r}: commits 1 to {through} were made one by `headrace data compact`, `expire` or `erase`, and are not told"
+                       " apart any more")
+    return [one for one in found if begin <= one.number <= end]
 
 
 def _filtered(table: pa.Table, chosen: Choice) -> pa.Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,8 @@ import pyarrow as pa
 from headrace.lake.errors import LakeHeld
 
 TEMPORARY = ".new"
+_HELD = {"lock": "another writer has the lake {}: stop it (`headrace status` shows the stack's), or set lake.dir to a folder of its own",
+         "rewrite": "the lake {} is being rewritten (`headrace data compact`, `expire` or `erase`): wait until that has ended"}
 
 
 class Folder:
@@ -27,6 +29,10 @@ class Folder:
 
     def __str__(self) -> str:
         return str(self.root)
+
+    def there(self) -> bool:
+        """A writer has begun here, though it may not have committed anything."""
+        return self.root.is_dir()
 
     def put(self, name: str, data: pa.Buffer) -> None:
         """Write a file that is not there yet, whole and safely on the disk."""
@@ -48,16 +54,23 @@ class Folder:
     def remove(self, name: str) -> None:
         (self.root / name).unlink()
 
+    def prune(self, folder: str) -> None:
+        """Remove the empty folders below one. Nobody may put a file meanwhile."""
+        for path in sorted((self.root / folder).rglob("*"), reverse=True):
+            if path.is_dir():
+                with suppress(OSError):
+                    path.rmdir()
+
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """The lake's lock, as long as the block lasts or the process lives. Raises LakeHeld."""
+    def held(self, name: str = "lock", wait: bool = False) -> Iterator[None]:
+        """A lock of the lake, as long as the block lasts or the process lives: `lock` is the writer's, `rewrite` that of who rewrites what
+        is committed, `commit` that of a commit's moment. Raises LakeHeld, but with `wait` waits."""
         self._make(self.root)
-        with (self.root / "lock").open("w") as lock:
+        with (self.root / name).open("w") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
-                raise LakeHeld(f"another writer has the lake {self.root}: stop it (`headrace status` shows the stack's), or set lake.dir"
-                               " to a folder of its own") from None
+                raise LakeHeld(_HELD[name].format(self.root)) from None
             yield
 
     def _make(self, folder: Path) -> None:

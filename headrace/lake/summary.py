@@ -20,9 +20,9 @@ def partitions(lake: Lake) -> list[dict[str, Any]]:
 
 
 def commits(lake: Lake) -> list[dict[str, Any]]:
-    """Of each commit what it wrote and read."""
-    return [{"commit": one.number, "written_ms": one.written_ms, "rows": one.rows, "files": len(one.files),
-             "bytes": sum(file.bytes for file in one.files), "records": one.records, "duplicates": one.duplicates,
+    """Of each commit what it wrote and read; `begins`: the first of those that one stands for, once they were rewritten."""
+    return [{"commit": one.number, "begins": 1 if one.generation else one.number, "written_ms": one.written_ms, "rows": one.rows,
+             "files": len(one.files), "bytes": sum(file.bytes for file in one.files), "records": one.records, "duplicates": one.duplicates,
              "unreadable": one.unreadable, "gap_offsets": sum(map(len, one.gaps)), "code": one.code, "topic_id": one.topic_id,
              "offsets": {str(read.partition): [read.first, read.stop] for read in one.offsets}} for one in lake.manifests]
 
@@ -41,15 +41,17 @@ def stats(lake: Lake) -> dict[str, Any]:
         return sum(getattr(one, name) for one in manifests)
 
     return {
-        "rows": total("rows"), "bytes": sum(file.bytes for file in held), "files": len(held), "commits": len(manifests),
+        "rows": total("rows"), "bytes": sum(file.bytes for file in held), "files": len(held),
+        "commits": sum(one.number if one.generation else 1 for one in manifests), "manifests": len(manifests),
         "records": total("records"), "duplicates": total("duplicates"), "unreadable": total("unreadable"),
         "fault": next((one.fault for one in manifests if one.fault), ""),
+        "dropped": total("dropped"), "generation": manifests[0].generation,
         "gap_offsets": sum(len(gap) for one in manifests for gap in one.gaps),
         "gaps": [{"commit": one.number, "partition": gap.partition, "from": gap.first, "to": gap.stop}
                  for one in manifests for gap in one.gaps],
         "labels": labels(held), 
         "days": {day: {"rows": sum(file.rows for file in of), "labels": labels(of)} for day, of in sorted(days.items())},
-        "feature_sets": dict(sets), "topics": list(dict.fromkeys(one.topic_id for one in manifests)),
+        "feature_sets": dict(sets), "topics": list(dict.fromkeys(topic for one in manifests for topic in one.topics or [one.topic_id])),
         "written_ms": manifests[-1].written_ms,
     }
 

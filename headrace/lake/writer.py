@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from headrace.lake import files, manifest
+from headrace.lake import erasing, files, manifest
 from headrace.lake.columns import fault_of, table_of
-from headrace.lake.errors import LakeAhead
+from headrace.lake.errors import LakeAhead, LakeDamaged
 from headrace.lake.known import Known
 from headrace.lake.manifest import Manifest, Range
 from headrace.lake.source import Read, Topic
@@ -68,11 +68,9 @@ class Writer:
     def __init__(self, store: Folder, topic: Topic, marks: Marks, look: Callable[[], Marks], *, ring_length: int,
                  now_ms: Callable[[], int]) -> None:
         self._store, self._topic, self._look, self._now_ms = store, topic, look, now_ms
-        found = manifest.load(store)
-        held = [file for one in found for file in one.files]
-        self._number = len(found) + 1
-        self._sweep(held)
-        self.known = Known(store, held, ring_length)
+        found, self.known = self._known(ring_length)
+        self._number = found[-1].number + 1 if found else 1
+        self._sweep(found)
         self.totals = Totals()
         for one in found:
             self.totals.add(one)
@@ -113,25 +111,43 @@ class Writer:
         return self.positions != self.pending.first
 
     def commit(self) -> Manifest | None:
-        """Files, then the manifest; None when nothing was read. Raises OSError, and then this writer is not to be used again."""
+        """Files, then the manifest; None when nothing was read. Raises OSError, and then this writer is not to be used again. Who takes out
+        rows meanwhile waits, so that a commit is seen whole or comes after."""
         if not self.moved:
             return None
-        pending = self.pending
-        table = pa.concat_tables(pending.tables) if pending.tables else None
+        with self._store.held("commit", wait=True):
+            return self._commit(self.pending)
+
+    def _commit(self, pending: Pending) -> Manifest:
+        table, dropped = pa.concat_tables(pending.tables) if pending.tables else None, 0
+        if table is not None and (removals := erasing.load(self._store)):
+            kept = erasing.without(table, removals)
+            dropped, table = len(table) - len(kept), kept if len(kept) else None
         made = files.write(self._store, table, self._number) if table is not None else []
         sets = Counter(table["feature_set"].to_pylist()) if table is not None else {}
         offsets = [Range(partition, pending.first.get(partition, 0), stop) for partition, stop in sorted(self.positions.items())]
         one = Manifest(self._number, *self._topic, offsets, made, pending.records, pending.duplicates, pending.unreadable, pending.gaps,
-                       dict(sets), manifest.code(), self._now_ms(), pending.fault)
+                       dict(sets), manifest.code(), self._now_ms(), pending.fault, dropped=dropped)
         manifest.write(self._store, one)
         self.known.committed(made)
         self.totals.add(one)
         self._number, self.committed_ms, self.pending = self._number + 1, one.written_ms, Pending(dict(self.positions))
         return one
 
-    def _sweep(self, held: Sequence[manifest.File]) -> None:
+    def _known(self, ring_length: int) -> tuple[list[Manifest], Known]:
+        """The commits and what they hold, though the lake be rewritten meanwhile."""
+        while True:
+            found = manifest.load(self._store)
+            try:
+                return found, Known(self._store, [file for one in found for file in one.files], ring_length)
+            except LakeDamaged:
+                if manifest.newest_base(self._store) == (found[0].generation if found else 0):
+                    raise
+
+    def _sweep(self, found: Sequence[Manifest]) -> None:
         """Remove what a commit without a manifest left."""
-        left = list(files.leftovers(self._store, held, self._number))
+        held, through = [file for one in found for file in one.files], found[0].number if found and found[0].generation else 0
+        left = list(files.leftovers(self._store, held, self._number, through))
         for name in [*left, *(name for name in self._store.names(manifest.FOLDER) if name.endswith(TEMPORARY))]:
             log.warning("%s/%s was left by a commit that did not end; removed", self._store, name)
             self._store.remove(name)

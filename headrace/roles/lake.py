@@ -7,14 +7,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace.config import Config
-from headrace.lake.errors import LakeAhead, LakeDamaged
+from headrace.lake.errors import LakeAhead, LakeDamaged, LakeHeld
 from headrace.lake.figures import Figures
 from headrace.lake.follow import When, follow
 from headrace.lake.manifest import Manifest
+from headrace.lake.rewriting import fold
 from headrace.lake.source import Source
 from headrace.lake.store import Folder
 from headrace.lake.writer import Writer
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 1.0
 LASTING_S = 10.0  # what a person has to mend is not tried again as fast
 STOP_S = 8.0
+MANIFESTS_MAX = 1000  # commits after which all manifests are made one, so that a start reads no more
 
 
 def start(config: Config, index: int, source: Source) -> Callable[[], None]:
@@ -71,9 +74,15 @@ def _write(config: Config, store: Folder, source: Source, stop: threading.Event,
     figures.writer, trouble[0] = writer, ""
     log.info("%s goes on after commit %d, at %s", store, writer.totals.commits, writer.positions)
     lake = config.lake
-    follow(writer, source, stop, When(lake.commit_s, lake.rows_max, lake.bytes_max), time.monotonic, _tell)
+    follow(writer, source, stop, When(lake.commit_s, lake.rows_max, lake.bytes_max), time.monotonic, partial(_tell, store))
 
 
-def _tell(made: Manifest) -> None:
+def _tell(store: Folder, made: Manifest) -> None:
     log.info("commit %d: %d rows in %d files, %d duplicates, %d unreadable", made.number, made.rows, len(made.files), made.duplicates,
              made.unreadable)
+    if made.number % MANIFESTS_MAX == 0:
+        try:
+            fold(store)
+        except LakeHeld:
+            log.info("the manifests of %s are made one later: it is being rewritten", store)
+
