@@ -121,3 +121,16 @@ def test_damage_is_told_and_mended_by_a_person(config, monkeypatch):
         until(lambda: ready(config)["ready"], "the mend")
     finally:
         stop()
+
+
+def test_manifests_are_made_one_by_itself(config, monkeypatch):
+    monkeypatch.setattr(role, "MANIFESTS_MAX", 2)
+    config.lake.commit_s = 0.05
+    topic = Paced([worlds.sample(n) for n in range(20)])
+    stop = role.start(config, 0, topic)
+    try:
+        until(lambda: figures(config).get("headrace_lake_rows_total") == 20, "twenty rows")
+    finally:
+        stop()
+    assert len(list((config.lake_dir / "bases").glob("*.json"))) == 1 and len(list((config.lake_dir / "manifests").iterdir())) <= 1
+    worlds.is_the_lake_of(config.lake_dir, *topic.partitions)
