@@ -21,6 +21,7 @@ COMMANDS = {
     "env": ("headrace.commands.env:command", "Print what a shell needs to run flink against the stack."),
     "dead-letters": ("headrace.commands.dead_letters:app", "List, show and send again what was refused."),
     "samples": ("headrace.commands.samples:app", "The sample library: list, show, export, count and compare what the lake holds."),
+    "labels": ("headrace.commands.labels:app", "Labels by people: import, export, what to label next, how far they agree."),
     "trace": ("headrace.commands.trace:command", "One sample's way through every process, with times."),
     "replay": ("headrace.commands.replay:command", "Replay a log of interactions."),
     "ingest": ("headrace.commands.ingest:command", "Read a topic that others write: JSON, Avro, Debezium."),
@@ -45,7 +46,7 @@ COMMANDS = {
 # Errors of what was asked for, against errors of the world (1).
 ASKED = {"KeysError", "UnknownReason", "BadPlace", "BadAge", "ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress",
          "TopicMismatch", "ReshardError", "BackupError", "IngestError", "SourceError", "MappingError",
-         "VersionUnknown", "VersionError", "NoSuchData", "NobodyNamed", "BadRange", "LakeAbsent", "NoSuchSample"}
+         "VersionUnknown", "VersionError", "NoSuchData", "NobodyNamed", "BadRange", "LabelError", "LakeAbsent", "NoSuchSample"}
 
 
 class CommandAbsent(Exception):

@@ -14,6 +14,11 @@ import typer
 from headrace.commands.options import Data, File, Json, configured
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pyarrow as pa
+
+    from headrace.config import Config
     from headrace.lake.compare import Difference
     from headrace.lake.reader import Lake
 
@@ -76,6 +81,8 @@ def export(
     since: Since = None,
     until: Until = None,
     target: Target = None,
+    people: Annotated[bool, typer.Option("--people", help="Labels by people (topic `labels` of the running stack) over what users did;"
+                                         " column label_by says which.")] = False,
     lake: Where = None,
     file: File = None,
     data: Data = None,
@@ -84,7 +91,8 @@ def export(
     from headrace.lake.export import export as write
     from headrace.lake.reader import choice
 
-    rows = write(_opened(lake, file, data), to, choice(since, until, target))
+    found, wanted = _opened(lake, file, data), choice(since, until, target)
+    rows = write(found, to, wanted, _by_people(configured(file, data))) if people else write(found, to, wanted)
     typer.echo(f"{rows:,} samples in {to}")
 
 
@@ -147,6 +155,17 @@ def _opened(lake: str | None, file: Path | None, data: Path | None) -> Lake:
     from headrace.lake.reader import opened
 
     return opened(lake or configured(file, data, running=False).lake_dir)
+
+
+def _by_people(config: Config) -> Callable[[pa.Table], pa.Table]:
+    """What puts people's labels over those of samples."""
+    from functools import partial
+
+    from headrace.labels import live
+    from headrace.labels.label import verdicts
+    from headrace.labels.over import over
+
+    return partial(over, verdicts=verdicts(live.held(config)))
 
 
 def _said(told: dict[str, Any], found: Lake) -> list[str]:

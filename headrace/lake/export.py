@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,18 +18,20 @@ from headrace.lake.reader import Choice, Lake, by_hour
 SEPARATOR = "|"
 
 
-def export(lake: Lake, to: Path, chosen: Choice) -> int:
-    """Write `to` (.parquet, or .csv with lists as text joined by |), whole or not at all; how many rows.
+def export(lake: Lake, to: Path, chosen: Choice, change: Callable[[pa.Table], pa.Table] = lambda table: table) -> int:
+    """Write `to` (.parquet, or .csv with lists as text joined by |), whole or not at all; how many rows. `change` makes of an hour's
+    samples what is written, the same columns of all.
 
     Raises BadRange for another ending, OSError, LakeDamaged.
     """
     if to.suffix not in (".parquet", ".csv"):
         raise BadRange(f"{to}: cannot tell what to write; name it FILE.parquet or FILE.csv")
     fresh, rows = to.with_name(f".{to.name}.new"), 0
-    schema = SCHEMA if to.suffix == ".parquet" else _flat(SCHEMA.empty_table()).schema
+    empty = change(SCHEMA.empty_table())
+    schema = empty.schema if to.suffix == ".parquet" else _flat(empty).schema
     try:
         with open(fresh, "wb") as file, _writer(to, file, schema) as writer:
-            for table in by_hour(lake, chosen, SCHEMA.names):
+            for table in map(change, by_hour(lake, chosen, SCHEMA.names)):
                 writer.write_table((_flat(table) if to.suffix == ".csv" else table).cast(schema))
                 rows += len(table)
         os.replace(fresh, to)
