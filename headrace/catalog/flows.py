@@ -40,7 +40,7 @@ def flows(config: Config, ingests: dict[str, str] | None = None) -> list[Flow]:
         Flow("engine", "role", ("features", f"replica/{served}", "vectors-index"), ("interactions",)),
     ]
     if config.watch.enabled:
-        made.append(Flow("watch", "role", ("enriched", "samples", f"replica/{served}"), ()))
+        made.append(Flow("watch", "role", ("interactions", "enriched", "samples", "features", f"replica/{served}"), ()))
     if config.lake.enabled:
         made.append(Flow("lake", "role", ("samples",), ("lake",)))
     return made

@@ -67,7 +67,7 @@ def test_what_stages_send_themselves():
 def test_roles():
     config = Config(lake={"enabled": True}, watch={"enabled": True})
     declared = {flow.name: flow for flow in flows.flows(config) if flow.kind == "role"}
-    given = {"exposures": "enriched", "samples": "samples", "source": "samples"}
+    given = {"exposures": "enriched", "samples": "samples", "source": "samples", "events": "interactions"}
     for name in serve.ROLES:
         asks = inspect.signature(importlib.import_module(f"headrace.roles.{name}").start).parameters
         topics_read = {given[one] for one in asks if one in given}
