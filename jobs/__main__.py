@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -50,8 +49,8 @@ def main() -> None:
 
 def _local_jars() -> tuple[Path, ...]:
     """Of the local stack, whose java plans too."""
-    os.environ.setdefault("JAVA_HOME", str(java.home()))
-    return tuple(jars.paths(jars.folder(dict(os.environ)), "flink"))
+    java.planner()
+    return tuple(jars.paths(jars.folder(java.inherited()), "flink"))
 
 
 def _job(config: Config, name: str) -> Job:

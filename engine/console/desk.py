@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headrace.engine.console.figures import Sources
+from headrace.engine.console.figures import Labelling, Sources
 from headrace.engine.console.sampler import Sampler
 from headrace.engine.console.trials import Trials
 from headrace.engine.events import Events
@@ -13,15 +13,16 @@ from headrace.engine.recommend import Engine
 
 @dataclass(frozen=True)
 class Desk:
-    """The engine itself, what is sampled beside it, and the clicks that are being tried."""
+    """The engine itself, what is sampled beside it, the clicks that are being tried, and what people are to label."""
 
     engine: Engine
     events: Events
     sampler: Sampler
     trials: Trials
+    labelling: Labelling | None = None
 
 
 def desk(engine: Engine, events: Events, sources: Sources) -> Desk:
     """Over what is handed in; nothing is asked before somebody looks."""
     looks = {"learning": sources.learning, "freshness": sources.freshness, "flow": sources.flow, "processes": sources.processes}
-    return Desk(engine, events, Sampler(looks), Trials(engine, events, sources.trail))
+    return Desk(engine, events, Sampler(looks), Trials(engine, events, sources.trail), sources.labelling)

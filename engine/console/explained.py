@@ -57,8 +57,8 @@ def user(desk: Desk, fields: Mapping[str, str]) -> dict[str, Any]:
     return {"problem": "", "user": name, "item": other, "fallback": answer["fallback"], "items": items, "sources": sources, "bars": BARS,
             "weights": answer.get("weights"), "model": answer.get("model"),
             "serving_version": answer.get("serving_version", 0), "features_sequence": answer.get("features_sequence"),
-            "of_user": [_said(slot) for slot in seen if slot["slot"] in desk.engine.of_user],
-            "of_item": [_said(slot) for slot in seen if slot["slot"] not in desk.engine.of_user]}
+            "of_user": [said(slot) for slot in seen if slot["slot"] in desk.engine.of_user],
+            "of_item": [said(slot) for slot in seen if slot["slot"] not in desk.engine.of_user]}
 
 
 def explained(rank: int, row: Mapping[str, Any]) -> Explained:
@@ -74,7 +74,7 @@ def explained(rank: int, row: Mapping[str, Any]) -> Explained:
                      recall["score"], shares, sum(share.sum for share in shares[BARS:]))
 
 
-def _said(slot: Mapping[str, Any]) -> dict[str, Any]:
+def said(slot: Mapping[str, Any]) -> dict[str, Any]:
     """A slot as the ranker sees it; "" for a name where the slot is a number and has none."""
     name = slot["name"] or ""
     field, _, value = name.partition("=")

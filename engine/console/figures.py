@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 NOT_SUBMITTED = "not submitted"  # state of a job that the cluster does not know
 
@@ -103,6 +104,31 @@ class Processes:
     serving: str = ""
 
 
+@dataclass(frozen=True)
+class Doubt:
+    """An item that is to be labelled next: how often it was shown, the uncertainty of that in bits, the model's mean score, how many people
+    have labelled it, and how many items of the queue wait behind it."""
+
+    item: str
+    exposures: int
+    bits: float
+    score: float
+    labelled: int
+    behind: int
+
+
+class Labelling(Protocol):
+    """A queue of doubts. Both may raise sampler.Away."""
+
+    target: str
+
+    def next(self, labeller: str) -> Doubt | None:
+        """What `labeller` has neither labelled nor put off; None when nothing is left."""
+
+    def put(self, labeller: str, item: str, label: float | None) -> None:
+        """Write a label; None puts the item off."""
+
+
 Point = Mapping[str, float | None]
 Learnt = Callable[[], bool]
 
@@ -110,10 +136,11 @@ Learnt = Callable[[], bool]
 @dataclass(frozen=True)
 class Sources:
     """What is handed in. Each `look` may be slow and may raise sampler.Away. `trail(user, event_id, since_ms)` gives a callable that says
-    whether training has applied that event on every shard; it may raise Away too."""
+    whether training has applied that event on every shard; it may raise Away too. `labelling`: None where nobody keeps a queue."""
 
     learning: Callable[[], tuple[Learning, Point]]
     freshness: Callable[[], tuple[Freshness, Point]]
     flow: Callable[[], tuple[Flow, Point]]
     processes: Callable[[], tuple[Processes, Point]]
     trail: Callable[[str, str, int], Learnt]
+    labelling: Labelling | None = None

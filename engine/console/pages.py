@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.engine.console import explained, panels, trying
+from headrace.engine.console import explained, labelling, panels, trying
 from headrace.engine.console.desk import Desk
 
 Data = Callable[[Desk, Mapping[str, str]], dict[str, Any]]
 CONTROL = ("control",)
 USER = ("control", "recommend")
+WRITE = ("control", "events")
 CLICK = ("control", "recommend", "events")
 
 
@@ -52,5 +53,9 @@ PAGES = (
         Part("/console/list", "list.html", trying.listed, USER),
         Part("/console/click", "trial.html", trying.click, CLICK, posts=True),
         Part("/console/trial", "trial.html", trying.look, USER),
+    )),
+    Page("/label", "Label", "label.html", (
+        Part("/console/doubt", "doubt.html", labelling.doubt),
+        Part("/console/label", "doubt.html", labelling.label, WRITE, posts=True),
     )),
 )

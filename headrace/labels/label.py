@@ -42,8 +42,8 @@ def label_of(row: Mapping[str, Any], now_ms: int, target: str | None = None, lab
     unknown = sorted(set(row) - set(COLUMNS))
     if unknown:
         raise LabelError(f"there is no column {unknown[0]!r}; a label has {', '.join(COLUMNS)}")
-    said = {name: None if (cell := row.get(name)) in (None, "") else cell for name in COLUMNS}
-    texts = {"item_id": said["item_id"], "target": said["target"] or target, "labeller": said["labeller"] or labeller}
+    said: dict[str, Any] = {name: None if (cell := row.get(name)) in (None, "") else cell for name in COLUMNS}
+    texts: dict[str, Any] = {"item_id": said["item_id"], "target": said["target"] or target, "labeller": said["labeller"] or labeller}
     for name, text in texts.items():
         if text is None:
             more = "" if name == "item_id" else f", or say --{name}"

@@ -17,16 +17,31 @@ TOPIC = "labels"
 log = logging.getLogger(__name__)
 
 
-def send(config: Config, labels: Iterable[Label]) -> int:
-    """Write them, under their items' keys; how many, once the broker has all. Raises KafkaUnavailable, Undelivered, RegistryUnavailable."""
-    kafka.reach(config.kafka.cluster)
-    with closing(RegistryClient(config.registry.access)) as registry:
-        producer, codec, count = kafka.Producer(config.kafka.cluster), Codec(TOPIC, registry), 0
+class Sink:
+    """Writes labels, under their items' keys."""
+
+    def __init__(self, config: Config) -> None:
+        self._registry = RegistryClient(config.registry.access)
+        self._codec, self._producer = Codec(TOPIC, self._registry), kafka.Producer(config.kafka.cluster)
+
+    def put(self, labels: Iterable[Label]) -> int:
+        """How many, once the broker has all. Raises Undelivered, RegistryUnavailable."""
+        count = 0
         for one in labels:
-            producer.send(TOPIC, one.unit.item_id, codec.encode(one.record()))
+            self._producer.send(TOPIC, one.unit.item_id, self._codec.encode(one.record()))
             count += 1
-        producer.flush()
-    return count
+        self._producer.flush()
+        return count
+
+    def close(self) -> None:
+        self._registry.close()
+
+
+def send(config: Config, labels: Iterable[Label]) -> int:
+    """Write them; how many. Raises KafkaUnavailable, Undelivered, RegistryUnavailable."""
+    kafka.reach(config.kafka.cluster)
+    with closing(Sink(config)) as sink:
+        return sink.put(labels)
 
 
 def held(config: Config) -> list[Label]:

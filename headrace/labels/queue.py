@@ -56,8 +56,8 @@ class Exposures:
         """Units in the order in which to label them, without those that `labeller` has labelled (None: anybody); `again`: only those that
         somebody else has, for agreement."""
         by: dict[Unit, set[str]] = {}
-        for one in labels:
-            by.setdefault(one.unit, set()).add(one.labeller)
+        for label in labels:
+            by.setdefault(label.unit, set()).add(label.labeller)
         shown, positives = sum(self._items.values(), np.zeros(2))
         rate = positives / max(shown, 1.0)
         made = [self._next(key, sums, rate, by) for key, sums in self._sums.items()]

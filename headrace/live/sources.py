@@ -16,6 +16,7 @@ from headrace.job_names import job_names
 from headrace.kafka import KafkaUnavailable
 from headrace.live.flow import Asked, Cause, FlowLook, Record
 from headrace.live.freshness import OWN, Ages, FreshnessLook
+from headrace.live.labelling import Labelling
 from headrace.live.learning import LearningLook
 from headrace.live.processes import ProcessesLook, health
 from headrace.live.trail import Trail
@@ -76,19 +77,19 @@ def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
     freshness = FreshnessLook({name: [page for page in listed if page] for name, listed in pages.items()},
                               lambda: Ages(hop.quantiles_ms(), hop.count), 0 if samples.live else window_ms)
     processes = ProcessesLook(config, lambda: _kafka(config))
-    trail = Trail(config)
+    trail, labelling = Trail(config), Labelling(config)
 
     def flowing() -> tuple[Flow, Point]:
         trail.connect()
         return flow()
 
     def close() -> None:
-        ends: list[Callable[[], None]] = [one.close for one in (parameters, features, freshness, processes, trail)]
+        ends: list[Callable[[], None]] = [one.close for one in (parameters, features, freshness, processes, trail, labelling)]
         for end in (*ends, *(shard.close for shard in shards)):
             end()
 
     assert hop.name == OWN, "the engine's own hop"
-    return Sources(_said(learning), _said(freshness), _said(flowing), _said(processes), trail), close
+    return Sources(_said(learning), _said(freshness), _said(flowing), _said(processes), trail, labelling), close
 
 
 def _said(look: Callable[[], tuple[T, Point]]) -> Callable[[], tuple[T, Point]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.end_to_end.outside import events, until
+from tests.headrace.lake import worlds
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -154,3 +156,32 @@ def test_a_name_that_is_markup_is_text(opened):
     page.wait_for_function("(odd) => document.querySelector('#tried').innerText.includes(odd)", arg=odd)
     assert page.locator("#tried img, #tried script").count() == 0
     assert json.loads(page.evaluate("JSON.stringify([...document.scripts].map((one) => one.src === ''))")) == [False] * 5
+
+
+@pytest.fixture
+def lake(loop):
+    """Nine scored samples in the stack's own lake, which has no writer here."""
+    folder = loop.config.lake_dir
+    assert not folder.exists()
+    source = worlds.ListTopic([worlds.sample(n) | {"item_id": f"doubt-{n}", "model": "fm", "version": 1, "score": n / 8} for n in range(9)])
+    worlds.drain(worlds.writer(folder, source), source)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_person_labels_by_keyboard(opened, loop, lake):
+    page, start = opened(), loop.offsets("labels")
+    page.click("nav a[href='/label']")
+    page.fill("#labeller", "ann")
+    page.press("#labeller", "Enter")
+    page.wait_for_selector("#doubt form, #doubt .away")
+    while page.locator("#doubt .away").count():  # the lake is being read
+        page.press("#labeller", "Enter")
+        page.wait_for_timeout(200)
+    for item, key in (("doubt-4", "1"), ("doubt-3", "s"), ("doubt-5", "0")):
+        page.wait_for_function("(item) => document.querySelector('#doubt h3 b')?.innerText === item", arg=item)
+        page.keyboard.press(key)
+    page.wait_for_function("document.querySelector('#doubt h3 b')?.innerText === 'doubt-2'")
+    assert "2 labelled by you now" in page.inner_text("#doubt") and violations(page) == []
+    assert [(row.record["item_id"], row.record["label"], row.record["labeller"]) for row in loop.read("labels", start)] == [
+        ("doubt-4", 1.0, "ann"), ("doubt-5", 0.0, "ann")]

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from headrace.engine.app import app
 from headrace.engine.console.desk import desk
-from headrace.engine.console.figures import Flow, Freshness, Hop, Job, Learning, Process, Processes, Sources, Window
+from headrace.engine.console.figures import Doubt, Flow, Freshness, Hop, Job, Learning, Process, Processes, Sources, Window
 from headrace.engine.events import Events
 from headrace.engine.ranking import Ranker
 from headrace.engine.recommend import Engine
@@ -23,6 +23,26 @@ def now_ms():
     return time.time_ns() // 1_000_000
 
 
+class Queue:
+    """Items to be labelled; `problem`: what is raised instead."""
+
+    target = "click"
+
+    def __init__(self):
+        self.left, self.given, self.problem = ["7", ODD], [], None
+
+    def next(self, labeller):
+        if self.problem:
+            raise self.problem
+        return Doubt(self.left[0], 1200, 34.56, 0.25, 1, len(self.left) - 1) if self.left else None
+
+    def put(self, labeller, item, label):
+        if self.problem:
+            raise self.problem
+        self.given.append((labeller, item, label))
+        self.left.remove(item)
+
+
 class Console:
     """`http` asks as a browser on the page does. `away[name]`: what the source raises; `hangs[name]`: an event that it waits for; `looks`:
     how often each was asked. `learns`: whether a click is learnt, or why that cannot be said; when it is, the order of the
@@ -36,7 +56,8 @@ class Console:
         engine = Engine(upstream, world.clients["ann"], Ranker(upstream, world.model, inputs_of()), world.clock, world.impressions.extend,
                         candidates=20)
         events = Events(world.clock, world._deliver, 2000)
-        sources = Sources(self._learning, self._freshness, self._flow, self._processes, self._trail)
+        self.queue = Queue()
+        sources = Sources(self._learning, self._freshness, self._flow, self._processes, self._trail, self.queue)
         self.desk = desk(engine, events, sources)
         self.app = app(engine, events, CollectorRegistry(), keys=keys, desk=self.desk)
         self.http = TestClient(self.app, base_url="http://127.0.0.1:1234", raise_server_exceptions=False)

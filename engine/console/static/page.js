@@ -70,6 +70,7 @@
   });
 
   document.body.addEventListener("htmx:after:swap", () => {
+    document.querySelector("form.doubt:not(:focus-within)")?.focus();
     const line = document.querySelector("#summary .state");
     const now = line?.className ?? "";
     if (line && now !== state && state) at("said").textContent = line.textContent.trim();
@@ -85,6 +86,15 @@
   }
 
   for (const one of document.querySelectorAll('input[name="span"]')) one.addEventListener("change", charts.pick);
+
+  // A key presses the button that names it, where nobody is typing.
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest("input, textarea, select")) return;
+    const button = document.querySelector(`button[data-key="${CSS.escape(event.key)}"]`);
+    if (!button) return;
+    event.preventDefault();
+    button.click();
+  });
 
   const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
