@@ -43,7 +43,9 @@ def stats(as_json: Json = False, file: File = None, data: Data = None) -> None:
     if as_json:
         typer.echo(json.dumps({**held, "frozen": masks["frozen"], "features": figures}, indent=2))
         return
+    families = held.pop("families", {})
     _print(["what", "count"], [[name, value if isinstance(value, str) else f"{value:,}"] for name, value in held.items()])
+    _print(["family", "rows", "bytes"], [[name, f"{one['rows']:,}", f"{one['bytes']:,}"] for name, one in sorted(families.items())])
     typer.echo()
     if figures is None:
         typer.echo("features are not watched: the watch does not answer (watch.enabled, quality.enabled)")
