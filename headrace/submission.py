@@ -55,7 +55,8 @@ def stop(config: Config, names: list[str]) -> dict[str, list[str]]:
     try:
         for name in names:
             for job in rest.alive(name):
-                ended.setdefault(name, []).append(rest.stop(job["jid"], f"file://{folder}"))
+                savepoint = rest.stop(job["jid"], f"file://{folder}")
+                ended.setdefault(name, []).append(savepoint)
     finally:
         if ended:  # those that were stopped before one refused too
             _remember(config, "savepoints", {name: paths[0] for name, paths in ended.items()})

@@ -24,7 +24,7 @@ from headrace.ps.serving import ServingClient
 from headrace.ps.spec import ModelSpec
 from headrace.roles.ps import now_ms
 from headrace.rpc.client import Client
-from headrace.rpc.errors import RpcError, Unavailable
+from headrace.rpc.errors import RpcError
 from headrace.rpc.health import Health
 from headrace.streaming.masked import Masked
 from headrace.versions import Versions
@@ -69,20 +69,12 @@ def start(config: Config, index: int, exposures: Read, samples: Read, specs: lis
     guarded = config.versions.guard and specs is not None
     masked = Masked(config.features.address, 0.0)
     ends.append(masked.close)
-
-    def frozen() -> tuple[str, ...]:
-        """Features that models read as their defaults; none while nobody can say."""
-        try:
-            return masked.now()
-        except Unavailable:
-            return ()
-
     detectors: dict[str, Callable[[float], bool]] = {"page_hinkley": PageHinkley().update}
     try:
         from headrace.watch import river_peer
 
         detectors = river_peer.loss_detectors()
-        watcher, end = _peer(config, river_peer, registry, frozen)
+        watcher, end = _peer(config, river_peer, registry, masked.now)
         readers.append((watcher.expose, watcher.settle))
         ends.append(end)
     except ModuleNotFoundError as error:
@@ -90,7 +82,7 @@ def start(config: Config, index: int, exposures: Read, samples: Read, specs: lis
             raise
         log.warning("%s is not installed: no peer is watched beside ours", error.name)
     if guarded and specs is not None:
-        keeper, shadow, end = _guard(config, specs, detectors, registry, frozen)
+        keeper, shadow, end = _guard(config, specs, detectors, registry, masked.now)
         readers.append((shadow.expose, shadow.settle))
         ends.append(end)
         threads.append(threading.Thread(target=keeper.keep_ticking, args=(stop,), name="guard", daemon=True))

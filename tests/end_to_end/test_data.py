@@ -14,8 +14,8 @@ ROWS = 300
 
 def test_what_the_stack_holds(loop, on_stack, kuairand, tmp_path):
     before = sum(loop.offsets("samples").values())
-    done = on_stack("replay", str(renamed(kuairand, tmp_path / "data.parquet")), "--mapping", str(MAPPING), "--clock", "now", "--speed",
-                    "max", "--limit", str(ROWS), "--no-wait")
+    others = renamed(kuairand, tmp_path / "data.parquet", "data-")
+    done = on_stack("replay", str(others), "--mapping", str(MAPPING), "--clock", "now", "--speed", "max", "--limit", str(ROWS), "--no-wait")
     assert done.returncode == 0, done.stderr
     until(lambda: sum(loop.offsets("samples").values()) >= before + ROWS, "the samples", 120)
     listed = on_stack("data", "list", "--json")

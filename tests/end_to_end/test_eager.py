@@ -92,8 +92,9 @@ def test_scores_are_fair_though_the_order_of_arrival_tells_labels(eager, kuairan
         assert told["auc"] > 0.55 and told["auc_popularity"] > 0.6
 
 
-def renamed(file, to):
-    """The same rows of other users and items, whose features know nothing."""
+def renamed(file, to, prefix="z"):
+    """The same rows of other users and items, whose features know nothing. Each test on the session's stack has a prefix of its own: of the
+    same users the rows would be retries."""
     import pyarrow.compute as pc
     import pyarrow.parquet
 
@@ -101,6 +102,6 @@ def renamed(file, to):
     for column in ("user_id", "video_id"):
         name = column if column in table.column_names else "item_id"
         at = table.column_names.index(name)
-        table = table.set_column(at, name, pc.binary_join_element_wise("z", pc.cast(table[name], "string"), ""))
+        table = table.set_column(at, name, pc.binary_join_element_wise(prefix, pc.cast(table[name], "string"), ""))
     pyarrow.parquet.write_table(table, to)
     return to

@@ -26,14 +26,14 @@ def test_a_user_everywhere(loop, on_stack, kuairand, tmp_path):
     run = towards(loop.config, HEADRACE_LAKE__DIR=str(folder))
     try:
         before = sum(loop.offsets("samples").values())
-        done = on_stack("replay", str(renamed(kuairand, tmp_path / "erased.parquet")), "--mapping", str(MAPPING), "--clock", "now",
-                        "--speed", "max", "--limit", str(ROWS))
+        others = renamed(kuairand, tmp_path / "erased.parquet", "erased-")
+        done = on_stack("replay", str(others), "--mapping", str(MAPPING), "--clock", "now", "--speed", "max", "--limit", str(ROWS))
         assert done.returncode == 0, done.stderr
         until(lambda: sum(loop.offsets("samples").values()) >= before + ROWS, "the samples", 120)
         until(lambda: role.figures().get("headrace_lake_lag_offsets") == 0 and not role.figures().get("headrace_lake_pending_rows"),
               "the lake")
         users = lake.read(folder)["user_id"].to_pylist()
-        user, other = sorted({one for one in users if one.startswith("z")})[:2]
+        user, other = sorted({one for one in users if one.startswith("erased-")})[:2]
         refused(loop, user, other)
         found = until(lambda: (told := look(run, user))["vectors"]["user"] and told, "their vector")
         assert found["features"]["users"] == 1 and found["parameters"]["fm/weights"] == 1, found

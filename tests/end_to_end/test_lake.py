@@ -53,7 +53,7 @@ def test_the_lake_of_a_replay_is_the_topics_samples_each_once(loop, on_stack, ku
     try:
         until(lambda: role.figures().get("headrace_lake_lag_offsets") == 0, lambda: f"what is there already: {role.figures()}")
         before, already = sum(loop.offsets("samples").values()), role.read()
-        others = renamed(kuairand, tmp_path / "others.parquet")  # whoever replayed these rows before: of the same users they were retries
+        others = renamed(kuairand, tmp_path / "others.parquet", "lake-")
         done = on_stack("replay", str(others), "--mapping", str(MAPPING), "--clock", "now", "--speed", "max", "--limit", str(ROWS),
                         "--no-wait")
         assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from headrace.features.service import FeatureService
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
 from headrace.models.inputs import transforms_of
+from headrace.ports import any_free
 from headrace.rpc.errors import Refused
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
@@ -93,7 +94,7 @@ def test_every_answer_that_inputs_are_made_of_tells_what_is_frozen(store):
         assert client.decide(FREEZE, "rate", "person", "why") and not client.decide(FREEZE, "rate", "person", "why")
         assert seen() == ("rate",) == client.masked and client.masks()["frozen"]["rate"]["why"] == "why"
         assert asking.now() == (), "an answer holds for a second"
-        asking._asked_s -= 2
+        asking._ask_s = 0.0
         assert asking.now() == ("rate",)
         with pytest.raises(Refused, match="no feature"):
             client.decide(FREEZE, "nothing", "person", "")
@@ -101,8 +102,16 @@ def test_every_answer_that_inputs_are_made_of_tells_what_is_frozen(store):
         client.close()
         server.shutdown()
         owner.stop()
-    asking._asked_s -= 2
+    asking._ask_s = 0.0
     assert asking.now() == ("rate",), "the last answer holds while nobody answers"
+    asking.close()
+
+
+def test_who_trains_without_a_feature_service_masks_nothing(caplog):
+    asking = Masked(f"127.0.0.1:{any_free()}", 0.1)
+    assert asking.now() == () and "none is taken to be" in caplog.text
+    caplog.clear()
+    assert asking.now() == () and not caplog.text, "and asks again later"
     asking.close()
 
 

@@ -90,6 +90,21 @@ def test_every_job_of_a_name_is_stopped_and_the_one_that_ran_longest_is_resumed_
     assert submission._remembered(config)["savepoints"] == {"train": "file:///savepoints/of-old"} and cluster.stopped == ["old", "new"]
 
 
+def test_a_job_that_cannot_be_stopped_says_why_and_those_stopped_before_are_kept(tmp_path, monkeypatch):
+    class Stuck(Started):
+        def stop(self, job, folder):
+            if job == "stuck":
+                raise submission.FlinkRefused("the savepoint failed")
+            return super().stop(job, folder)
+
+    config, cluster = Config(stack={"data_dir": tmp_path}), Stuck([{"name": "train", "jid": "well"}, {"name": "vectors", "jid": "stuck"}])
+    monkeypatch.setattr(submission, "FlinkRest", lambda url: cluster)
+    for names in (["vectors"], ["train", "vectors"]):
+        with pytest.raises(submission.FlinkRefused, match="the savepoint failed"):
+            submission.stop(config, names)
+    assert submission._remembered(config)["savepoints"] == {"train": "file:///savepoints/of-well"}
+
+
 def test_a_defect_is_not_tried_again():
     def work():
         raise KeyError("a defect")
