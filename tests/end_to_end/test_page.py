@@ -179,9 +179,9 @@ def test_a_person_labels_by_keyboard(opened, loop, lake):
         page.press("#labeller", "Enter")
         page.wait_for_timeout(200)
     for item, key in (("doubt-4", "1"), ("doubt-3", "s"), ("doubt-5", "0")):
-        page.wait_for_function("(item) => document.querySelector('#doubt h3 b')?.innerText === item", arg=item)
+        page.wait_for_selector(f"#doubt h3 b:text-is('{item}')")
         page.keyboard.press(key)
-    page.wait_for_function("document.querySelector('#doubt h3 b')?.innerText === 'doubt-2'")
+    page.wait_for_selector("#doubt h3 b:text-is('doubt-2')")
     assert "2 labelled by you now" in page.inner_text("#doubt") and violations(page) == []
     assert [(row.record["item_id"], row.record["label"], row.record["labeller"]) for row in loop.read("labels", start)] == [
         ("doubt-4", 1.0, "ann"), ("doubt-5", 0.0, "ann")]
