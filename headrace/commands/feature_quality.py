@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.config import Config
     from headrace.features.client import FeatureClient
 
-CALL_S = 5.0
+CALL_S, BUSY_S = 5.0, 30.0  # until nobody is there; until one that compiles its kernels, or folds much, has answered
 WIDE = 1000
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A feature: a definition, a built-in number or slot.")]
 Why = Annotated[str, typer.Option("--why", help="For people: kept with the decision.")]
@@ -118,7 +118,7 @@ def _service(settings: Config) -> Iterator[FeatureClient]:
     from headrace.features.client import FeatureClient
     from headrace.rpc.errors import Unavailable
 
-    client = FeatureClient(settings.features.address, deadline_s=CALL_S, timeout_s=CALL_S)
+    client = FeatureClient(settings.features.address, deadline_s=CALL_S, timeout_s=BUSY_S)
     try:
         yield client
     except Unavailable as error:

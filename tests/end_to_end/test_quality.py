@@ -80,7 +80,9 @@ def test_a_dead_source_is_named_frozen_and_unfrozen(watched):
     stack, command = watched
 
     def seen():
-        return json.loads(command("features", "stats", "--json").stdout)
+        done = command("features", "stats", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     def page():
         return stack.http.get(f"http://127.0.0.1:{stack.config.watch.http_port}/metrics").text
