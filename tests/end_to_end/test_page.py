@@ -133,7 +133,7 @@ def test_a_click_on_the_page_is_learnt_and_moves_the_list(opened, loop, user):
     assert violations(page) == []
 
 
-def test_it_goes_by_keyboard_and_keeps_the_theme(opened):
+def test_it_goes_by_keyboard_and_keeps_the_theme(opened, user):
     page = opened("light")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -149,7 +149,7 @@ def test_it_goes_by_keyboard_and_keeps_the_theme(opened):
     assert page.evaluate("document.querySelector('#learning details').open && document.activeElement.tagName") == "SUMMARY"
 
 
-def test_a_name_that_is_markup_is_text(opened):
+def test_a_name_that_is_markup_is_text(opened, user):
     page, odd = opened(), "<img src=x onerror=alert(1)><script>alert(2)</script>"
     page.fill("#try-user", odd)
     page.press("#try-user", "Enter")
@@ -169,7 +169,7 @@ def lake(loop):
     shutil.rmtree(folder)
 
 
-def test_a_person_labels_by_keyboard(opened, loop, lake):
+def test_a_person_labels_by_keyboard(opened, loop, user, lake):
     page, start = opened(), loop.offsets("labels")
     page.click("nav a[href='/label']")
     page.fill("#labeller", "ann")
