@@ -68,6 +68,7 @@ def test_movements_are_from_the_list_of_before(console):
 
 
 def test_a_user_who_is_not_known_gets_the_popular_list_and_may_click(console):
+    console.learns = False
     assert "has no vector yet" in console.part("list", user="nobody")
     assert 'data-trial="running"' in click(console, user="nobody", item="i5").text
 
