@@ -174,13 +174,15 @@ def _values(where: Cluster | str, topic: str,
         reader.assign([TopicPartition(topic, p, at) for p, at in left.items()])
         ends = time.monotonic() + READ_S
         while left:
-            for one in reader.consume(ROWS, 0.1):
+            found = reader.consume(ROWS, 0.1)
+            ends = time.monotonic() + READ_S if found else ends  # what takes long is not stuck
+            for one in found:
                 if one.error() is not None:
                     raise Unread(f"{topic}: {one.error()}")
                 if _known(one.offset()) < wanted[_known(one.partition())][1]:
                     yield one.value()
             if time.monotonic() > ends:
-                raise Unread(f"{topic}, from {left} on: it takes too long")
+                raise Unread(f"{topic}, from {left} on: nothing comes")
             at = {one.partition: one.offset for one in reader.position([TopicPartition(topic, p) for p in left])}
             left = {p: begun for p, begun in left.items() if max(begun, at[p]) < wanted[p][1]}
     except KafkaException as error:

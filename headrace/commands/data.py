@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from headrace.commands import erase as erase_command
 from headrace.commands import lake_care, options
+from headrace.commands.tables import print_table
 
 if TYPE_CHECKING:
     from headrace.catalog.entries import Entry
@@ -25,7 +25,6 @@ SETS = {
 }
 FOLDER = Path(".headrace/data")  # git ignores it here: MovieLens must not be redistributed
 MIB = 1 << 20
-WIDE = 1000
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `headrace data list` names it.")]
 
 
@@ -41,7 +40,7 @@ def list_(file: options.File = None, data: options.Data = None, as_json: options
         kept = [{key: value for key, value in one.items() if key not in ("settings", "schema", "offsets")} for one in found.entries]
         typer.echo(json.dumps({"entries": kept, "silent": found.silent}, indent=2))
     else:
-        _table(["name", "rows", "MiB", "oldest", "newest", "kept", "made by", "read by"], [_row(one) for one in found.entries])
+        print_table(["name", "rows", "MiB", "oldest", "newest", "kept", "made by", "read by"], [_row(one) for one in found.entries])
     _silent(found.silent)
 
 
@@ -154,12 +153,3 @@ def _reader(one: dict[str, Any]) -> str:
 
 def _time(ts_ms: int | None) -> str:
     return "" if ts_ms is None else datetime.fromtimestamp(ts_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _table(names: list[str], rows: list[tuple[str, ...]]) -> None:
-    from rich.table import Table
-
-    shown = Table(*names, box=None)
-    for row in rows:
-        shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(shown)

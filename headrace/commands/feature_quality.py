@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from headrace.commands import options
 from headrace.commands.options import Data, File, Json
+from headrace.commands.tables import print_table
 
 if TYPE_CHECKING:
     from headrace.config import Config
     from headrace.features.client import FeatureClient
 
 CALL_S, BUSY_S = 5.0, 30.0  # until nobody is there; until one that compiles its kernels, or folds much, has answered
-WIDE = 1000
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A feature: a definition, a built-in number or slot.")]
 Why = Annotated[str, typer.Option("--why", help="For people: kept with the decision.")]
 _SHARES, _FIGURES = ("null_rate", "default_rate"), ("min", "p50", "max", "psi", "cardinality", "age_seconds")
@@ -44,13 +41,13 @@ def stats(as_json: Json = False, file: File = None, data: Data = None) -> None:
         typer.echo(json.dumps({**held, "frozen": masks["frozen"], "features": figures}, indent=2))
         return
     families = held.pop("families", {})
-    _print(["what", "count"], [[name, value if isinstance(value, str) else f"{value:,}"] for name, value in held.items()])
-    _print(["family", "rows", "bytes"], [[name, f"{one['rows']:,}", f"{one['bytes']:,}"] for name, one in sorted(families.items())])
+    print_table(["what", "count"], [[name, value if isinstance(value, str) else f"{value:,}"] for name, value in held.items()])
+    print_table(["family", "rows", "bytes"], [[name, f"{one['rows']:,}", f"{one['bytes']:,}"] for name, one in sorted(families.items())])
     typer.echo()
     if figures is None:
         typer.echo("features are not watched: the watch does not answer (watch.enabled, quality.enabled)")
     else:
-        _print(["feature", *_SHARES, *_FIGURES, "state"], [
+        print_table(["feature", *_SHARES, *_FIGURES, "state"], [
             [name, *(_share(one.get(key)) for key in _SHARES), *(_number(one.get(key)) for key in _FIGURES), _state(name, one, masks)]
             for name, one in figures.items()])
     for name, one in masks["frozen"].items():
@@ -143,10 +140,3 @@ def _number(number: float | None) -> str:
 
 def _time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _print(names: list[str], rows: list[list[str]]) -> None:
-    table = Table(*names, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False).print(table)

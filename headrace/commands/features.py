@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from headrace.commands import feature_quality, options
 from headrace.commands.options import Data, File, Json
+from headrace.commands.tables import print_table
 
 if TYPE_CHECKING:
     from headrace.features.definitions import Definition
@@ -23,7 +22,6 @@ app = typer.Typer(no_args_is_help=True, help="Feature definitions: list them, tr
                                              " do on the live stream; freeze one to its default.")
 Files = Annotated[list[Path], typer.Option("--definitions", help="A file of definitions, .toml or .py; may stand several times. By default"
                                            " those of [features] definitions.")]
-WIDE = 1000
 for command in (feature_quality.stats, feature_quality.freeze, feature_quality.unfreeze, feature_quality.reference, feature_quality.events):
     app.command()(command)
 
@@ -44,7 +42,7 @@ def list_(definitions: Files = [], as_json: Json = False, file: File = None, dat
     if not rows:
         typer.echo("no definitions: [features] definitions names their files (docs/features.md); the built-in features are always kept")
         return
-    _print(["feature", "entity", "reducer", "takes", "bytes a row", "owner", "about"], [
+    print_table(["feature", "entity", "reducer", "takes", "bytes a row", "owner", "about"], [
         [row["feature"], row["entity"], _kept(row), row["takes"], str(row["bytes"]), row["owner"], row["about"]] for row in rows])
 
 
@@ -74,8 +72,8 @@ def get(
                                "numbers": found.numbers}, indent=2))
         return
     typer.echo(f"{user} and {item} at {found.ts_ms}, after {found.features_sequence:,} events")
-    _print(["slot", "name", "value"], [[one.slot, one.name or "", f"{one.value:g}"] for one in found.slots])
-    _print(["number", "value"], [[name, f"{value:g}"] for name, value in found.numbers.items()])
+    print_table(["slot", "name", "value"], [[one.slot, one.name or "", f"{one.value:g}"] for one in found.slots])
+    print_table(["number", "value"], [[name, f"{value:g}"] for name, value in found.numbers.items()])
 
 
 @app.command("try")
@@ -108,13 +106,13 @@ def try_(
         typer.echo(json.dumps(found, indent=2))
         return
     typer.echo(f"{found['rows']:,} rows, {found['exposures']:,} exposures")
-    _print(["feature", "counted", "blank", "min", "mean", "max"], [
+    print_table(["feature", "counted", "blank", "min", "mean", "max"], [
         [row["feature"], f"{row['counted']:,}", f"{row['blank']:.1%}",
          *([f"{row[key]:g}" for key in ("min", "mean", "max")] if "min" in row else ["", f"{row['ids']:.2f} ids", ""])]
         for row in found["definitions"]])
     for one in found["last"]:
         typer.echo(f"\n{one['user']} and {one['item']} at {one['ts_ms']}")
-        _print(["feature", "value"], [[name, ", ".join(value) if isinstance(value, list) else f"{value:g}"]
+        print_table(["feature", "value"], [[name, ", ".join(value) if isinstance(value, list) else f"{value:g}"]
                                       for name, value in one["features"].items()])
 
 
@@ -171,10 +169,3 @@ def _events(condition: Any) -> str:
     said += [f"value>={condition.least:g}"] if condition.least > float("-inf") else []
     said += [f"value<={condition.most:g}"] if condition.most < float("inf") else []
     return " ".join(said)
-
-
-def _print(names: list[str], rows: list[list[str]]) -> None:
-    table = Table(*names, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False).print(table)

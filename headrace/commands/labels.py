@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.commands.options import Data, File, Json, configured
+from headrace.commands.tables import print_table
 
 if TYPE_CHECKING:
     from headrace.labels.queue import Next
@@ -81,7 +82,7 @@ def next(
     if as_json:
         typer.echo(json.dumps([_row(one) for one in rows], indent=2))
     elif rows:
-        _table(["item", "user", "exposures", "bits", "score", "labelled by"], [
+        print_table(["item", "user", "exposures", "bits", "score", "labelled by"], [
             (one.unit.item_id, one.unit.user_id or "", f"{one.exposures:,}", f"{one.bits:,.1f}", f"{one.score:.3f}", str(one.labelled))
             for one in rows])
     else:
@@ -117,13 +118,3 @@ def _row(one: Next) -> dict[str, Any]:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _table(names: list[str], rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(*names, box=None)
-    for row in rows:
-        shown.add_row(*row)
-    Console().print(shown)

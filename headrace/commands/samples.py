@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.commands.options import Data, File, Json, configured
+from headrace.commands.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from headrace.lake.reader import Lake
 
 app = typer.Typer(no_args_is_help=True, help="The sample library: list, show, export, count and compare what it holds (docs/lake.md).")
-WIDE = 1000
 MIB = 1 << 20
 Where = Annotated[str | None, typer.Option("--lake", metavar="DIR", help="The lake's folder; by default lake.dir. DIR@N: as it was after"
                                            " commit N.")]
@@ -48,11 +47,11 @@ def list_(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif commits:
-        _table(["commit", "written", "rows", "files", "MiB", "read", "duplicates", "unreadable", "gap"], [
+        print_table(["commit", "written", "rows", "files", "MiB", "read", "duplicates", "unreadable", "gap"], [
             (str(row["commit"]), _time(row["written_ms"]), f"{row['rows']:,}", str(row["files"]), f"{row['bytes'] / MIB:.1f}",
              f"{row['records']:,}", f"{row['duplicates']:,}", f"{row['unreadable']:,}", f"{row['gap_offsets']:,}") for row in rows])
     else:
-        _table(["day", "hour", "files", "rows", "MiB", "label rate"], [
+        print_table(["day", "hour", "files", "rows", "MiB", "label rate"], [
             (row["day"], f"{row['hour']:02d}", str(row["files"]), f"{row['rows']:,}", f"{row['bytes'] / MIB:.1f}", _rates(row["labels"]))
             for row in rows])
 
@@ -205,13 +204,3 @@ def _rates(labels: dict[str, dict[str, float]]) -> str:
 
 def _time(ts_ms: int) -> str:
     return datetime.fromtimestamp(ts_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _table(names: list[str], rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(*names, box=None)
-    for row in rows:
-        shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(shown)

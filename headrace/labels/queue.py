@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from headrace.labels.label import Label, Unit
 
@@ -34,22 +35,23 @@ class Exposures:
 
     def __init__(self, target: str, by_user: bool = False) -> None:
         self._target, self._by_user = target, by_user
-        self._sums: dict[tuple[str, str | None], np.ndarray] = {}  # exposures, scored, their score, bits, positives
+        self._sums: dict[tuple[str, str | None], np.ndarray] = {}  # exposures, scored ones, their score, their bits, positives
         self._items: dict[str, np.ndarray] = {}  # exposures, positives
 
     def add(self, samples: pa.Table) -> None:
         """Samples with COLUMNS; those of other targets are passed by."""
-        chosen = samples.filter(pa.array(np.array(samples["target"].to_pylist(), object) == self._target, pa.bool_()))
-        if not len(chosen):
-            return
-        items, users = chosen["item_id"].to_pylist(), chosen["user_id"].to_pylist()
+        chosen = samples.filter(pc.equal(samples["target"], self._target)).select(["item_id", "user_id", "label", "score"])
         score = chosen["score"].to_numpy(zero_copy_only=False).astype(np.float64)
-        label = chosen["label"].to_numpy(zero_copy_only=False) > 0
         scored = np.isfinite(score)
-        row = np.stack([np.ones(len(items)), scored, np.where(scored, score, 0.0), np.where(scored, bits(score), 0.0), label], axis=1)
-        for item, user, one in zip(items, users, row, strict=True):
-            key = (item, user if self._by_user else None)
-            self._sums[key] = self._sums.get(key, 0.0) + one
+        columns = {"n": np.ones(len(score)), "scored": scored.astype(np.float64), "score": np.where(scored, score, 0.0),
+                   "bits": np.where(scored, bits(score), 0.0),
+                   "positive": (chosen["label"].to_numpy(zero_copy_only=False) > 0).astype(np.float64)}
+        keys = ["item_id", "user_id"] if self._by_user else ["item_id"]
+        rows = pa.table({**{name: chosen[name] for name in keys}, **columns}).group_by(keys).aggregate([(name, "sum") for name in columns])
+        sums = np.stack([rows[f"{name}_sum"].to_numpy() for name in columns], axis=1)
+        users = rows["user_id"].to_pylist() if self._by_user else [None] * len(rows)
+        for item, user, one in zip(rows["item_id"].to_pylist(), users, sums, strict=True):
+            self._sums[item, user] = self._sums.get((item, user), 0.0) + one
             self._items[item] = self._items.get(item, 0.0) + one[[0, 4]]
 
     def next(self, labels: Iterable[Label], labeller: str | None = None, again: bool = False) -> Iterator[Next]:
