@@ -12,6 +12,7 @@ from headrace.engine.console.sampler import Away
 from headrace.rpc.errors import RpcError
 
 NOBODY = "nobody"  # whose features beside an item's are blank
+PLAIN = ("bias", "item_id")  # slots that tell nothing of an item
 
 
 class Answer(NamedTuple):
@@ -60,7 +61,7 @@ def _queue(desk: Desk) -> Any:
 
 def _known(desk: Desk, item: str) -> list[dict[str, Any]]:
     slots = desk.engine.features(NOBODY, item, {}, None)["slots"]
-    return [one for one in map(said, slots) if one["slot"] not in desk.engine.of_user and (one["said"] or one["value"])]
+    return [one for one in map(said, slots) if one["slot"] not in (*desk.engine.of_user, *PLAIN) and (one["said"] or one["value"])]
 
 
 def _count(text: str) -> int:

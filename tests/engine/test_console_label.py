@@ -24,7 +24,7 @@ def test_the_next_item_is_shown_with_its_figures_and_what_is_known_of_it(console
     said = console.part("doubt", "7", labeller=" ann ")
     assert "Shown 1,200 times" in said and "25.0%" in said and "34.6 bits" in said and "1 wait behind it" in said
     assert 'name="labeller" value="ann"' in said and said.count("data-key=") == 3 and 'data-key="1"' in said
-    assert "What the ranker sees of it" in said
+    assert ">bias<" not in said and ">item_id<" not in said, "of an item that is not known there is nothing to tell"
 
 
 def test_an_answer_is_taken_and_the_next_one_comes(console):
