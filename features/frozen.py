@@ -1,8 +1,9 @@
-"""What a cause was answered with, as bytes in the store: status and sequence, and the sample of a frozen impression."""
+"""What causes were answered with, as bytes in the store: status and sequence, and the samples of frozen impressions."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +11,10 @@ import numpy as np
 from headrace.features.feature_set import FeatureSet
 from headrace.features.known_sets import KnownSets, Layout
 from headrace.features.layout import FEATURE_SET, NUMBERS, REPEATED, RETRY, SLOTS, F, K
-from headrace.features.store import FeatureStore, split
+from headrace.features.store import FeatureStore
 
-_VERSION, _OF_BASE = 3, 2  # 2: written before there were definitions
-_SHORT = np.dtype([("version", "u1"), ("status", "u1"), ("has_sample", "u1"), ("sequence", "<i8")])
-_NUMBER = np.dtype("<u2")  # behind the short part: by which names the sample is laid out
+_VERSION = 4
+_HEAD = np.dtype([("version", "u1"), ("spare", "u1"), ("layout", "<u2"), ("causes", "<u4"), ("samples", "<u4"), ("more", "<u4")])
 _NOTE = b"frozen sets"
 
 
@@ -52,47 +52,31 @@ class FrozenRows:
         self._number = self.layouts.index(mine)
         self._known = KnownSets(feature_set, self.layouts)
 
-    def to_bytes(self, frozen: Frozen) -> list[bytes]:
-        """One value a row. A sample that was not frozen (its bias slot is 0) takes 11 bytes."""
-        n = len(frozen.status)
+    def to_bytes(self, offset: np.ndarray, frozen: Frozen) -> bytes:
+        """Answers to causes of one partition at int64[n]. A sample that was not frozen (its bias slot is 0) is not kept."""
         has = frozen.values[:, 0] != 0
-        short = np.zeros(n, _SHORT)
-        short["version"], short["status"], short["has_sample"], short["sequence"] = _VERSION, frozen.status, has, frozen.sequence
-        dtype = _sample(self.set.F, self.set.K)
-        samples = np.zeros(int(has.sum()), dtype)
-        samples["number"], samples["keys"], samples["values"], samples["numbers"] = (self._number, frozen.keys[has], frozen.values[has],
-                                                                                     frozen.numbers[has])
-        heads, tails = split(short.tobytes(), _SHORT.itemsize), split(samples.tobytes(), dtype.itemsize)
-        for place, tail in zip(np.nonzero(has)[0].tolist(), tails, strict=True):
-            heads[place] += tail
-        return heads
+        head = np.zeros(1, _HEAD)
+        head["version"], head["layout"], head["causes"], head["samples"] = _VERSION, self._number, len(offset), has.sum()
+        columns = offset, frozen.sequence, frozen.status, has, frozen.keys[has], frozen.values[has], frozen.numbers[has]
+        return b"".join((head.tobytes(), *(column.tobytes() for column in columns)))
 
-    def from_bytes(self, held: list[bytes]) -> Frozen:
-        """The rows that `to_bytes` wrote, as an answer to a repetition: status REPEATED, or RETRY where it was one."""
-        frozen = Frozen.empty(len(held), self.set.F, self.set.K)
-        for i, data in enumerate(held):
-            short = np.frombuffer(data, _SHORT, 1)[0]
-            assert short["version"] in (_VERSION, _OF_BASE), f"a frozen row of version {short['version']}, this code reads {_VERSION}"
-            frozen.sequence[i] = short["sequence"]
-            frozen.status[i] = RETRY if short["status"] == RETRY else REPEATED
-            if short["has_sample"]:
-                old = short["version"] == _OF_BASE
-                self._sample(data[_SHORT.itemsize :], old, frozen, i)
-        return frozen
-
-    def _sample(self, data: bytes, old: bool, frozen: Frozen, i: int) -> None:
-        number = 0 if old else int(np.frombuffer(data, _NUMBER, 1)[0])
-        name, slots, numbers = self.layouts[number]
-        body = np.frombuffer(data[0 if old else _NUMBER.itemsize :], _body(len(slots), len(numbers)), 1)
-        held = body["keys"], body["values"], body["numbers"]
-        if number != self._number:
-            held = self._known.now(name, *held)
-        frozen.keys[i], frozen.values[i], frozen.numbers[i] = (column[0] for column in held)
-
-
-def _body(slots: int, numbers: int) -> np.dtype:
-    return np.dtype([("keys", "<u8", (slots,)), ("values", "<f4", (slots,)), ("numbers", "<f4", (numbers,))])
-
-
-def _sample(slots: int, numbers: int) -> np.dtype:
-    return np.dtype([("number", _NUMBER), *((name, *_body(slots, numbers)[name].subdtype) for name in ("keys", "values", "numbers"))])  # type: ignore[misc]
+    def from_bytes(self, data: bytes) -> tuple[np.ndarray, Frozen]:
+        """(offset int64[n], what their causes are answered with when they come again): status REPEATED, or RETRY where it was one."""
+        head = np.frombuffer(data, _HEAD, 1)[0]
+        assert head["version"] == _VERSION, f"frozen rows of version {head['version']}, this code reads {_VERSION}"
+        name, slots, numbers = self.layouts[head["layout"]]
+        n, m, at = int(head["causes"]), int(head["samples"]), _HEAD.itemsize
+        columns = []
+        for dtype, shape in (("<i8", (n,)), ("<i8", (n,)), ("u1", (n,)), ("?", (n,)), ("<u8", (m, len(slots))), ("<f4", (m, len(slots))),
+                             ("<f4", (m, len(numbers)))):
+            column = np.frombuffer(data, dtype, math.prod(shape), at).reshape(shape)
+            columns.append(column)
+            at += column.nbytes
+        offset, sequence, status, has, *sample = columns
+        if head["layout"] != self._number:
+            sample = self._known.now(name, *sample)
+        frozen = Frozen.empty(n, self.set.F, self.set.K)
+        frozen.sequence[:], frozen.status[:] = sequence, np.where(status == RETRY, RETRY, REPEATED)
+        for whole, column in zip(frozen[:3], sample, strict=True):
+            whole[has] = column
+        return offset, frozen

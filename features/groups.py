@@ -1,4 +1,4 @@
-"""The rows of a feature set's groups: found for events, folded, read and written. One thread calls it, the shard's.
+"""The rows of a feature set's groups: found for events, folded and read. One thread calls it, the shard's.
 
 A row is words of 8 bytes: its version and layout, 1 + the newest event time, then the states of the group's definitions. Nothing is decoded
 when it is read. When definitions are added or taken away the layout gets another number, and a row of an older one is laid out anew when it
@@ -8,6 +8,7 @@ is next read: states of definitions that stay are kept, those of new ones begin 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,9 @@ from headrace.features.feature_set import VALUES, FeatureSet, Group
 from headrace.features.inputs import Taken
 from headrace.features.layout import F, K
 from headrace.features.layouts import Layouts
-from headrace.features.store import Batch, FeatureStore
+from headrace.features.row_memory import RowMemory
+from headrace.features.row_table import RowTable
+from headrace.features.store import FeatureStore
 
 
 class Extra(NamedTuple):
@@ -27,48 +30,59 @@ class Extra(NamedTuple):
     ids: np.ndarray
 
 
-class _Memory:
-    """Rows of all groups of a call, one after the other: f float64[words], and of each group the distinct keys, where they start, which
-    were there."""
-
-    def __init__(self) -> None:
-        self.f = np.zeros(0)
-        self.keys: dict[str, np.ndarray] = {}
-        self.begins: dict[str, np.ndarray] = {}
-        self.found: dict[str, np.ndarray] = {}
-
-    def views(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.f, self.f.view(np.uint64), self.f.view(np.uint8)
-
-
 class Groups:
     """Of `feature_set` in `store`. Raises DefinitionError when a definition was changed under its version."""
 
     def __init__(self, store: FeatureStore, feature_set: FeatureSet) -> None:
-        self._store, self.set = store, feature_set
+        self.set = feature_set
         self.layouts = Layouts(store, feature_set)
 
-    def fold(self, user: np.ndarray, item: np.ndarray, moment: np.ndarray, taken: Taken, ts_ms: np.ndarray, frozen: np.ndarray,
-             folded: np.ndarray, batch: Batch) -> tuple[Extra, dict[str, int]]:
-        """n events in order: what those in frozen uint8[n] see, and those in folded uint8[n] put in; changed rows go into `batch`, and how
-        many of them are new is told by family. user, item uint64[n], moment uint64[n,P] of the set's moments."""
-        memory, starts = self._rows(user, item, moment, ts_ms, taken.tokens, folded)
+    def open(self, memory: RowMemory) -> None:
+        """Have the tables of all groups in one piece of memory, so that kernels see one; behind them are the words in which the states of
+        several rows are merged."""
+        places = [memory.places(group.words, group.rows_max) for group in self.set.groups]
+        sizes = [(1 + count) * group.words for count, group in zip(places, self.set.groups, strict=True)]
+        words = sum(sizes)
+        self._memory, self._scratch = memory, words
+        self._f = np.zeros(words + int(self.set.words.max(initial=0)))
+        self._views = self._f, self._f.view(np.uint64), self._f.view(np.uint8)
+        self._tables, self._base, base = list[RowTable](), list[int](), 0
+        for group, size in zip(self.set.groups, sizes, strict=True):
+            self._tables.append(memory.add(self.layouts.family(group), self._views[1][base : base + size], group.words,
+                                           partial(self._load, group), rows_max=group.rows_max, layout=self.layouts.number_of(group)))
+            self._base.append(base)
+            base += size
+
+    def _load(self, group: Group, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, found = self.layouts.rows(group, keys)
+        return rows.view(np.uint64), found
+
+    def fold(self, turn: int, user: np.ndarray, item: np.ndarray, moment: np.ndarray, taken: Taken, ts_ms: np.ndarray, frozen: np.ndarray,
+             folded: np.ndarray) -> Extra:
+        """n events in order: what those in frozen uint8[n] see, and those in folded uint8[n] put in. user, item uint64[n], moment
+        uint64[n,P] of the set's moments. `changed` then says what to write."""
+        starts = self._rows(turn, user, item, moment, ts_ms, taken.tokens, folded, True)
         extra = self._blank(len(ts_ms))
         own = slice(0, len(self.set.definitions))
         set_kernels.freeze_and_fold_groups(
-            *memory.views(), starts, *(array[own] for array in self.set.arrays), self.set.default[own], self.set.column[own],
-            len(memory.f) - self._scratch, np.ascontiguousarray(taken.x[:, own]), np.ascontiguousarray(taken.y[:, own]),
+            *self._views, starts, *(array[own] for array in self.set.arrays), self.set.default[own], self.set.column[own],
+            self._scratch, np.ascontiguousarray(taken.x[:, own]), np.ascontiguousarray(taken.y[:, own]),
             np.ascontiguousarray(taken.tokens[:, own]), ts_ms, frozen, folded, *extra)  # type: ignore[call-arg]
-        return extra, self._write(memory, starts, folded, batch)
+        return extra
 
-    def read(self, user: np.ndarray, item: np.ndarray, moment: np.ndarray, ts_ms: np.ndarray) -> Extra:
+    def changed(self) -> dict[str, int]:
+        """Take what was folded into the log; of each family how many rows are new."""
+        families = [(group, self.layouts.family(group)) for group in self.set.groups]
+        return {family: self._memory.changed(family, self.layouts.stamp_of(group))[1] for group, family in families}
+
+    def read(self, turn: int, user: np.ndarray, item: np.ndarray, moment: np.ndarray, ts_ms: np.ndarray) -> Extra:
         """What m pairs see at ts_ms int64[m]; user or item 0: none."""
         none = np.zeros((len(ts_ms), len(self.set.all), VALUES), np.uint64)
-        memory, starts = self._rows(user, item, moment, ts_ms, none, np.zeros(len(ts_ms), np.uint8))
+        starts = self._rows(turn, user, item, moment, ts_ms, none, np.zeros(len(ts_ms), np.uint8), False)
         extra = self._blank(len(ts_ms))
         own = slice(0, len(self.set.definitions))
-        set_kernels.read_groups(*memory.views(), starts, *(array[own] for array in self.set.arrays), self.set.default[own],
-                                self.set.column[own], len(memory.f) - self._scratch, ts_ms, *extra)  # type: ignore[call-arg]
+        set_kernels.read_groups(*self._views, starts, *(array[own] for array in self.set.arrays), self.set.default[own],
+                                self.set.column[own], self._scratch, ts_ms, *extra)  # type: ignore[call-arg]
         return extra
 
     def put(self, extra: Extra, chosen: np.ndarray, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> None:
@@ -82,71 +96,44 @@ class Groups:
         values[chosen, F:] = np.where(ids != 0, feature_set.id_values, np.float32(0))
         numbers[chosen, K:] = extra.numbers[chosen]
 
-    @property
-    def _scratch(self) -> int:
-        """Words behind the rows, in which the states of several rows are merged."""
-        return int(self.set.words.max())
-
     def _blank(self, n: int) -> Extra:
         return Extra(np.zeros((n, self.set.own_numbers), np.float32), np.zeros((n, self.set.ids_all), np.uint64))
 
-    def _rows(self, user: np.ndarray, item: np.ndarray, moment: np.ndarray, ts_ms: np.ndarray, tokens: np.ndarray,
-              folded: np.ndarray) -> tuple[_Memory, np.ndarray]:
-        """The rows of all groups of n events, and where they start: int64[n,G,M]. The columns that events carry are folded by then, because
-        they say which rows an event of an entity such as user x item.author has."""
+    def _rows(self, turn: int, user: np.ndarray, item: np.ndarray, moment: np.ndarray, ts_ms: np.ndarray, tokens: np.ndarray,
+              folded: np.ndarray, holds: bool) -> np.ndarray:
+        """Where the rows of all groups of n events start: int64[n,G,M]. The columns that events carry are folded by then, because they say
+        which rows an event of an entity such as user x item.author has. `holds`: they are going to be changed."""
         feature_set, n = self.set, len(ts_ms)
         starts = np.full((n, len(feature_set.groups), feature_set.rows_max), -1, np.int64)
         parts = {"user": user[:, None], "item": item[:, None]}
         parts |= {name: moment[:, [place]] for place, name in enumerate(feature_set.moments)}
-        memory = _Memory()
         later = []
         for place, group in enumerate(feature_set.groups):
             if set(group.parts) <= set(parts):
-                self._find(memory, group, parts, starts[:, place])
+                self._find(turn, place, parts, starts[:, place], holds)
             else:
-                later.append((place, group))
+                later.append(place)
         if later:
-            parts |= self._attributes(memory, starts, tokens, ts_ms, folded)
-            for place, group in later:
-                self._find(memory, group, parts, starts[:, place])
-        memory.f = np.concatenate([memory.f, np.zeros(self._scratch)])
-        return memory, starts
+            parts |= self._attributes(starts, tokens, ts_ms, folded)
+            for place in later:
+                self._find(turn, place, parts, starts[:, place], holds)
+        return starts
 
-    def _attributes(self, memory: _Memory, starts: np.ndarray, tokens: np.ndarray, ts_ms: np.ndarray,
-                    folded: np.ndarray) -> dict[str, np.ndarray]:
+    def _attributes(self, starts: np.ndarray, tokens: np.ndarray, ts_ms: np.ndarray, folded: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of users and items as they are at each event: uint64[n,VALUES] by part."""
         feature_set, which = self.set, np.array(self.set.attributes)
         found = np.zeros((len(ts_ms), len(which), VALUES), np.uint64)
-        set_kernels.fold_attributes(*memory.views()[:2], starts, feature_set.group[which], feature_set.at[which], feature_set.width[which],
+        set_kernels.fold_attributes(*self._views[:2], starts, feature_set.group[which], feature_set.at[which], feature_set.width[which],
                                     np.ascontiguousarray(tokens[:, which]), ts_ms, folded, found)
         return {str(feature_set.all[d].value): found[:, a] for a, d in enumerate(which)}
 
-    def _find(self, memory: _Memory, group: Group, parts: Mapping[str, np.ndarray], starts: np.ndarray) -> None:
-        """Put a group's rows behind those in memory, and say where they start: into int64[n,M]."""
+    def _find(self, turn: int, place: int, parts: Mapping[str, np.ndarray], starts: np.ndarray, holds: bool) -> None:
+        """Have a group's rows in memory, and say where they start: into int64[n,M]."""
+        group, table = self.set.groups[place], self._tables[place]
         keys = _row_keys([parts[part] for part in group.parts])
-        distinct, index = np.unique(keys, return_inverse=True)
-        rows, found = self.layouts.rows(group, distinct[distinct != 0])
-        begins = len(memory.f) + np.arange(len(rows)) * group.words
-        if len(distinct) and distinct[0] == 0:
-            begins = np.concatenate([[-1], begins])
-        starts[:, : keys.shape[1]] = begins[index.reshape(keys.shape)] if len(keys) else -1
-        memory.f = np.concatenate([memory.f, rows.reshape(-1)])
-        memory.keys[group.name], memory.begins[group.name] = distinct[distinct != 0], begins[begins >= 0]
-        memory.found[group.name] = found
-
-    def _write(self, memory: _Memory, starts: np.ndarray, folded: np.ndarray, batch: Batch) -> dict[str, int]:
-        """Rows that a folded event has; how many of them are new. A row into which nothing was ever folded (its time is 0) is not kept."""
-        new = {}
-        for place, group in enumerate(self.set.groups):
-            begins, keys = memory.begins[group.name], memory.keys[group.name]
-            touched = np.isin(begins, starts[folded.astype(bool), place])
-            touched &= memory.f[begins + set_kernels.NEWEST] != 0 if len(begins) else False
-            if touched.any():
-                rows = memory.f[begins[touched][:, None] + np.arange(group.words)]
-                self.layouts.stamp(group, rows)
-                batch.put_rows(self.layouts.family(group), keys[touched], rows.view(f"V{8 * group.words}").reshape(-1))
-                new[self.layouts.family(group)] = int((~memory.found[group.name][touched]).sum())
-        return new
+        flat = np.ascontiguousarray(keys).reshape(-1)
+        places = table.hold(turn, flat) if holds else table.look(turn, flat)
+        starts[:, : keys.shape[1]] = np.where(places != 0, self._base[place] + places * group.words, -1).reshape(keys.shape)
 
 
 def _row_keys(parts: list[np.ndarray]) -> np.ndarray:

@@ -277,12 +277,14 @@ def _describe(row, fields):
 def freeze_and_fold(users, items, user_index, item_index, source, partition, offset, ts_ms, action, user, item, event,
                     user_fields, item_fields, context, served, half_life_ms, totals, sequence_now, keys, values, numbers, sequence, status,
                     layout_number=_LAYOUT):
-    """Event by event: answer a retry, take the event's fields, freeze an impression, fold. Returns the sequence after (events folded ever).
+    """Event by event: answer a retry, take the event's fields, freeze an impression, fold. Returns (the sequence after: events folded ever,
+    how many were folded behind a newer event of their user).
 
     users USER_ROW[u], items ITEM_ROW[i] and totals int64[2] (see prior_of) are changed in place; *_index int64[n] into the rows. Written:
     keys uint64[n,F], values float32[n,F], numbers float32[n,K] (zeros unless an impression that is not served is frozen), sequence
     int64[n] before the event, status uint8[n].
     """
+    late = 0
     for i in range(len(ts_ms)):
         user_row, item_row = users[user_index[i]], items[item_index[i]]
         sequence[i] = sequence_now
@@ -300,6 +302,7 @@ def freeze_and_fold(users, items, user_index, item_index, source, partition, off
             assemble_one(user_row, item_row, user[i], item[i], context[i], ts_ms[i], half_life_ms, prior, keys[i], values[i], numbers[i])
         if item_row.events_total == 0 or ts_ms[i] < item_row.first_ts_ms:
             item_row.first_ts_ms = ts_ms[i]
+        late += ts_ms[i] < user_row.last_ts_ms
         user_row.version = ROW_VERSION
         item_row.version = ROW_VERSION
         _compare(user_row, rate, impression, click, ts_ms[i], half_life_ms)
@@ -309,7 +312,7 @@ def freeze_and_fold(users, items, user_index, item_index, source, partition, off
         totals[1] += click
         _remember(user_row, item[i], impression, click, event[i], source[i], partition[i], offset[i])
         sequence_now += 1
-    return sequence_now
+    return sequence_now, late
 
 
 assert EMPTY_KEYS.shape == (F,)

@@ -18,6 +18,7 @@ from headrace.features.store import FeatureStore
 ROW_VERSION = 1
 LAYOUTS_MAX = 255  # a row has a byte for it
 _KEY = b"layouts"
+_GROUP = "group "
 
 Layout = list[tuple[str, int]]
 """(identity, words) of each definition, in order."""
@@ -50,7 +51,7 @@ class Layouts:
     @staticmethod
     def family(group: Group) -> str:
         """The column family of a group's rows."""
-        return f"group {group.name}"
+        return f"{_GROUP}{group.name}"
 
     def rows(self, group: Group, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows float64[n,words], found bool[n]) under uint64[n] keys, in the group's newest layout; zeros for one that is not there."""
@@ -58,32 +59,38 @@ class Layouts:
         return rows.view(np.float64).reshape(-1, group.words), found
 
     def _read(self, group: Group, held: list[bytes]) -> np.ndarray:
-        if all(self._is_newest(group, row) for row in held):
+        number = self._number[group.name]
+        if all(row[0] == ROW_VERSION and row[1] == number for row in held):
             return np.frombuffer(b"".join(held), np.float64).reshape(-1, group.words)
-        return np.array([self._anew(group, row) for row in held])
+        return np.array([self.laid_out(self.family(group), row, number) for row in held])
 
-    def stamp(self, group: Group, rows: np.ndarray) -> None:
-        """Say in rows float64[n,words] how they lie."""
+    def stamp_of(self, group: Group) -> int:
+        """The first word of a row of the group's newest layout."""
         header = np.zeros(8, np.uint8)
         header[:2] = ROW_VERSION, self._number[group.name]
-        rows.view(np.uint64)[:, 0] = header.view(np.uint64)[0]
+        return int(header.view(np.uint64)[0])
 
-    def _is_newest(self, group: Group, row: bytes) -> bool:
-        assert row[0] == ROW_VERSION, f"a row of {group.name} of version {row[0]}, this code reads {ROW_VERSION}"
-        return row[1] == self._number[group.name]
+    def number_of(self, group: Group) -> int:
+        """Of the group's newest layout."""
+        return self._number[group.name]
 
-    def _anew(self, group: Group, row: bytes) -> np.ndarray:
-        """A row of any layout, float64[words] in the newest."""
-        self._is_newest(group, row)
+    def laid_out(self, family: str, row: bytes, number: int) -> np.ndarray:
+        """float64[words] of a family's row of any layout in the one of this number; of users and items, which have one, as it is."""
         old = np.frombuffer(row, np.float64)
+        if not family.startswith(_GROUP):
+            return old
+        layouts = self._known[family[len(_GROUP) :]]
+        assert row[0] == ROW_VERSION, f"a row of {family} of version {row[0]}, this code reads {ROW_VERSION}"
+        if row[1] == number:
+            return old
         places, at = {}, HEADER_WORDS
-        for identity, words in self._known[group.name][row[1]]:
+        for identity, words in layouts[row[1]]:
             places[identity] = (at, words)
             at += words
-        made = np.zeros(group.words)
+        made = np.zeros(HEADER_WORDS + sum(words for _, words in layouts[number]))
         made[:HEADER_WORDS] = old[:HEADER_WORDS]
         at = HEADER_WORDS
-        for identity, words in self._known[group.name][self._number[group.name]]:
+        for identity, words in layouts[number]:
             if identity in places:
                 begins, held = places[identity]
                 assert held == words, f"{identity} has {held} words in a row and {words} here: its meaning was checked"

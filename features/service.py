@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -27,10 +27,11 @@ _STATUS = ("folded", "repeated", "retry")
 
 
 class FeatureService:
-    """Verbs over one shard; each runs in its turn at the shard's owner. `registry` holds the metrics."""
+    """Verbs over one shard; each runs in its turn at the shard's owner. `registry` holds the metrics. `give_way`: called between two blocks
+    of a fold, so that readers wait for a block and not for all of it."""
 
-    def __init__(self, shard: FeatureShard) -> None:
-        self.shard, self.masks = shard, Masks(shard.store, shard.set)
+    def __init__(self, shard: FeatureShard, give_way: Callable[[], None] = lambda: None) -> None:
+        self.shard, self.masks, self._give_way = shard, Masks(shard.store, shard.set), give_way
         self.registry = CollectorRegistry()
         self._events = Counter("headrace_features_events_total", "Events by status.", ["status"], registry=self.registry)
         self._seconds = Histogram("headrace_features_call_seconds", "Seconds of a call in its turn.", ["verb"], registry=self.registry,
@@ -73,7 +74,7 @@ class FeatureService:
         if n and not (events["user"].all() and events["item"].all()):
             raise BadMessage("an event has user or item 0: heartbeats are not folded")
         _moments(events["ts_ms"])
-        frozen = self.shard.freeze_and_fold(causes, events)
+        frozen = self.shard.freeze_and_fold(causes, events, self._give_way)
         for status, count in enumerate(np.bincount(frozen.status, minlength=3).tolist()):
             self._events.labels(_STATUS[status]).inc(count)
         return {"sequence": self.shard.sequence, "masked": self.masks.names}, frozen._asdict()

@@ -17,12 +17,8 @@ from typing import Any
 import numpy as np
 from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
-from headrace.features.row_cache import RowCache
-
 WAL_BYTES_MAX, WRITE_BUFFER_BYTES, GROUP_BUFFER_BYTES = 256 << 20, 64 << 20, 16 << 20
-FAMILIES = ("users", "items", "frozen", "rings", "names", "meta")
-_CAUSE = struct.Struct(">IIQ")
-_CAUSES = np.dtype([("source", ">u4"), ("partition", ">u4"), ("offset", ">u8")])
+FAMILIES = ("users", "items", "log", "answers", "blocks", "rings", "names", "meta")
 _RING_PAGE = struct.Struct(">Q")
 _RING_FIRST = b"first "
 Read = Callable[[list[bytes]], np.ndarray]
@@ -52,13 +48,10 @@ class Batch:
     def __init__(self, families: dict[str, Any]) -> None:
         self._families = families
         self.batch = WriteBatch(raw_mode=True)
-        self.rows: list[tuple[str, np.ndarray, np.ndarray]] = []  # family, keys, rows of `put_rows`
-        self.gone: list[tuple[str, np.ndarray]] = []
 
     def put_rows(self, family: str, keys: np.ndarray, rows: np.ndarray) -> None:
-        """Rows (structured, n; nobody changes them any more) under distinct uint64[n] keys: the only way in which rows are written."""
+        """Rows (structured, n) under distinct uint64[n] keys."""
         self.put_all(family, split(keys.astype(">u8").tobytes(), 8), split(rows.tobytes(), rows.dtype.itemsize))
-        self.rows.append((family, keys, rows))
 
     def put_all(self, family: str, keys: list[bytes], values: list[bytes]) -> None:
         """As `put`, of each."""
@@ -67,11 +60,8 @@ class Batch:
     def put(self, family: str, key: bytes, value: bytes) -> None:
         self.batch.put(key, value, self._families[family])
 
-    def delete_rows(self, family: str, keys: np.ndarray) -> None:
-        """Delete what is under uint64[n] keys, none of which is put in this batch."""
-        for key in split(keys.astype(">u8").tobytes(), 8):
-            self.batch.delete(key, self._families[family])
-        self.gone.append((family, keys))
+    def delete(self, family: str, key: bytes) -> None:
+        self.batch.delete(key, self._families[family])
 
     def delete_range(self, family: str, start: bytes, end: bytes) -> None:
         """Delete the keys from `start` up to, not including, `end`."""
@@ -89,7 +79,6 @@ class FeatureStore:
 
     def _open(self) -> None:
         path = self.path
-        self._held: dict[str, RowCache] = {}
         known = Rdict.list_cf(str(path), _options()) if (path / "CURRENT").exists() else []
         families = {name: _options(WRITE_BUFFER_BYTES if name in FAMILIES else GROUP_BUFFER_BYTES)
                     for name in {*FAMILIES, *known} - {"default"}}
@@ -103,8 +92,7 @@ class FeatureStore:
         self._open()
 
     def add_family(self, name: str) -> None:
-        """Have a column family of rows `name`, new or not; its rows may lie in another way from now on."""
-        self._held.pop(name, None)
+        """Have a column family of rows `name`, new or not."""
         if name not in self._handles:
             self._columns[name] = self._db.create_column_family(name, _options(GROUP_BUFFER_BYTES))
             self._handles[name] = self._db.get_column_family_handle(name)
@@ -116,40 +104,22 @@ class FeatureStore:
         return Batch(self._handles)
 
     def write(self, batch: Batch) -> None:
-        """Write it, whole or not at all; then what it says is what `rows` gives."""
+        """Write it, whole or not at all."""
         self._db.write(batch.batch, self._write_options)
-        for family, keys, rows in batch.rows:
-            self._cache(family, rows.dtype.itemsize).put(keys, rows)
-        for family, keys in batch.gone:
-            if family in self._held:
-                self._held[family].drop(keys)
 
     def rows(self, family: str, keys: np.ndarray, dtype: np.dtype, read: Read | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(rows dtype[n], found bool[n]) of uint64[n] keys; a missing row is all zeros. The rows are the caller's to change.
+        """(rows dtype[n], found bool[n]) of uint64[n] keys; a missing row is all zeros.
 
         `read` makes rows of what the store holds, when they may lie in another way there. Without it raises AssertionError for a row of
         another layout: the store is of another version of the feature set.
         """
-        cache = self._cache(family, dtype.itemsize)
-        rows, found = cache.get(keys)
-        if not found.all():
-            absent = np.nonzero(~found)[0]
-            held = self.get(family, split(keys[absent].astype(">u8").tobytes(), 8))
-            there = np.array([row is not None for row in held], bool)
-            rows[absent] = np.zeros(1, rows.dtype)
-            if there.any():
-                taken = absent[there]
-                plain = [row for row in held if row is not None]
-                rows[taken] = (read(plain) if read else _plain(family, plain, dtype)).view(rows.dtype).reshape(-1)
-                found[taken] = True
-                cache.put(keys[taken], rows[taken])
-        return rows.view(dtype), found
-
-    def _cache(self, family: str, width: int) -> RowCache:
-        cache = self._held.get(family)
-        if cache is None or cache.width != width:
-            cache = self._held[family] = RowCache(width)
-        return cache
+        held = self.get(family, split(keys.astype(">u8").tobytes(), 8))
+        found = np.array([row is not None for row in held], bool)
+        rows = np.zeros(len(keys), dtype)
+        if found.any():
+            plain = [row for row in held if row is not None]
+            rows[found] = (read(plain) if read else _plain(family, plain, dtype)).view(dtype).reshape(-1)
+        return rows, found
 
     def get(self, family: str, keys: list[bytes]) -> list[bytes | None]:
         """Multi-get; None where there is nothing."""
@@ -231,18 +201,6 @@ def split(data: bytes, width: int) -> list[bytes]:
 
 def counts_bytes(counts: dict[str, int]) -> bytes:
     return json.dumps(counts).encode()
-
-
-def cause_key(source: int, partition: int, offset: int) -> bytes:
-    """Key of a cause in `frozen`: causes of a partition lie in order of offset."""
-    return _CAUSE.pack(source, partition, offset)
-
-
-def cause_keys(source: np.ndarray, partition: np.ndarray, offset: np.ndarray) -> list[bytes]:
-    """`cause_key` of each."""
-    made = np.empty(len(offset), _CAUSES)
-    made["source"], made["partition"], made["offset"] = source, partition, offset
-    return split(made.tobytes(), _CAUSES.itemsize)
 
 
 def ring_page_key(scope: str, source: int, partition: int, effect: str, page: int) -> bytes:

@@ -12,6 +12,7 @@ from headrace.features.frozen import Frozen
 from headrace.features.groups import Groups
 from headrace.features.inputs import Taken
 from headrace.features.layout import EVENT_COLUMNS, ITEM_ROW, USER_ROW, F, K
+from headrace.features.row_memory import RowMemory
 from headrace.features.store import FeatureStore
 
 
@@ -39,10 +40,13 @@ def _compile_set(feature_set: FeatureSet) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(folder)
         groups = Groups(store, feature_set)
+        memory = RowMemory(store, log_bytes=1, rows_bytes=1, number=1, commit=store.write)
+        groups.open(memory)
         one, ts_ms, yes = np.ones(1, np.uint64), np.ones(1, np.int64), np.ones(1, np.uint8)
         moment, count = np.ones((1, len(feature_set.moments)), np.uint64), len(feature_set.all)
         taken = Taken(np.ones((1, count)), np.ones((1, count)), np.ones((1, count, VALUES), np.uint64), [])
         sample = Frozen.empty(1, feature_set.F, feature_set.K)
-        groups.put(groups.fold(one, one, moment, taken, ts_ms, yes, yes, store.batch())[0], np.ones(1, bool), *sample[:3])
-        groups.read(one, one, moment, ts_ms)
+        groups.put(groups.fold(memory.turn(), one, one, moment, taken, ts_ms, yes, yes), np.ones(1, bool), *sample[:3])
+        groups.changed()
+        groups.read(memory.turn(), one, one, moment, ts_ms)
         store.close()

@@ -78,6 +78,13 @@ class Owner:
             raise Unavailable(f"{self.name} has stopped")
         return self._in_turn(work)
 
+    def give_way(self) -> None:
+        """Within work that has the turn: let those who wait have theirs first. Raises Unavailable when it has stopped meanwhile."""
+        self._turns.leave()
+        self._turns.enter()
+        if self._stopped:
+            raise Unavailable(f"{self.name} has stopped")
+
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Like `call`, on the owner's thread, in the order of submission and without waiting for it."""
         if self._stopping:

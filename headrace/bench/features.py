@@ -110,7 +110,7 @@ def folds(users: int, items: int, quick: bool) -> list[Row]:
                         f"of processor time; {best['fold.frozen'].of_processor:,.0f} with frozen samples; {note}"))
         rows += sizes(shard, peer, users)
         client.close()
-        shard.store.close()
+        shard.close()
     return rows
 
 

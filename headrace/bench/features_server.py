@@ -38,14 +38,14 @@ def served(folder: str | Path) -> Iterator[Served]:
     """Until the block ends."""
     compile_kernels(feature_set())
     shard, owner = opened(folder), Owner("bench")
-    server = Server("127.0.0.1", 0, FeatureService(shard).verbs(), owner)
+    server = Server("127.0.0.1", 0, FeatureService(shard, owner.give_way).verbs(), owner)
     owner.start()
     try:
         yield Served(shard, owner, f"127.0.0.1:{server.port}")
     finally:
         server.shutdown()
         owner.stop()
-        shard.store.close()
+        shard.close()
 
 
 def main(folder: str) -> None:

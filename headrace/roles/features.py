@@ -35,8 +35,8 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     except DefinitionError as error:
         store.close()
         raise ConfigError(str(error)) from None
-    service = FeatureService(shard)
     owner = Owner("features")
+    service = FeatureService(shard, owner.give_way)
     host, port = config.features.address.rsplit(":", 1)
     try:
         server = Server(host, int(port), service.verbs(), owner)
@@ -51,6 +51,6 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
         health.close()
         server.shutdown()
         owner.stop()
-        store.close()
+        shard.close()
 
     return stop

@@ -97,6 +97,7 @@ def test_what_is_frozen_and_read_is_what_the_twin_says(tmp_path, seed):
         if size == 300:  # a new process
             shard.store.close()
             shard = shard_at(tmp_path, feature_set=SHOP)
+    shard.flush()
     stored = [np.frombuffer(row, np.float64) for family in shard.store.families() if family.startswith("group ")
               for _, row in shard.store.scan(family)]
     assert len(stored) > 50 and all(row[NEWEST] > 0 for row in stored), "a row into which nothing was folded is not kept"
@@ -122,6 +123,8 @@ def test_repeated_causes_and_retries_fold_nothing_twice(tmp_path):
     np.testing.assert_array_equal(again.keys, first.keys[100:])
     retry = twice.freeze_and_fold(causes_at(1000, 20), EventBatch(records[-20:], SHOP).columns)  # a client sends them under other causes
     assert retry.status.tolist() == [2] * 20
+    once.flush()
+    twice.flush()
     for family in [name for name in twice.store.families() if name.startswith("group ")]:
         assert dict(once.store.scan(family)) == dict(twice.store.scan(family))
     once.store.close()

@@ -17,6 +17,7 @@ def test_follows_the_rows_and_survives_a_restart(tmp_path):
     shard = shard_at(tmp_path)
     shard.freeze_and_fold(*columns(random_rows(3000, 4, items=300)))
     keys = np.arange(1, 300, dtype=np.uint64)
+    shard.flush()
     rows, _ = shard.store.rows("items", keys, ITEM_ROW)
     expected = decayed(rows, int(rows["last_ts_ms"].max()), 3_600_000.0)
     order = np.argsort(-expected)[:20]

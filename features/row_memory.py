@@ -1,0 +1,117 @@
+"""The rows of all families that are in memory, and the log of their changes: physical redo, fuzzy checkpoints (Mohan et al., ARIES, 1992).
+
+A block of events is written as the words that it changed, under the next number of the family `log`, in one batch with all else that the
+block changes; the rows themselves are written later, some at a time, those first that have been dirty longest, and the log up to the oldest
+that is still dirty is deleted with them. So a row that a hundred events change is written once, and what a kill leaves is made whole when
+the store is opened (redo.py): changes are what words are, so doing them again over a newer row ends in the same row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from headrace.features.row_table import Changes, Load, Rings, RowTable
+from headrace.features.store import Batch, FeatureStore
+
+BLOCK = 1024  # events, or pairs read, that have their rows in memory at once
+FAMILIES_NOTE = b"log families"
+_SOME, _MANY = 128, 1024  # rows written a block while the log is half full, and while it is full
+Commit = Callable[[Batch], None]
+
+
+class RowMemory:
+    """`log_bytes`: of changes that are kept before rows are written. `rows_bytes`: of rows a family. `commit` writes a batch."""
+
+    def __init__(self, store: FeatureStore, *, log_bytes: int, rows_bytes: int, number: int, commit: Commit) -> None:
+        self._store, self._commit, self._log_bytes, self._rows_bytes = store, commit, log_bytes, rows_bytes
+        self.number = number  # of the block that comes next
+        self._turn = 0
+        self.tables: dict[str, RowTable] = {}
+        self._room: dict[str, int] = {}
+        self._layouts: list[tuple[str, int, int]] = []
+        self._changes = Changes()
+        self._log: deque[tuple[int, int]] = deque()  # (number, bytes), the oldest first
+        self._held = 0
+
+    def places(self, words: int, rows_max: int) -> int:
+        """Rows of so many words that are kept in memory, of a family of which an event has `rows_max`."""
+        return max(self._rows_bytes // (8 * words), 4 * BLOCK * rows_max)
+
+    def add(self, family: str, memory: np.ndarray, words: int, load: Load, *, rows_max: int = 1, layout: int = 0,
+            rings: Rings | None = None) -> RowTable:
+        """A table of `family` in memory uint64[(places + 1) * words]; `layout` is told when a row is redone."""
+        table = self.tables[family] = RowTable(len(self.tables), words, memory, load, rings)
+        self._room[family] = BLOCK * rows_max
+        self._layouts.append((family, words, layout))
+        return table
+
+    def opened(self) -> None:
+        """All families are there, and the log is empty: from now on it is of them."""
+        said = json.dumps(self._layouts).encode()
+        if said != self._store.note(FAMILIES_NOTE):
+            self._store.put_note(FAMILIES_NOTE, said)
+
+    def turn(self) -> int:
+        """A number for the next block or reading, of at most BLOCK events or pairs."""
+        self._turn += 1
+        return self._turn
+
+    def changed(self, family: str, stamp: int = 0) -> tuple[np.ndarray, int]:
+        """Take what the block changed of a family into the log; see RowTable.changes."""
+        return self.tables[family].changes(self.number, stamp, self._changes)
+
+    def log(self, batch: Batch) -> None:
+        """Put the block's changes into its batch."""
+        data = self._changes.data()
+        batch.put("log", log_key(self.number), data)
+        self._log.append((self.number, len(data)))
+        self._held += len(data)
+        self._changes.at = 0
+
+    def logged(self) -> None:
+        """The block's batch is written; some rows that have been dirty for long are, too."""
+        self.number += 1
+        if 2 * self._held > self._log_bytes:
+            self._write(_MANY if self._held > self._log_bytes else _SOME)
+        for family, table in self.tables.items():
+            while table.places - table.dirty < self._room[family]:  # the next block may need as many rows
+                self._write(_MANY, family)
+
+    def flush(self) -> None:
+        """Write every row that is dirty, and empty the log."""
+        while self._log or any(table.dirty for table in self.tables.values()):
+            self._write(4 * _MANY)
+
+    def _write(self, count: int, only: str | None = None) -> None:
+        """Write up to `count` rows, the oldest first (`only` of one family), and cut the log."""
+        batch, taken = self._store.batch(), dict[str, int]()
+        while count > 0 and (family := only or self._oldest(taken)) is not None:
+            table = self.tables[family]
+            places = table.oldest(count)
+            batch.put_rows(family, table.keys[places], table.rows[places].view(f"V{8 * table.words}").reshape(-1))
+            taken[family] = len(places)
+            count -= max(len(places), 1)
+            if only:
+                break
+        since = min((self.tables[family].since(taken.get(family, 0)) for family in self.tables), default=1 << 62)
+        gone = []
+        while self._log and self._log[0][0] < since:
+            gone.append(self._log.popleft())
+            batch.delete("log", log_key(gone[-1][0]))
+        self._commit(batch)
+        for family, rows in taken.items():
+            self.tables[family].written(rows)
+        self._held -= sum(size for _, size in gone)
+
+    def _oldest(self, taken: dict[str, int]) -> str | None:
+        """The family of which a row is dirty longest, but for those that are taken."""
+        left = [(table.since(), family) for family, table in self.tables.items() if table.dirty and family not in taken]
+        return min(left)[1] if left else None
+
+
+def log_key(number: int) -> bytes:
+    return number.to_bytes(8, "big")

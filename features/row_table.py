@@ -1,0 +1,144 @@
+"""The rows of a family that are in memory: those that were read or written last, as they lie in the store or as events changed them since.
+
+A fold changes rows in place; `changes` says which words, for the log, and the rows are dirty from then on: written whole to the store
+later, by `oldest` first. A dirty row stays in memory. Rows that are clean make room for others. Key 0 is nobody's: its row is blank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from headrace.features import row_kernels
+
+_NO_RINGS = np.zeros((0, 3), np.int64)
+Load = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""(rows, which were found) of distinct keys, from the store."""
+
+
+class Rings:
+    """The end of a row that is rings of `length` positions; see row_kernels.changes."""
+
+    def __init__(self, rings: np.ndarray, length: int, total: int, before: int) -> None:
+        self.rings, self.length, self.total = rings, length, total
+        self.before = before  # words of a row ahead of them
+
+
+class Changes:
+    """Words of a block's changes, of all families: `words` up to `at`."""
+
+    def __init__(self) -> None:
+        self.words, self.at = np.zeros(1 << 16, np.uint64), 0
+
+    def room(self, words: int) -> None:
+        if self.at + words > len(self.words):
+            self.words = np.concatenate([self.words[: self.at], np.empty(self.at + 2 * words, np.uint64)])
+
+    def data(self) -> bytes:
+        return self.words[: self.at].tobytes()
+
+
+class RowTable:
+    """Up to `places` rows of `words` words, in memory uint64[(places + 1) * words] that holds zeros. `number` is the family's in the log,
+    `load` reads rows from the store."""
+
+    def __init__(self, number: int, words: int, memory: np.ndarray, load: Load, rings: Rings | None = None) -> None:
+        assert words <= row_kernels.WORDS_MAX, f"a row of {words} words; a change names them by 16 bits"
+        self.number, self.words, self.rows = number, words, memory.reshape(-1, words)
+        self._load, self._rings = load, rings or Rings(_NO_RINGS, 1, 0, words)
+        places = len(self.rows)
+        self.keys = np.zeros(places, np.uint64)
+        self._seats = np.zeros(1 << (2 * places - 1).bit_length(), np.int32)
+        self._used, self._met = np.zeros(places, np.int64), np.zeros(places, np.int64)
+        self._free, self._left, self._hand = np.arange(places - 1, 0, -1), places - 1, 0
+        self._dirty = np.zeros(places, np.int64)  # the log's number at which a row's first change that is not in the store stands
+        self._queue, self._head, self._waiting = np.zeros(places, np.int64), 0, 0  # dirty places, the oldest first
+        self._touched, self._count = np.zeros(places, np.int64), 0
+        self._before = np.zeros((0, 0), np.uint64)
+        self._values = np.zeros(words, np.uint64)
+
+    @property
+    def places(self) -> int:
+        """Rows that there is room for."""
+        return len(self.rows) - 1
+
+    @property
+    def dirty(self) -> int:
+        return self._waiting
+
+    def look(self, turn: int, keys: np.ndarray) -> np.ndarray:
+        """Places int64[n] of keys uint64[n], 0 (the blank row) for one that there is not. At most `places` distinct ones a turn."""
+        found, missing = self._look(turn, keys)
+        return self._bring(turn, keys, found, blank=False) if missing else found
+
+    def hold(self, turn: int, keys: np.ndarray) -> np.ndarray:
+        """As `look`, to be changed: one that there is not gets a blank row of its own, which is kept if it changes. Once a turn."""
+        found, missing = self._look(turn, keys)
+        if missing:
+            found = self._bring(turn, keys, found, blank=True)
+        self._before = self.rows[self._touched[: self._count], : self._rings.before]
+        return found
+
+    def _look(self, turn: int, keys: np.ndarray) -> tuple[np.ndarray, int]:
+        found = np.empty(len(keys), np.int64)
+        self._count, missing = row_kernels.look(self._seats, self.keys, self._used, turn, keys, found, self._touched, 0)
+        return found, missing
+
+    def _bring(self, turn: int, keys: np.ndarray, found: np.ndarray, *, blank: bool) -> np.ndarray:
+        """Take what is not held from the store; places int64[n] of all."""
+        absent = np.unique(keys[(found == 0) & (keys != 0)])
+        rows, there = self._load(absent)
+        if not blank:
+            absent, rows = absent[there], rows[there]
+        self._make_room(turn, len(absent))
+        places = np.empty(len(absent), np.int64)
+        self._left = row_kernels.insert(self._seats, self.keys, self._free, self._left, absent, places)
+        self.rows[places] = rows
+        self._count, _ = row_kernels.look(self._seats, self.keys, self._used, turn, keys, found, self._touched, self._count)
+        return found
+
+    def _make_room(self, turn: int, wanted: int) -> None:
+        self._left, self._hand = row_kernels.evict(self._seats, self.keys, self._used, self._met, self._dirty, self._free, self._left, turn,
+                                                   self._hand, wanted)
+        assert self._left >= wanted, f"{wanted} rows beside {self._count} others and {self.dirty} dirty ones; room for {self.places}"
+
+    def changes(self, log: int, stamp: int, out: Changes) -> tuple[np.ndarray, int]:
+        """What was changed of the rows held last, into `out`; they are dirty since the log's number `log`. Places int64[m] of rows that
+        changed, and how many of them are new. `stamp`: the first word of a row that changed, 0 for what it is."""
+        touched, rings = self._touched[: self._count], self._rings
+        out.room(self._count * (2 + (self.words + 3) // 4 + self.words))
+        changed = np.empty(self._count, np.int64)
+        out.at, count, new = row_kernels.changes(self.rows, self.keys, touched, self._before, np.uint64(stamp), rings.rings, rings.length,
+                                                 rings.total, self.number, self._values, out.words, out.at, changed)
+        changed = changed[:count]
+        first = changed[self._dirty[changed] == 0]
+        self._dirty[first] = log
+        self._queue[(self._head + self._waiting + np.arange(len(first))) % len(self._queue)] = first
+        self._waiting += len(first)
+        return changed, int(new)
+
+    def since(self, after: int = 0) -> int:
+        """The log's number from which on a dirty row, but for the first `after`, needs it; very large when there is none."""
+        return int(self._dirty[self._queue[(self._head + after) % len(self._queue)]]) if self._waiting > after else 1 << 62
+
+    def oldest(self, count: int) -> np.ndarray:
+        """Places int64[m] of the rows that have been dirty longest, up to `count`."""
+        return self._queue[(self._head + np.arange(min(count, self._waiting))) % len(self._queue)]
+
+    def written(self, count: int) -> None:
+        """The first `count` of `oldest` are in the store."""
+        self._dirty[self.oldest(count)] = 0
+        self._head, self._waiting = (self._head + count) % len(self._queue), self._waiting - count
+
+    def drop(self, keys: np.ndarray) -> None:
+        """Hold none of these distinct keys uint64[n] any more. Only of clean rows."""
+        found = self.look_held(keys)
+        self._left = row_kernels.drop(self._seats, self.keys, self._free, self._left, found)
+        assert not self._dirty[found].any(), "a dirty row is written before it is dropped"
+
+    def look_held(self, keys: np.ndarray) -> np.ndarray:
+        """Places int64[m] of those of distinct keys that are in memory."""
+        found = np.empty(len(keys), np.int64)
+        row_kernels.look(self._seats, self.keys, self._used, -1, keys, found, np.empty(len(keys), np.int64), 0)
+        return found[found != 0]
