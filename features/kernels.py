@@ -1,19 +1,22 @@
 """Freeze and fold: what a user and an item are at an event, then the event put into them. Free functions over structured arrays.
 
 `assemble_one` is the only code that turns rows into a model's input: training (freezing) and serving call the same, so they agree.
-Numba's cache looks at this file and at the types of the arguments, and would keep the constants of an older layout.py. So only the two
-kernels that are called are cached, and both end with a default argument, which is part of its type by value: a number of the layout.
+Numba's cache looks at this file and at the types of the arguments, and would keep the constants of an older layout.py. So only kernels that
+are called are cached, and all end with a default argument, which is part of its type by value: KERNELS, a number of the layout and of
+reducer_kernels.py. One number for all: Numba 0.68 takes every omitted integer of a process for the first one that it met, and goes by
+its slow way (1 ms a call) for kernels of another.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from pathlib import Path
 
 import numba
 import numpy as np
 
-from headrace.features import layout
+from headrace.features import layout, reducer_kernels
 from headrace.features.layout import (
     BIAS,
     CLICK,
@@ -58,10 +61,11 @@ from headrace.features.layout import (
 
 _ZERO = np.uint64(0)
 _BIAS_KEY = np.uint64(EMPTY_KEYS[BIAS])
-_LAYOUT = zlib.crc32(repr(sorted((name, value) for name, value in vars(layout).items() if name.isupper())).encode())
+KERNELS = zlib.crc32(repr(sorted((name, value) for name, value in vars(layout).items() if name.isupper())).encode()
+                     + Path(reducer_kernels.__file__).read_bytes())
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def mix(seed, value):
     """uint64 of (seed, value): splitmix64's finish. The key of bucket `value` in the slot whose empty key is `seed`."""
     x = seed ^ ((value + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
@@ -70,69 +74,70 @@ def mix(seed, value):
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def decay(from_ms, to_ms, half_life_ms):
     """Factor of a count as of from_ms when it is read at to_ms; never above 1: time that goes backwards decays nothing."""
     return 1.0 if to_ms <= from_ms else 2.0 ** (-(to_ms - from_ms) / half_life_ms)
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def ratio_of(clicks, impressions, prior):
     """Clicks per impression, drawn towards `prior` as if PRIOR_WEIGHT impressions had shown it; within 0 and 1."""
     return min(1.0, (clicks + PRIOR_WEIGHT * prior) / (impressions + PRIOR_WEIGHT))
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def prior_of(totals):
     """Clicks per impression of the shard, from totals int64[2] (impressions, clicks): what is expected of whom nothing is known."""
     return ratio_of(float(totals[1]), float(totals[0]), PRIOR_RATIO)
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def rate_of(item_row, prior):
     """What share of an item's impressions is clicked, since it was first seen."""
     return ratio_of(float(item_row.clicks_total), float(item_row.impressions_total), prior)
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def within(x, bound):
     """`x`, at most `bound` away from 0."""
     return max(-bound, min(bound, x))
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def log_odds(ratio):
     """Finite for 0 and 1 too."""
     held = max(1e-6, min(1.0 - 1e-6, ratio))
     return math.log(held / (1.0 - held))
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def chance(odds):
     """The probability of log-odds."""
     return 1.0 / (1.0 + math.exp(-odds))
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def log_bucket(amount):
     """0 to LOG_BUCKETS - 1: the whole part of log2(1 + amount)."""
     return np.uint64(min(LOG_BUCKETS - 1, int(math.log2(1.0 + max(0.0, amount)))))
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def _put(keys, values, slot, key, value=1.0):
     if key != _ZERO:
         keys[slot] = key
         values[slot] = np.float32(value)
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, prior, keys, values, numbers):
     """Write a sample: keys uint64[F], values float32[F], numbers float32[K], of a user row and an item row at ts_ms; `prior` as prior_of.
 
     `user` or `item` 0: none, its side stays empty. A row of zeros is a user or item never seen.
     """
-    keys[:] = EMPTY_KEYS
+    for n in range(len(keys)):
+        keys[n] = EMPTY_KEYS[n]
     values[:] = 0.0
     numbers[:] = 0.0
     _put(keys, values, BIAS, _BIAS_KEY)
@@ -144,7 +149,7 @@ def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, p
         _item_side(item_row, item, ts_ms, half_life_ms, prior, keys, values, numbers)
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def _user_side(row, user, ts_ms, half_life_ms, prior, keys, values, numbers):
     _put(keys, values, USER_ID, user)
     for n in range(USER_FIELDS):
@@ -166,7 +171,7 @@ def _user_side(row, user, ts_ms, half_life_ms, prior, keys, values, numbers):
     numbers[0], numbers[1], numbers[2], numbers[3] = impressions, clicks, ratio, recency_s
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def _item_side(row, item, ts_ms, half_life_ms, prior, keys, values, numbers):
     _put(keys, values, ITEM_ID, item)
     for n in range(ITEM_FIELDS):
@@ -184,9 +189,9 @@ def _item_side(row, item, ts_ms, half_life_ms, prior, keys, values, numbers):
     numbers[4], numbers[5], numbers[6], numbers[7] = impressions, clicks, ratio, age_s
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, _nrt=False)
 def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, totals, keys, values, numbers,
-             layout_number=_LAYOUT):
+             kernels_number=KERNELS):
     """`assemble_one` for m pairs. users USER_ROW[u], items ITEM_ROW[i], *_index int64[m] into them, user and item uint64[m], totals as in
     prior_of."""
     prior = prior_of(totals)
@@ -195,7 +200,7 @@ def assemble(users, items, user_index, item_index, user, item, context, ts_ms, h
                      keys[i], values[i], numbers[i])
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def _is_retry(row, event):
     """Whether the event is among the user's last. Its cause is another one: an applied cause never comes here."""
     if event == _ZERO:
@@ -206,7 +211,7 @@ def _is_retry(row, event):
     return False
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def _count(row, impression, click, ts_ms, half_life_ms):
     """Add to the decayed counts; a late event adds what would be left of it."""
     added = 1.0
@@ -227,7 +232,7 @@ def _count(row, impression, click, ts_ms, half_life_ms):
     row.last_ts_ms = max(row.last_ts_ms, ts_ms)
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def _compare(row, rate, impression, click, ts_ms, half_life_ms):
     """Move the user's two offsets by what an item clicked at `rate` let expect and what came: one step of online logistic regression each,
     so a click raises both, always. Before _count moves the time."""
@@ -245,7 +250,7 @@ def _compare(row, rate, impression, click, ts_ms, half_life_ms):
     row.streak = within(row.streak, LIFT_MAX)
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def _remember(row, item, impression, click, event, source, partition, offset):
     if impression and row.recent[(int(row.recent_next) - 1) % RING] != item:
         row.recent[row.recent_next] = item
@@ -262,7 +267,7 @@ def _remember(row, item, impression, click, event, source, partition, offset):
         row.event_next = (row.event_next + 1) % RING
 
 
-@numba.njit
+@numba.njit(_nrt=False)
 def _describe(row, fields):
     """Fields of a user or item are what the newest event that names any says."""
     named = False
@@ -273,10 +278,10 @@ def _describe(row, fields):
             row.fields[n] = fields[n]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, _nrt=False)
 def freeze_and_fold(users, items, user_index, item_index, source, partition, offset, ts_ms, action, user, item, event,
                     user_fields, item_fields, context, served, half_life_ms, totals, sequence_now, keys, values, numbers, sequence, status,
-                    layout_number=_LAYOUT):
+                    kernels_number=KERNELS):
     """Event by event: answer a retry, take the event's fields, freeze an impression, fold. Returns (the sequence after: events folded ever,
     how many were folded behind a newer event of their user).
 
