@@ -10,8 +10,9 @@ import struct
 
 import numpy as np
 
+from headrace.features.block_log import Writes
 from headrace.features.frozen import Frozen, FrozenRows
-from headrace.features.store import Batch, FeatureStore
+from headrace.features.store import FeatureStore
 from headrace.rpc.causes import Causes
 from headrace.rpc.errors import TooOld
 
@@ -27,21 +28,19 @@ class Answered:
     def __init__(self, store: FeatureStore, rows: FrozenRows, offsets: int) -> None:
         self._store, self._rows, self._offsets = store, rows, offsets
         self._blocks: dict[Where, list[tuple[int, int, int]]] = {}  # lowest offset, highest offset, block
-        self.next_block = 1
         for key, _ in store.scan("blocks"):
             source, partition, *block = _BLOCK.unpack(key)
             self._blocks.setdefault((source, partition), []).append((block[0], block[1], block[2]))
-            self.next_block = max(self.next_block, 1 + block[2])
 
-    def put(self, batch: Batch, block: int, causes: Causes, answer: Frozen, of: np.ndarray) -> None:
+    def put(self, writes: Writes, block: int, causes: Causes, answer: Frozen, of: np.ndarray) -> None:
         """Keep the answers to distinct new causes, int64[n] `of` which partition each is (any numbers)."""
         for number in np.unique(of) if len(of) and (of != of[0]).any() else of[:1]:
             mine = np.nonzero(of == number)[0]
             part = causes.take(mine)
             where = int(part.source[0]), int(part.partition[0])
             span = int(part.offset.min()), int(part.offset.max())
-            batch.put("answers", _ANSWER.pack(block, *where), self._rows.to_bytes(part.offset, answer.take(mine)))
-            batch.put("blocks", _BLOCK.pack(*where, *span, block), b"")
+            writes.put("answers", _ANSWER.pack(block, *where), self._rows.to_bytes(part.offset, answer.take(mine)))
+            writes.put("blocks", _BLOCK.pack(*where, *span, block), b"")
             self._blocks.setdefault(where, []).append((*span, block))
 
     def find(self, causes: Causes) -> Frozen:
@@ -71,13 +70,13 @@ class Answered:
                          " are kept; start the job from a newer offset, or raise frozen_offsets")
         return found
 
-    def prune(self, batch: Batch, where: Where, floor: int) -> None:
+    def prune(self, writes: Writes, where: Where, floor: int) -> None:
         """Delete the blocks whose offsets all lie below `floor`."""
         blocks = self._blocks.get(where, [])
         for low, high, block in blocks:
             if high < floor:
-                batch.delete("answers", _ANSWER.pack(block, *where))
-                batch.delete("blocks", _BLOCK.pack(*where, low, high, block))
+                writes.delete("answers", _ANSWER.pack(block, *where))
+                writes.delete("blocks", _BLOCK.pack(*where, low, high, block))
         self._blocks[where] = [one for one in blocks if one[1] >= floor]
 
     def kept(self) -> int:

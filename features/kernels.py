@@ -57,6 +57,7 @@ from headrace.features.layout import (
     USER_RECENCY,
     USER_STREAK,
     F,
+    K,
 )
 
 _ZERO = np.uint64(0)
@@ -132,14 +133,16 @@ def _put(keys, values, slot, key, value=1.0):
 
 @numba.njit(_nrt=False)
 def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, prior, keys, values, numbers):
-    """Write a sample: keys uint64[F], values float32[F], numbers float32[K], of a user row and an item row at ts_ms; `prior` as prior_of.
+    """Write a sample: keys uint64[F], values float32[F], numbers float32[K], the first of each when there is room for more, of a user row
+    and an item row at ts_ms; `prior` as prior_of.
 
     `user` or `item` 0: none, its side stays empty. A row of zeros is a user or item never seen.
     """
-    for n in range(len(keys)):
+    for n in range(F):
         keys[n] = EMPTY_KEYS[n]
-    values[:] = 0.0
-    numbers[:] = 0.0
+        values[n] = 0.0
+    for n in range(K):
+        numbers[n] = 0.0
     _put(keys, values, BIAS, _BIAS_KEY)
     for n in range(CONTEXT_FIELDS):
         _put(keys, values, CONTEXT + n, context[n])
@@ -251,7 +254,7 @@ def _compare(row, rate, impression, click, ts_ms, half_life_ms):
 
 
 @numba.njit(_nrt=False)
-def _remember(row, item, impression, click, event, source, partition, offset):
+def _remember(row, item, impression, click, event):
     if impression and row.recent[(int(row.recent_next) - 1) % RING] != item:
         row.recent[row.recent_next] = item
         row.recent_next = (row.recent_next + 1) % RING
@@ -259,11 +262,7 @@ def _remember(row, item, impression, click, event, source, partition, offset):
         row.clicked[row.clicked_next] = item
         row.clicked_next = (row.clicked_next + 1) % RING
     if event != _ZERO:
-        at = row.event_next
-        row.event[at] = event
-        row.source[at] = source
-        row.partition[at] = partition
-        row.offset[at] = offset
+        row.event[row.event_next] = event
         row.event_next = (row.event_next + 1) % RING
 
 
@@ -279,7 +278,7 @@ def _describe(row, fields):
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
-def freeze_and_fold(users, items, user_index, item_index, source, partition, offset, ts_ms, action, user, item, event,
+def freeze_and_fold(users, items, user_index, item_index, ts_ms, action, user, item, event,
                     user_fields, item_fields, context, served, half_life_ms, totals, sequence_now, keys, values, numbers, sequence, status,
                     kernels_number=KERNELS):
     """Event by event: answer a retry, take the event's fields, freeze an impression, fold. Returns (the sequence after: events folded ever,
@@ -315,7 +314,7 @@ def freeze_and_fold(users, items, user_index, item_index, source, partition, off
         _count(item_row, impression, click, ts_ms[i], half_life_ms)
         totals[0] += impression
         totals[1] += click
-        _remember(user_row, item[i], impression, click, event[i], source[i], partition[i], offset[i])
+        _remember(user_row, item[i], impression, click, event[i])
         sequence_now += 1
     return sequence_now, late
 

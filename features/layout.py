@@ -11,7 +11,7 @@ import numpy as np
 from headrace.schemas.hashing import feature_key
 
 FEATURE_SET = "base@1"
-ROW_VERSION = 3
+ROW_VERSION = 4
 
 USER_FIELDS, ITEM_FIELDS, CONTEXT_FIELDS, LAST_CLICKS = 4, 6, 4, 3
 RING = 64
@@ -68,8 +68,8 @@ USER_ROW = np.dtype([
     ("impressions_total", "<i8"), ("clicks_total", "<i8"), ("events_total", "<i8"),
     ("fields", "<u8", (USER_FIELDS,)),
     ("recent", "<u8", (RING,)), ("clicked", "<u8", (RING,)),  # item keys; NAME_next is where the next one goes
-    ("event", "<u8", (RING,)), ("source", "<i4", (RING,)), ("partition", "<i4", (RING,)), ("offset", "<i8", (RING,))])
-"""A user: counts, fields, the last items seen and clicked, and the last events with their causes (how a client's retry is known)."""
+    ("event", "<u8", (RING,))])
+"""A user: counts, fields, the last items seen and clicked, and the last events (how a client's retry is known)."""
 
 ITEM_ROW = np.dtype([
     ("version", "u1"), ("spare", "u1", 7),
@@ -77,6 +77,13 @@ ITEM_ROW = np.dtype([
     ("decayed_ts_ms", "<i8"), ("first_ts_ms", "<i8"), ("last_ts_ms", "<i8"),
     ("impressions_total", "<i8"), ("clicks_total", "<i8"), ("events_total", "<i8"),
     ("fields", "<u8", (ITEM_FIELDS,))])
+
+
+def now(row: bytes, dtype: np.dtype) -> bytes:
+    """A row of users or items as it lies in the store, of this version or of 3, in which a user's had the causes of its last events behind
+    it. Raises AssertionError for another."""
+    assert row[0] in (ROW_VERSION, 3), f"a row of version {row[0]}; this code reads {ROW_VERSION}"
+    return row if row[0] == ROW_VERSION else bytes([ROW_VERSION]) + row[1 : dtype.itemsize]
 
 
 EVENT_COLUMNS: dict[str, tuple[str, tuple[int | None, ...]]] = {

@@ -13,6 +13,7 @@ import numpy as np
 
 from headrace.features.definitions import Definition, DefinitionError
 from headrace.features.feature_set import HEADER_WORDS, FeatureSet, Group
+from headrace.features.layout import ITEM_ROW, USER_ROW, now
 from headrace.features.store import FeatureStore
 
 ROW_VERSION = 1
@@ -76,9 +77,9 @@ class Layouts:
 
     def laid_out(self, family: str, row: bytes, number: int) -> np.ndarray:
         """float64[words] of a family's row of any layout in the one of this number; of users and items, which have one, as it is."""
-        old = np.frombuffer(row, np.float64)
         if not family.startswith(_GROUP):
-            return old
+            return np.frombuffer(now(row, USER_ROW if family == "users" else ITEM_ROW), np.float64)
+        old = np.frombuffer(row, np.float64)
         layouts = self._known[family[len(_GROUP) :]]
         assert row[0] == ROW_VERSION, f"a row of {family} of version {row[0]}, this code reads {ROW_VERSION}"
         if row[1] == number:

@@ -249,7 +249,8 @@ def fold_one(code, f, u, b, at, p, x, y, token, ts):
 
 @numba.njit(_nrt=False)
 def fold_ids(u, f, at, width, tokens, i, d, ts):
-    """LOOKUP_ID: the tokens uint64[n,D,m] of event i, definition d, if it is the newest, stand in the state, up to its width; of two at one time the greater first."""
+    """LOOKUP_ID: the tokens of event i for definition d, in uint64[n,D,m], stand in the state, up to its width, when it is the newest; of
+    two at one time the greater first."""
     first = tokens[i, d, 0]
     if first != _NONE and (ts + 1.0 > f[at] or (ts + 1.0 == f[at] and first > u[at + 1])):
         for n in range(int(width)):

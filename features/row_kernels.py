@@ -142,20 +142,16 @@ def _ring(out, numbers, values, count, row, before, total, ring, length):
     written = (np.int64((row[0] >> shift) & _U(255)) - first) % length
     if np.int64(row[total]) - np.int64(before[total]) >= length:
         first, written = 0, length
-    last = -1
     for n in range(written):
-        word = ring[1] + (first + n) % length // ring[2]
-        if word != last:
-            count = _put(out, numbers, values, count, row, word)
-        last = word
+        count = _put(out, numbers, values, count, row, ring[1] + (first + n) % length)
     return count
 
 
 @numba.njit(cache=True, nogil=True, _nrt=False)
 def changes(rows, keys, places, before, stamp, rings, length, total, family, values, out, at, changed):
     """What rows uint64[places,w] at places int64[n] have that before uint64[n,b] has not, into out uint64[] from `at` on, and which places
-    changed into changed int64[]. Words from b on are rings of `length` positions: rings int64[r,3] are the byte of the row's first word
-    that says where the next one goes, the ring's first word, and positions a word; word `total` counts what may have gone into them.
+    changed into changed int64[]. Words from b on are rings of `length` words: rings int64[r,2] are the byte of the row's first word
+    that says where the next one goes, and the ring's first word; word `total` counts what may have gone into them.
     `stamp`: the first word of a row that changed, 0 for what it is. Returns (at, changed, how many of them are new: their first was 0)."""
     found, new = 0, 0
     for i in range(len(places)):
@@ -223,3 +219,26 @@ def order_of(source, partition, offset, of, sources, partitions, highest):
         rising &= offset[i] > highest[place]
         highest[place] = max(highest[place], offset[i])
     return met, rising
+
+
+@numba.njit(_nrt=False)
+def _mixed(words, sums):
+    for n in range(len(words)):
+        lane = n & 3
+        sums[lane] = (sums[lane] ^ words[n]) * _U(0x9FB21C651E98DF25)
+        sums[lane] ^= sums[lane] >> _U(29)
+
+
+@numba.njit(cache=True, nogil=True, _nrt=False)
+def checksum(frame, words, rest, sums):
+    """uint64 of three uint64[]: four lanes multiplied and mixed, as xxHash does (Collet, 2012). sums uint64[4] are changed."""
+    for lane in range(4):
+        sums[lane] = _U(0x9E3779B97F4A7C15) + _U(lane)
+    _mixed(frame, sums)
+    _mixed(words, sums)
+    _mixed(rest, sums)
+    total = _U(len(words))
+    for lane in range(4):
+        total = (total ^ sums[lane]) * _U(0xC4CEB9FE1A85EC53)
+        total ^= total >> _U(32)
+    return total

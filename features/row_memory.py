@@ -1,34 +1,39 @@
 """The rows of all families that are in memory, and the log of their changes: physical redo, fuzzy checkpoints (Mohan et al., ARIES, 1992).
 
-A block of events is written as the words that it changed, under the next number of the family `log`, in one batch with all else that the
-block changes; the rows themselves are written later, some at a time, those first that have been dirty longest, and the log up to the oldest
-that is still dirty is deleted with them. So a row that a hundred events change is written once, and what a kill leaves is made whole when
-the store is opened (redo.py): changes are what words are, so doing them again over a newer row ends in the same row.
+A block of events is written as the words that it changed, with all else that it writes, as one record of the log; the rows themselves are
+written later, some at a time, those first that have been dirty longest, and the log is cut up to the oldest that is still dirty. So a row
+that a hundred events change is written once, and what a kill leaves is made whole when the store is opened (redo.py): changes are what
+words are, so doing them again over a newer row ends in the same row.
 """
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 
+from headrace.features.block_log import Writes
 from headrace.features.row_table import Changes, Load, Rings, RowTable
-from headrace.features.store import Batch, FeatureStore
+from headrace.features.store import FeatureStore
 
 BLOCK = 1024  # events, or pairs read, that have their rows in memory at once
-FAMILIES_NOTE = b"log families"
-_SOME, _MANY = 128, 1024  # rows written a block while the log is half full, and while it is full
-Commit = Callable[[Batch], None]
+FAMILIES_NOTE, BLOCK_KEY = b"log families", b"block"
+_SOME, _MANY = 128, 1024  # rows written a block when the log is half full, and when it is full
+
+
+def last_block(store: FeatureStore) -> int:
+    """The number of the last block whose writes the store has, 0 for none."""
+    return int.from_bytes(store.note(BLOCK_KEY) or b"", "big")
 
 
 class RowMemory:
-    """`log_bytes`: of changes that are kept before rows are written. `rows_bytes`: of rows a family. `commit` writes a batch."""
+    """`log_bytes`: of changes that are kept before rows are written. `rows_bytes`: of rows a family. The log of `store` is empty."""
 
-    def __init__(self, store: FeatureStore, *, log_bytes: int, rows_bytes: int, number: int, commit: Commit) -> None:
-        self._store, self._commit, self._log_bytes, self._rows_bytes = store, commit, log_bytes, rows_bytes
-        self.number = number  # of the block that comes next
+    def __init__(self, store: FeatureStore, *, log_bytes: int, rows_bytes: int) -> None:
+        self._store, self._log_bytes, self._rows_bytes = store, log_bytes, rows_bytes
+        store.log.segment_bytes = max(1, log_bytes // 16)
+        self.number = 1 + last_block(store)  # of the block that comes next
         self._turn = 0
         self.tables: dict[str, RowTable] = {}
         self._room: dict[str, int] = {}
@@ -64,27 +69,40 @@ class RowMemory:
         """Take what the block changed of a family into the log; see RowTable.changes."""
         return self.tables[family].changes(self.number, stamp, self._changes)
 
-    def log(self, batch: Batch) -> None:
-        """Put the block's changes into its batch."""
-        data = self._changes.data()
-        batch.put("log", log_key(self.number), data)
-        self._log.append((self.number, len(data)))
-        self._held += len(data)
+    def commit(self, writes: Writes) -> None:
+        """Write the block: its changes and `writes` to the log, then `writes` to the store. If anything is raised nothing is written."""
+        writes.put("meta", BLOCK_KEY, self.number.to_bytes(8, "big"))
+        size = self._store.log.append(self.number, self._changes.words[: self._changes.at], writes)
+        try:
+            self._store.write(self._store.batch(writes))
+        except Exception:
+            self._store.log.take_back()
+            raise
+        self._log.append((self.number, size))
+        self._held += size
         self._changes.at = 0
-
-    def logged(self) -> None:
-        """The block's batch is written; some rows that have been dirty for long are, too."""
         self.number += 1
-        if 2 * self._held > self._log_bytes:
-            self._write(_MANY if self._held > self._log_bytes else _SOME)
+
+    @property
+    def settling(self) -> bool:
+        """Whether the log is half full, so that rows are written."""
+        return 2 * self._held > self._log_bytes
+
+    def settle(self) -> None:
+        """After a block: write some of the rows that have been dirty for long."""
+        if self.settling:  # the more, the fuller
+            self._write(int(_SOME + (_MANY - _SOME) * min(1.0, 2 * self._held / self._log_bytes - 1)))
         for family, table in self.tables.items():
             while table.places - table.dirty < self._room[family]:  # the next block may need as many rows
                 self._write(_MANY, family)
 
     def flush(self) -> None:
         """Write every row that is dirty, and empty the log."""
-        while self._log or any(table.dirty for table in self.tables.values()):
+        while any(table.dirty for table in self.tables.values()):
             self._write(4 * _MANY)
+        self._log.clear()
+        self._held = 0
+        self._store.log.clear()
 
     def _write(self, count: int, only: str | None = None) -> None:
         """Write up to `count` rows, the oldest first (`only` of one family), and cut the log."""
@@ -98,20 +116,14 @@ class RowMemory:
             if only:
                 break
         since = min((self.tables[family].since(taken.get(family, 0)) for family in self.tables), default=1 << 62)
-        gone = []
-        while self._log and self._log[0][0] < since:
-            gone.append(self._log.popleft())
-            batch.delete("log", log_key(gone[-1][0]))
-        self._commit(batch)
+        self._store.write(batch)
         for family, rows in taken.items():
             self.tables[family].written(rows)
-        self._held -= sum(size for _, size in gone)
+        while self._log and self._log[0][0] < since:
+            self._held -= self._log.popleft()[1]
+        self._store.log.cut(self._log[0][0] if self._log else self.number)
 
     def _oldest(self, taken: dict[str, int]) -> str | None:
         """The family of which a row is dirty longest, but for those that are taken."""
         left = [(table.since(), family) for family, table in self.tables.items() if table.dirty and family not in taken]
         return min(left)[1] if left else None
-
-
-def log_key(number: int) -> bytes:
-    return number.to_bytes(8, "big")

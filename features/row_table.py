@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace.features import row_kernels
 
-_NO_RINGS = np.zeros((0, 3), np.int64)
+_NO_RINGS = np.zeros((0, 2), np.int64)
 Load = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(rows, which were found) of distinct keys, from the store."""
 
@@ -34,9 +34,6 @@ class Changes:
     def room(self, words: int) -> None:
         if self.at + words > len(self.words):
             self.words = np.concatenate([self.words[: self.at], np.empty(self.at + 2 * words, np.uint64)])
-
-    def data(self) -> bytes:
-        return self.words[: self.at].tobytes()
 
 
 class RowTable:

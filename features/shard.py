@@ -10,12 +10,13 @@ import numpy as np
 
 from headrace.features import kernels
 from headrace.features.answered import Answered
+from headrace.features.block_log import Writes
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen, FrozenRows
 from headrace.features.groups import Groups
 from headrace.features.inputs import taken_of
 from headrace.features.known_sets import Layout
-from headrace.features.layout import FEATURE_SET, FOLDED, IMPRESSION, ITEM_ROW, REPEATED, RETRY, RING, ROW_VERSION, USER_ROW, F, K
+from headrace.features.layout import FEATURE_SET, FOLDED, IMPRESSION, ITEM_ROW, REPEATED, RETRY, RING, USER_ROW, now
 from headrace.features.order import Order, first_rows, order_of
 from headrace.features.popular import Popular
 from headrace.features.redo import redo
@@ -23,7 +24,6 @@ from headrace.features.row_memory import BLOCK, RowMemory
 from headrace.features.row_table import Rings as RowRings
 from headrace.features.row_table import RowTable
 from headrace.features.store import (
-    Batch,
     FeatureStore,
     counts_bytes,
     ring_first_key,
@@ -38,19 +38,16 @@ from headrace.rpc.message import Arrays
 
 EFFECT = "fold"
 FROZEN_OFFSETS = 1 << 18  # what is replayed after a crash: the rate of a partition times the checkpoint interval
-LOG_BYTES, ROWS_BYTES = 64 << 20, 64 << 20
+LOG_BYTES, ROWS_BYTES = 256 << 20, 64 << 20
 _COUNTS = ("sequence", "applied", "retries", "late", "out_of_order", "users", "items", "impressions", "clicks")
 
 
 _FOLDED = ("ts_ms", "action", "user", "item", "event", "user_fields", "item_fields", "context", "served")
-# Of a user's rings: the byte that says where the next one goes, positions a word.
-_USER_RING = {"recent": ("recent_next", 1), "clicked": ("clicked_next", 1), "event": ("event_next", 1), "source": ("event_next", 2),
-              "partition": ("event_next", 2), "offset": ("event_next", 1)}
 
 
 def _user_rings() -> RowRings:
     at = {name: place for name, (_, place) in (USER_ROW.fields or {}).items()}  # type: ignore[misc]
-    rings = [(at[byte], at[name] // 8, positions) for name, (byte, positions) in _USER_RING.items()]
+    rings = [(at[f"{name}_next"], at[name] // 8) for name in ("recent", "clicked", "event")]
     return RowRings(np.array(rings, np.int64), RING, at["events_total"] // 8, at["recent"] // 8)
 
 
@@ -114,7 +111,8 @@ class FeatureShard:
         for at in _blocks(len(causes)):
             if parts:
                 between()
-            parts.append(self._block(causes.take(at), {name: events[name][at] for name in self.set.event_columns}))
+            parts.append(self._block(Causes(*(_own(column[at]) for column in causes)),
+                                     {name: _own(events[name][at]) for name in self.set.event_columns}))
         if len(parts) == 1:
             return parts[0]
         return Frozen(*map(np.concatenate, zip(*parts, strict=True))) if parts else self._blank(0)
@@ -136,7 +134,7 @@ class FeatureShard:
             part, turn = Sample(*(column[at] for column in sample)), self._memory.turn()
             places = [table.look(turn, column[at]) for table, column in ((self._users, user), (self._items, item))]
             kernels.assemble(*self._rows, *places, user[at], item[at], context[at], ts_ms[at], self._half_life_ms, self._totals(),
-                             *_built_in(part))
+                             *part)
             if self.set.definitions:
                 extra = self._groups.read(turn, user[at], item[at], moment[at], ts_ms[at])
                 self._groups.put(extra, np.ones(len(part.keys), bool), *part)
@@ -149,7 +147,7 @@ class FeatureShard:
         newest = np.arange(RING)
         recent = row["recent"][(int(row["recent_next"]) - 1 - newest) % RING]
         clicked = row["clicked"][(int(row["clicked_next"]) - 1 - newest) % RING]
-        return User(bool(place[0]), int(row["impressions_total"]), int(row["clicks_total"]), recent, clicked)
+        return User(bool(row["version"]), int(row["impressions_total"]), int(row["clicks_total"]), recent, clicked)
 
     def totals(self, of: str, keys: np.ndarray) -> Arrays:
         """impressions, clicks and events int64[n] ever folded of the users or items (`of`: user, item) under uint64[n]; 0 where unknown."""
@@ -162,9 +160,14 @@ class FeatureShard:
                 found[name][at] = held[f"{name}_total"]
         return found
 
+    @property
+    def settling(self) -> bool:
+        """Whether the log is half full, so that blocks write rows that changed before."""
+        return self._memory.settling
+
     def flush(self) -> None:
         """Write all rows that are in memory only: the store's families then hold what is known. Raises Unavailable."""
-        self._memory.flush()
+        self._written(self._memory.flush)
 
     def close(self) -> None:
         """Write all rows, and close the store; what cannot be written is in the log, and redone at the next start."""
@@ -191,7 +194,7 @@ class FeatureShard:
             batch.delete(family, key.to_bytes(8, "big"))
         counts = self.counts | {name: self.counts[name] - rows for name, rows in found.items() if name in self.counts}
         batch.put("meta", b"counts", counts_bytes(counts))
-        self._commit(batch)
+        self._written(partial(self.store.write, batch))
         self.counts = counts
         for family in found:
             if family in self._memory.tables:
@@ -212,7 +215,7 @@ class FeatureShard:
         new = ~applied & (first == np.arange(len(causes)))
         answer = self._blank(len(causes))
         if applied.any():
-            _put(answer, np.nonzero(applied)[0], self._answered.find(causes.take(applied)))
+            _put(answer, np.nonzero(applied)[0], self._stored(causes.take(applied)))
         if new.any():
             at = np.nonzero(new)[0]
             fresh = causes.take(at)
@@ -225,10 +228,13 @@ class FeatureShard:
         self.duplicates += len(causes) - int(new.sum())
         return answer
 
+    def _stored(self, causes: Causes) -> Frozen:
+        return self._answered.find(causes)
+
     def _fold(self, causes: Causes, events: Arrays, order: Order) -> Frozen:
         try:
             return self._fold_new(causes, events, order)
-        except Exception as error:  # memory is ahead of the store now
+        except BaseException as error:  # memory is ahead of the store now
             self.failed = self.failed or f"a block was left in its middle: {error}"
             raise
 
@@ -236,8 +242,8 @@ class FeatureShard:
         answer, turn, totals = self._blank(len(causes)), self._memory.turn(), self._totals()
         places = [table.hold(turn, events[name]) for table, name in ((self._users, "user"), (self._items, "item"))]
         sequence, late = kernels.freeze_and_fold(
-            *self._rows, *places, *causes, *(events[name] for name in _FOLDED), self._half_life_ms, totals, self.sequence,
-            *_built_in(answer), answer.sequence, answer.status)
+            *self._rows, *places, *(events[name] for name in _FOLDED), self._half_life_ms, totals, self.sequence,
+            *answer)
         folded = answer.status == FOLDED
         new = dict[str, int]()
         if self.set.definitions:
@@ -255,7 +261,7 @@ class FeatureShard:
         self._write(causes, answer, order, counts)
         self.counts = counts
         self.popular.fold(self._items.keys[items], self._rows[1][items])
-        self._memory.logged()
+        self._written(self._memory.settle)
         return answer
 
     def _behind(self, causes: Causes, order: Order) -> int:
@@ -264,23 +270,22 @@ class FeatureShard:
         return order.behind(causes.offset, np.array(highest, np.int64))
 
     def _write(self, causes: Causes, answer: Frozen, order: Order, counts: dict[str, int]) -> None:
-        """One batch: what rows changed, what was answered, the rings' pages, the counts."""
-        batch = self.store.batch()
-        self._memory.log(batch)
-        self._answered.put(batch, self._memory.number, causes, answer, order.of)
+        """One record: what rows changed, what was answered, the rings' pages, the counts."""
+        writes = Writes()
+        self._answered.put(writes, self._memory.number, causes, answer, order.of)
         for key, page in self._rings.mark(FEATURE_SET, EFFECT, causes):
             bits = self._rings.page(key, page)
             if bits is not None:
-                batch.put("rings", ring_page_key(*key, page), bits)
+                writes.put("rings", ring_page_key(*key, page), bits)
             if page > self._head_pages.get(key, -1):
                 self._head_pages[key] = page
-                self._prune(batch, key, page)
-        batch.put("meta", b"counts", counts_bytes(counts))
-        self._commit(batch)
+                self._prune(writes, key, page)
+        writes.put("meta", b"counts", counts_bytes(counts))
+        self._written(lambda: self._memory.commit(writes))
 
-    def _commit(self, batch: Batch) -> None:
+    def _written(self, write: Callable[[], None]) -> None:
         try:
-            self.store.write(batch)
+            write()
         except Exception as error:  # the ring in memory is ahead of the store now: nothing may be answered from it
             self.failed = f"the store cannot write: {error}"
             raise Unavailable(f"{self.failed}; nothing of this call's block was applied; free the disk, the store is opened again at the"
@@ -292,13 +297,13 @@ class FeatureShard:
         self._restore()
         self.failed = ""
 
-    def _prune(self, batch: Batch, key: RingKey, head_page: int) -> None:
+    def _prune(self, writes: Writes, key: RingKey, head_page: int) -> None:
         """When a ring enters a page: delete the pages that it has left, and the frozen samples older than are kept."""
         left = self._rings.first_page(key)
         if left > 0:
-            batch.delete_range("rings", ring_page_key(*key, 0), ring_page_key(*key, left))
-            batch.put("meta", ring_first_key(*key), left.to_bytes(8, "big"))
-        self._answered.prune(batch, (key.source, key.partition), head_page * PAGE_BITS - self._frozen_offsets)
+            writes.delete_range("rings", ring_page_key(*key, 0), ring_page_key(*key, left))
+            writes.put("meta", ring_first_key(*key), left.to_bytes(8, "big"))
+        self._answered.prune(writes, (key.source, key.partition), head_page * PAGE_BITS - self._frozen_offsets)
 
     def _restore(self) -> None:
         """All that lives in memory, from the store."""
@@ -307,8 +312,7 @@ class FeatureShard:
         self.counts = dict.fromkeys(_COUNTS, 0) | self.store.meta()
         self._answered = Answered(self.store, frozen, self._frozen_offsets)
         self.layouts: list[Layout] = frozen.layouts  # of every feature set that this store has had
-        self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes, number=self._answered.next_block,
-                                 commit=self._commit)
+        self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes)
         self._users, users = self._table("users", USER_ROW, _USER_RINGS)
         self._items, items = self._table("items", ITEM_ROW)
         self._rows = users, items
@@ -335,19 +339,18 @@ class FeatureShard:
         return self._memory.add(family, memory, words, partial(self._load, family, dtype), rings=rings), memory.view(dtype)
 
     def _load(self, family: str, dtype: np.dtype, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows, found = self.store.rows(family, keys, dtype)
-        assert (rows["version"] == found * ROW_VERSION).all(), f"{family} holds rows of another version than {ROW_VERSION}"
+        rows, found = self.store.rows(family, keys, dtype, lambda held: np.frombuffer(b"".join(now(row, dtype) for row in held), dtype))
         return rows.view(np.uint64).reshape(len(keys), -1), found
-
-
-def _built_in(made: Frozen | Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """keys, values and numbers of the built-in features, which come first."""
-    return made.keys[:, :F], made.values[:, :F], made.numbers[:, :K]
 
 
 def _blocks(n: int) -> Iterator[slice]:
     for start in range(0, n, BLOCK):
         yield slice(start, start + BLOCK)
+
+
+def _own(column: np.ndarray) -> np.ndarray:
+    """As kernels take it, which are compiled for one kind of array: writable and in one piece."""
+    return column if column.flags.behaved and column.flags.c_contiguous else column.copy()
 
 
 def _put(answer: Frozen, at: np.ndarray, part: Frozen) -> None:

@@ -1,4 +1,4 @@
-"""RocksDB under a feature shard: rows, frozen samples, ring pages and the sequence, written in one batch. The only importer of rocksdict.
+"""RocksDB under a feature shard: rows, frozen samples, ring pages and counts; and the log of blocks. The only importer of rocksdict.
 
 Everything is raw bytes (raw_mode: the other mode unpickles what it reads). Keys are big-endian, so that a range is a span of offsets.
 A batch outlives the process's death (kill -9), not a power cut: the write-ahead log is not synced.
@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
+from headrace.features.block_log import DELETE, PUT, BlockLog, Writes
+
 WAL_BYTES_MAX, WRITE_BUFFER_BYTES, GROUP_BUFFER_BYTES = 256 << 20, 64 << 20, 16 << 20
-FAMILIES = ("users", "items", "log", "answers", "blocks", "rings", "names", "meta")
+FAMILIES = ("users", "items", "answers", "blocks", "rings", "names", "meta")
 _RING_PAGE = struct.Struct(">Q")
 _RING_FIRST = b"first "
 Read = Callable[[list[bytes]], np.ndarray]
@@ -82,6 +84,7 @@ class FeatureStore:
         known = Rdict.list_cf(str(path), _options()) if (path / "CURRENT").exists() else []
         families = {name: _options(WRITE_BUFFER_BYTES if name in FAMILIES else GROUP_BUFFER_BYTES)
                     for name in {*FAMILIES, *known} - {"default"}}
+        self.log = BlockLog(path / "blocks")
         self._db = Rdict(str(path), _options(), column_families=families, access_type=AccessType.read_write())
         self._columns = {name: self._db.get_column_family(name) for name in families}
         self._handles = {name: self._db.get_column_family_handle(name) for name in families}
@@ -100,8 +103,17 @@ class FeatureStore:
     def families(self) -> list[str]:
         return list(self._handles)
 
-    def batch(self) -> Batch:
-        return Batch(self._handles)
+    def batch(self, writes: Writes | None = None) -> Batch:
+        """One of these writes, or an empty one."""
+        made = Batch(self._handles)
+        for what, family, key, value in writes.all if writes else ():
+            if what == PUT:
+                made.put(family, key, value)
+            elif what == DELETE:
+                made.delete(family, key)
+            else:
+                made.delete_range(family, key, value)
+        return made
 
     def write(self, batch: Batch) -> None:
         """Write it, whole or not at all."""
@@ -156,8 +168,8 @@ class FeatureStore:
         self.write(batch)
 
     def bytes_held(self) -> int:
-        """Bytes of tables on disk and in memory, approximately."""
-        return sum(int(column.property_int_value(name) or 0) for column in self._columns.values()
+        """Bytes of tables on disk and in memory, approximately, and of the log."""
+        return self.log.bytes() + sum(int(column.property_int_value(name) or 0) for column in self._columns.values()
                    for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"))
 
     def held(self) -> dict[str, dict[str, int]]:
@@ -176,6 +188,7 @@ class FeatureStore:
 
     def close(self) -> None:
         """Close; every handle first, because one alive keeps the folder locked."""
+        self.log.close()
         self._handles.clear()
         for column in self._columns.values():
             column.close()

@@ -2,7 +2,8 @@
 20,000 updates/s; from an event to its being readable; bytes a user.
 
 `fold`: calls of 1,024 events, as many as the features job has in one, of a shard in this process over RocksDB with its log as in
-production: built-in features, causes and retries, half-lives and windows, all rows written at once, exactly once. `fold.frozen`: the same
+production, half full, so that each call writes rows that changed long before: built-in features, causes and retries, half-lives and
+windows, exactly once. `fold.frozen`: the same
 with every impression answered by its sample, which is kept with it (a log that is replayed). `fold.flight`: as `fold`, by the client to a
 shard process, one call at a time. Redis does 13 commands an event (a list is pushed to and cut), a process of its own over a unix socket,
 256 events a request, made beforehand, four on their way, answers only counted; it is in memory, writes nothing to disk, decays nothing,
@@ -45,6 +46,7 @@ from headrace.features.shard import FeatureShard
 from headrace.features.warm import compile_kernels
 from headrace.goals import FEATURES_MS, FOLD_OF_REDIS
 from headrace.rpc.causes import Causes
+from headrace.rpc.memory import keep_freed
 
 USERS, ITEMS = 20_000, 5_000
 USERS_QUICK, ITEMS_QUICK = 1_000, 1_000
@@ -82,6 +84,7 @@ def measure(quick: bool) -> list[Row]:
     multiget.flight.p99 and readable.p99 (ms)."""
     users, items = (USERS_QUICK, ITEMS_QUICK) if quick else (USERS, ITEMS)
     compile_kernels(feature_set())
+    keep_freed()  # as a server does
     return [*folds(users, items, quick), *reads(users, items, quick)]
 
 
@@ -100,6 +103,8 @@ def folds(users: int, items: int, quick: bool) -> list[Row]:
         best = {name: Best(os.getpid()) for name in feeds}
         theirs = Best(number)
         every_user(world, feeds, peer)
+        while not quick and not shard.settling:  # from here on each block writes rows of before, as it does for ever
+            feeds["fold"].turn()
         for _ in range(turns):
             for name, feed in feeds.items():
                 best[name].turn(n, feed.turn)
@@ -142,6 +147,7 @@ def every_user(world: World, feeds: dict[str, Feed], peer: socket.socket) -> Non
 
 def sizes(shard: FeatureShard, peer: socket.socket, users: int) -> list[Row]:
     """Bytes of a user's rows, here and in Redis."""
+    shard.flush()
     own, built_in = (_bytes_a_row(shard, family) for family in ("group user", "users"))
     of_redis = sum(int(said(peer, b"MEMORY", b"USAGE", b"%s%d" % (kind, user), b"SAMPLES", b"0"))
                    for user in range(SAMPLED) for kind in (b"u", b"l")) / SAMPLED

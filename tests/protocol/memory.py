@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.features.block_log import DELETE, PUT, Record, Writes
 from headrace.features.store import FAMILIES
 
 
@@ -21,16 +22,41 @@ class MemoryBatch:
         for key, row in zip(keys.tolist(), rows, strict=True):
             self.put(family, key.to_bytes(8, "big"), row.tobytes())
 
-    def put_all(self, family: str, keys: list[bytes], values: list[bytes]) -> None:
-        for key, value in zip(keys, values, strict=True):
-            self.put(family, key, value)
-
     def put(self, family: str, key: bytes, value: bytes) -> None:
         self.writes.append((family, key, value))
+
+    def delete(self, family: str, key: bytes) -> None:
+        self.delete_range(family, key, key + b"\0")
 
     def delete_range(self, family: str, start: bytes, end: bytes) -> None:
         self.writes.append((family, start, None))
         self.writes.append((family, end, None))
+
+
+class MemoryLog:
+    """Records of blocks, as a folder of segments keeps them."""
+
+    segment_bytes = 0
+
+    def __init__(self) -> None:
+        self.held: list[tuple[int, np.ndarray, bytes]] = []
+
+    def records(self) -> Iterator[Record]:
+        for number, words, writes in self.held:
+            yield Record(number, words, Writes.of(writes))
+
+    def append(self, number: int, words: np.ndarray, writes: Writes) -> int:
+        self.held.append((number, words.copy(), writes.packed()))
+        return words.nbytes
+
+    def take_back(self) -> None:
+        self.held.pop()
+
+    def cut(self, number: int) -> None:
+        self.held = [one for one in self.held if one[0] >= number]
+
+    def clear(self) -> None:
+        self.held = []
 
 
 class MemoryStore:
@@ -38,6 +64,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.held: dict[str, dict[bytes, bytes]] = {name: {} for name in FAMILIES}
+        self.log = MemoryLog()
 
     def add_family(self, name: str) -> None:
         self.held.setdefault(name, {})
@@ -48,8 +75,16 @@ class MemoryStore:
     def put_note(self, key: bytes, value: bytes) -> None:
         self.held["meta"][key] = value
 
-    def batch(self) -> MemoryBatch:
-        return MemoryBatch()
+    def batch(self, writes: Writes | None = None) -> MemoryBatch:
+        made = MemoryBatch()
+        for what, family, key, value in writes.all if writes else ():
+            if what == PUT:
+                made.put(family, key, value)
+            elif what == DELETE:
+                made.delete(family, key)
+            else:
+                made.delete_range(family, key, value)
+        return made
 
     def write(self, batch: Any) -> None:
         writes = iter(batch.writes)
@@ -62,7 +97,7 @@ class MemoryStore:
             for inside in [one for one in held if key <= one < end]:
                 del held[inside]
 
-    def rows(self, family: str, keys: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self, family: str, keys: np.ndarray, dtype: np.dtype, read: Any = None) -> tuple[np.ndarray, np.ndarray]:
         found = [self.held[family].get(key.to_bytes(8, "big")) for key in keys.tolist()]
         data = b"".join(bytes(dtype.itemsize) if row is None else row for row in found)
         return np.frombuffer(data, dtype).copy(), np.array([row is not None for row in found], bool)

@@ -83,21 +83,26 @@ class FeatureServer(Server):
         self.shard = self.world.ailment.feature_shard(self.store, half_life_s=HALF_LIFE_S, ring_length=self.ring_length)
         self.world.ailment.opened_features(self.shard)
         self.verbs = FeatureService(self.shard).verbs()
-        write = type(self.store).write.__get__(self.store)
+        self._struck(self.store, "write", "a batch is written")
+        self._struck(self.store.log, "append", "a block is in their log")
 
-        def struck(batch: Any) -> None:
-            if self.world.strike():
-                self.world.say("features die before their batch is written")
-                raise Died
-            write(batch)
-            if self.world.strike():
-                self.world.say("features die after their batch was written")
-                raise Died
+    def _struck(self, whose: Any, name: str, what: str) -> None:
+        real = getattr(whose, name)
 
-        self.store.write = struck
+        def struck(*given: Any) -> Any:
+            if self.world.strike():
+                self.world.say("features die before %s", what)
+                raise Died
+            answer = real(*given)
+            if self.world.strike():
+                self.world.say("features die after %s", what)
+                raise Died
+            return answer
+
+        setattr(whose, name, struck)
 
     def close(self) -> None:
-        del self.store.write
+        del self.store.write, self.store.log.append
         self.store.close()
         self.verbs = None
 

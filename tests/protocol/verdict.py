@@ -68,6 +68,8 @@ def _features(world: World) -> None:
                      f"a read at sequence {sequence} differs from the run without kills")
     if world.features.verbs is None:
         world.features.open()
+    world.features.shard.flush()
+    reference.shard.flush()
     for family in ("users", "items", "rings"):
         Wrong.unless(list(world.features.shard.store.scan(family)) == list(reference.shard.store.scan(family)),
                      f"{family} differ from the run without kills")
