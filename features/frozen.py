@@ -74,7 +74,7 @@ class FrozenRows:
             at += column.nbytes
         offset, sequence, status, has, *sample = columns
         if head["layout"] != self._number:
-            sample = self._known.now(name, *sample)
+            sample = list(self._known.now(name, *sample))
         frozen = Frozen.empty(n, self.set.F, self.set.K)
         frozen.sequence[:], frozen.status[:] = sequence, np.where(status == RETRY, RETRY, REPEATED)
         for whole, column in zip(frozen[:3], sample, strict=True):

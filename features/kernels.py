@@ -13,10 +13,10 @@ import math
 import zlib
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from headrace.features import layout, reducer_kernels
+from headrace.features.jit_kernels import inner, kernel
 from headrace.features.layout import (
     BIAS,
     CLICK,
@@ -66,7 +66,7 @@ KERNELS = zlib.crc32(repr(sorted((name, value) for name, value in vars(layout).i
                      + Path(reducer_kernels.__file__).read_bytes())
 
 
-@numba.njit(_nrt=False)
+@inner
 def mix(seed, value):
     """uint64 of (seed, value): splitmix64's finish. The key of bucket `value` in the slot whose empty key is `seed`."""
     x = seed ^ ((value + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
@@ -75,63 +75,63 @@ def mix(seed, value):
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit(_nrt=False)
+@inner
 def decay(from_ms, to_ms, half_life_ms):
     """Factor of a count as of from_ms when it is read at to_ms; never above 1: time that goes backwards decays nothing."""
     return 1.0 if to_ms <= from_ms else 2.0 ** (-(to_ms - from_ms) / half_life_ms)
 
 
-@numba.njit(_nrt=False)
+@inner
 def ratio_of(clicks, impressions, prior):
     """Clicks per impression, drawn towards `prior` as if PRIOR_WEIGHT impressions had shown it; within 0 and 1."""
     return min(1.0, (clicks + PRIOR_WEIGHT * prior) / (impressions + PRIOR_WEIGHT))
 
 
-@numba.njit(_nrt=False)
+@inner
 def prior_of(totals):
     """Clicks per impression of the shard, from totals int64[2] (impressions, clicks): what is expected of whom nothing is known."""
     return ratio_of(float(totals[1]), float(totals[0]), PRIOR_RATIO)
 
 
-@numba.njit(_nrt=False)
+@inner
 def rate_of(item_row, prior):
     """What share of an item's impressions is clicked, since it was first seen."""
     return ratio_of(float(item_row.clicks_total), float(item_row.impressions_total), prior)
 
 
-@numba.njit(_nrt=False)
+@inner
 def within(x, bound):
     """`x`, at most `bound` away from 0."""
     return max(-bound, min(bound, x))
 
 
-@numba.njit(_nrt=False)
+@inner
 def log_odds(ratio):
     """Finite for 0 and 1 too."""
     held = max(1e-6, min(1.0 - 1e-6, ratio))
     return math.log(held / (1.0 - held))
 
 
-@numba.njit(_nrt=False)
+@inner
 def chance(odds):
     """The probability of log-odds."""
     return 1.0 / (1.0 + math.exp(-odds))
 
 
-@numba.njit(_nrt=False)
+@inner
 def log_bucket(amount):
     """0 to LOG_BUCKETS - 1: the whole part of log2(1 + amount)."""
     return np.uint64(min(LOG_BUCKETS - 1, int(math.log2(1.0 + max(0.0, amount)))))
 
 
-@numba.njit(_nrt=False)
+@inner
 def _put(keys, values, slot, key, value=1.0):
     if key != _ZERO:
         keys[slot] = key
         values[slot] = np.float32(value)
 
 
-@numba.njit(_nrt=False)
+@inner
 def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, prior, keys, values, numbers):
     """Write a sample: keys uint64[F], values float32[F], numbers float32[K], the first of each when there is room for more, of a user row
     and an item row at ts_ms; `prior` as prior_of.
@@ -152,7 +152,7 @@ def assemble_one(user_row, item_row, user, item, context, ts_ms, half_life_ms, p
         _item_side(item_row, item, ts_ms, half_life_ms, prior, keys, values, numbers)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _user_side(row, user, ts_ms, half_life_ms, prior, keys, values, numbers):
     _put(keys, values, USER_ID, user)
     for n in range(USER_FIELDS):
@@ -174,7 +174,7 @@ def _user_side(row, user, ts_ms, half_life_ms, prior, keys, values, numbers):
     numbers[0], numbers[1], numbers[2], numbers[3] = impressions, clicks, ratio, recency_s
 
 
-@numba.njit(_nrt=False)
+@inner
 def _item_side(row, item, ts_ms, half_life_ms, prior, keys, values, numbers):
     _put(keys, values, ITEM_ID, item)
     for n in range(ITEM_FIELDS):
@@ -192,7 +192,7 @@ def _item_side(row, item, ts_ms, half_life_ms, prior, keys, values, numbers):
     numbers[4], numbers[5], numbers[6], numbers[7] = impressions, clicks, ratio, age_s
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, totals, keys, values, numbers,
              kernels_number=KERNELS):
     """`assemble_one` for m pairs. users USER_ROW[u], items ITEM_ROW[i], *_index int64[m] into them, user and item uint64[m], totals as in
@@ -203,7 +203,7 @@ def assemble(users, items, user_index, item_index, user, item, context, ts_ms, h
                      keys[i], values[i], numbers[i])
 
 
-@numba.njit(_nrt=False)
+@inner
 def _is_retry(row, event):
     """Whether the event is among the user's last. Its cause is another one: an applied cause never comes here."""
     if event == _ZERO:
@@ -214,7 +214,7 @@ def _is_retry(row, event):
     return False
 
 
-@numba.njit(_nrt=False)
+@inner
 def _count(row, impression, click, ts_ms, half_life_ms):
     """Add to the decayed counts; a late event adds what would be left of it."""
     added = 1.0
@@ -235,7 +235,7 @@ def _count(row, impression, click, ts_ms, half_life_ms):
     row.last_ts_ms = max(row.last_ts_ms, ts_ms)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _compare(row, rate, impression, click, ts_ms, half_life_ms):
     """Move the user's two offsets by what an item clicked at `rate` let expect and what came: one step of online logistic regression each,
     so a click raises both, always. Before _count moves the time."""
@@ -253,7 +253,7 @@ def _compare(row, rate, impression, click, ts_ms, half_life_ms):
     row.streak = within(row.streak, LIFT_MAX)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _remember(row, item, impression, click, event):
     if impression and row.recent[(int(row.recent_next) - 1) % RING] != item:
         row.recent[row.recent_next] = item
@@ -266,7 +266,7 @@ def _remember(row, item, impression, click, event):
         row.event_next = (row.event_next + 1) % RING
 
 
-@numba.njit(_nrt=False)
+@inner
 def _describe(row, fields):
     """Fields of a user or item are what the newest event that names any says."""
     named = False
@@ -277,7 +277,7 @@ def _describe(row, fields):
             row.fields[n] = fields[n]
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def freeze_and_fold(users, items, user_index, item_index, ts_ms, action, user, item, event,
                     user_fields, item_fields, context, served, half_life_ms, totals, sequence_now, keys, values, numbers, sequence, status,
                     kernels_number=KERNELS):

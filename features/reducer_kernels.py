@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from headrace.features.jit_kernels import inner
 
 PARAMS = 6
 TILED, DECAYED, RATIO_TILED, RATIO_DECAYED, MEAN, VARIANCE, LAST_N, FIRST_TIME, LAST_TIME, DISTINCT, TOP_N, LOOKUP, LOOKUP_ID = range(13)
@@ -22,13 +23,13 @@ _U = np.uint64
 _NONE = np.uint64(0)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _left(dt_ms, half_life_ms):
     """What is left of 1 after dt_ms; 1 for a time that goes backwards, and for a half-life of infinity."""
     return 1.0 if dt_ms <= 0.0 else 2.0 ** (-dt_ms / half_life_ms)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _tile(ts, tile_ms):
     return math.floor(ts / tile_ms)
 
@@ -36,7 +37,7 @@ def _tile(ts, tile_ms):
 # A ring of tiles: p[0] milliseconds a tile, p[1] tiles. f[at]: 1 + the newest tile; then the sum of tile n at place n % tiles.
 
 
-@numba.njit(_nrt=False)
+@inner
 def _tiled_fold(f, at, tile_ms, tiles, x, ts):
     tile, newest, held = _tile(ts, tile_ms), int(f[at]) - 1, int(tiles)
     if tile > newest:
@@ -48,7 +49,7 @@ def _tiled_fold(f, at, tile_ms, tiles, x, ts):
     f[at + 1 + tile % held] += x
 
 
-@numba.njit(_nrt=False)
+@inner
 def _tiled_read(f, at, tile_ms, tiles, ts):
     newest, held, total = int(f[at]) - 1, int(tiles), 0.0
     for n in range(max(_tile(ts, tile_ms) - held + 1, newest - held + 1, 0), newest + 1):
@@ -56,7 +57,7 @@ def _tiled_read(f, at, tile_ms, tiles, ts):
     return total
 
 
-@numba.njit(_nrt=False)
+@inner
 def _tiled_merge(f, at, other, tile_ms, tiles):
     held, theirs = int(tiles), int(f[other]) - 1
     for n in range(max(theirs - held + 1, 0), theirs + 1):
@@ -66,7 +67,7 @@ def _tiled_merge(f, at, other, tile_ms, tiles):
 # A sum that halves: f[at] as of the newest time, which is kept before it.
 
 
-@numba.njit(_nrt=False)
+@inner
 def _decayed_fold(f, at, half_life_ms, newest, x, ts):
     if ts >= newest:
         f[at] = f[at] * _left(ts - newest, half_life_ms) + x
@@ -74,7 +75,7 @@ def _decayed_fold(f, at, half_life_ms, newest, x, ts):
         f[at] += x * _left(newest - ts, half_life_ms)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _decayed_merge(f, at, other, half_life_ms, newest, theirs):
     as_of = max(newest, theirs)
     f[at] = f[at] * _left(as_of - newest, half_life_ms) + f[other] * _left(as_of - theirs, half_life_ms)
@@ -83,7 +84,7 @@ def _decayed_merge(f, at, other, half_life_ms, newest, theirs):
 # Mean and variance: weight, mean, sum of squared differences (West 1979; Chan, Golub, LeVeque 1983 to merge).
 
 
-@numba.njit(_nrt=False)
+@inner
 def _moments_add(f, at, weight, mean, squares):
     if weight <= 0.0:
         return
@@ -94,7 +95,7 @@ def _moments_add(f, at, weight, mean, squares):
     f[at] = total
 
 
-@numba.njit(_nrt=False)
+@inner
 def _moments_fold(f, at, half_life_ms, newest, x, ts):
     left = _left(ts - newest, half_life_ms)
     f[at] *= left
@@ -102,7 +103,7 @@ def _moments_fold(f, at, half_life_ms, newest, x, ts):
     _moments_add(f, at, _left(newest - ts, half_life_ms), x, 0.0)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _moments_merge(f, at, other, half_life_ms, newest, theirs):
     as_of = max(newest, theirs)
     ours, left = _left(as_of - newest, half_life_ms), _left(as_of - theirs, half_life_ms)
@@ -114,7 +115,7 @@ def _moments_merge(f, at, other, half_life_ms, newest, theirs):
 # The last tokens: p[0] of them as (token, 1 + its newest time), the newest first; a token stands once.
 
 
-@numba.njit(_nrt=False)
+@inner
 def _last_fold(f, u, at, kept, token, stamp):
     size = int(kept)
     place = size  # where the token stands, or the end
@@ -141,7 +142,7 @@ def _last_fold(f, u, at, kept, token, stamp):
 # Distinct tokens: HyperLogLog (Flajolet et al. 2007) of 2^p[0] registers of a byte, small counts by linear counting.
 
 
-@numba.njit(_nrt=False)
+@inner
 def _spread(token):
     """MurmurHash3's finalizer: tokens of buckets and ids alike fill all bits."""
     x = (token ^ (token >> _U(33))) * _U(0xFF51AFD7ED558CCD)
@@ -149,7 +150,7 @@ def _spread(token):
     return x ^ (x >> _U(33))
 
 
-@numba.njit(_nrt=False)
+@inner
 def _distinct_fold(b, at, bits, token):
     hashed, width = _spread(token), int(bits)
     register, rest = int(hashed >> _U(64 - width)), hashed << _U(width)
@@ -160,7 +161,7 @@ def _distinct_fold(b, at, bits, token):
     b[8 * at + register] = max(int(b[8 * at + register]), rank)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _distinct_read(b, at, bits):
     size, empty, total = 1 << int(bits), 0, 0.0
     for n in range(size):
@@ -175,14 +176,14 @@ def _distinct_read(b, at, bits):
 # The heaviest tokens: p[1] pairs of (token, decayed weight); a new one takes the lightest's place and weight (Metwally et al. 2005).
 
 
-@numba.njit(_nrt=False)
+@inner
 def _top_age(f, at, capacity, left):
     if left != 1.0:
         for n in range(int(capacity)):
             f[at + 2 * n + 1] *= left
 
 
-@numba.njit(_nrt=False)
+@inner
 def _top_add(f, u, at, capacity, token, weight):
     lightest = 0
     for n in range(int(capacity)):
@@ -196,7 +197,7 @@ def _top_add(f, u, at, capacity, token, weight):
     f[at + 2 * lightest + 1] = before + weight
 
 
-@numba.njit(_nrt=False)
+@inner
 def _top_read(f, u, at, capacity, ids):
     """The heaviest tokens into ids uint64[n], the heaviest first, of equal ones the greater token."""
     for place in range(len(ids)):
@@ -215,7 +216,7 @@ def _top_read(f, u, at, capacity, ids):
         ids[place] = u[at + 2 * best]
 
 
-@numba.njit(_nrt=False)
+@inner
 def fold_one(code, f, u, b, at, p, x, y, token, ts):
     """Fold an event at `ts` into the state at `at`: x the number, y of a ratio what it is over, token uint64 of a reducer of tokens."""
     newest, own = f[at] - 1.0, at + 1
@@ -247,7 +248,7 @@ def fold_one(code, f, u, b, at, p, x, y, token, ts):
     f[at] = max(f[at], ts + 1.0)
 
 
-@numba.njit(_nrt=False)
+@inner
 def fold_ids(u, f, at, width, tokens, i, d, ts):
     """LOOKUP_ID: the tokens of event i for definition d, in uint64[n,D,m], stand in the state, up to its width, when it is the newest; of
     two at one time the greater first."""
@@ -258,13 +259,13 @@ def fold_ids(u, f, at, width, tokens, i, d, ts):
         f[at] = ts + 1.0
 
 
-@numba.njit(_nrt=False)
+@inner
 def expired(f, at, p, ts):
     """Whether nothing is in the state, or what is there is beyond its time to live at `ts`."""
     return f[at] == 0.0 or ts - (f[at] - 1.0) > p[TTL]
 
 
-@numba.njit(_nrt=False)
+@inner
 def read_number(code, f, b, at, p, ts):
     """The state as one number at `ts`, or at the newest time folded when that is later. Only of one that is not `expired`."""
     newest, own = f[at] - 1.0, at + 1
@@ -292,7 +293,7 @@ def read_number(code, f, b, at, p, ts):
     return f[own]  # LOOKUP
 
 
-@numba.njit(_nrt=False)
+@inner
 def read_ids(code, f, u, at, p, ids):
     """The state as tokens, into ids uint64[width], which hold zeros. Only of one that is not `expired`."""
     own = at + 1
@@ -304,7 +305,7 @@ def read_ids(code, f, u, at, p, ids):
         ids[n] = u[own + step * n]
 
 
-@numba.njit(_nrt=False)
+@inner
 def merge_one(code, f, u, b, at, other, p):
     """Put the state at `other` into the one at `at`: as if its events had been folded there."""
     if f[other] == 0.0:

@@ -7,8 +7,9 @@ and how many words changed, the key, their numbers (four a word, 16 bits each), 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from headrace.features.jit_kernels import inner, kernel
 
 _U = np.uint64
 _NONE = np.uint64(0)
@@ -16,7 +17,7 @@ COUNT_BITS = 32  # of a change's first word; the family's number is above
 WORDS_MAX = 1 << 16
 
 
-@numba.njit(_nrt=False)
+@inner
 def _seat(key, mask):
     """Where a key is looked for first (splitmix64's finish)."""
     x = (key ^ (key >> _U(30))) * _U(0xBF58476D1CE4E5B9)
@@ -24,7 +25,7 @@ def _seat(key, mask):
     return np.int64((x ^ (x >> _U(31))) & _U(mask))
 
 
-@numba.njit(_nrt=False)
+@inner
 def _find(seats, keys, key):
     mask = len(seats) - 1
     at = _seat(key, mask)
@@ -33,7 +34,7 @@ def _find(seats, keys, key):
     return at
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def look(seats, keys, used, turn, wanted, places, touched, count):
     """places int64[n] of wanted uint64[n]: 0 for none (key 0) and for one that is not held. Each place that is met first in this `turn` is
     put into touched int64[] from `count` on. Returns (touched now, how many are not held)."""
@@ -53,7 +54,7 @@ def look(seats, keys, used, turn, wanted, places, touched, count):
     return count, missing
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def insert(seats, keys, free, left, new, places):
     """Take places int64[n] off the free ones for distinct keys uint64[n] that are not held; returns how many are left of free int64[]."""
     for i in range(len(new)):
@@ -65,7 +66,7 @@ def insert(seats, keys, free, left, new, places):
     return left
 
 
-@numba.njit(_nrt=False)
+@inner
 def _leave(seats, keys, key):
     """Take a key's seat away; those behind it move up."""
     mask = len(seats) - 1
@@ -81,7 +82,7 @@ def _leave(seats, keys, key):
     seats[gap] = 0
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def evict(seats, keys, used, met, dirty, free, left, turn, hand, wanted):
     """Free places until `wanted` are free: by a clock's hand (Corbato 1968) that passes what was used since it came last, what this turn
     uses, and what is dirty. Returns (free now, hand); fewer when there are no more."""
@@ -101,7 +102,7 @@ def evict(seats, keys, used, met, dirty, free, left, turn, hand, wanted):
     return left, hand
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def drop(seats, keys, free, left, places):
     """Free distinct places int64[n], which are held."""
     for i in range(len(places)):
@@ -112,7 +113,7 @@ def drop(seats, keys, free, left, places):
     return left
 
 
-@numba.njit(_nrt=False)
+@inner
 def _put(out, numbers, values, count, row, word):
     """One changed word: its number and what it is."""
     shift = _U(16 * (count % 4))
@@ -123,7 +124,7 @@ def _put(out, numbers, values, count, row, word):
     return count + 1
 
 
-@numba.njit(_nrt=False)
+@inner
 def _end(out, start, family, key, values, count):
     """Write a change's head and, behind the numbers, its values; returns where the next one begins."""
     out[start] = _U(family) << _U(COUNT_BITS) | _U(count)
@@ -134,20 +135,20 @@ def _end(out, start, family, key, values, count):
     return at + count
 
 
-@numba.njit(_nrt=False)
+@inner
 def _ring(out, numbers, values, count, row, before, total, ring, length):
     """The positions of a ring that were written: from where its next one was before to where it is, or all when that may be a round."""
     shift = _U(8 * ring[0])
     first = np.int64((before[0] >> shift) & _U(255))
     written = (np.int64((row[0] >> shift) & _U(255)) - first) % length
     if np.int64(row[total]) - np.int64(before[total]) >= length:
-        first, written = 0, length
+        first, written = np.int64(0), np.int64(length)
     for n in range(written):
         count = _put(out, numbers, values, count, row, ring[1] + (first + n) % length)
     return count
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def changes(rows, keys, places, before, stamp, rings, length, total, family, values, out, at, changed):
     """What rows uint64[places,w] at places int64[n] have that before uint64[n,b] has not, into out uint64[] from `at` on, and which places
     changed into changed int64[]. Words from b on are rings of `length` words: rings int64[r,2] are the byte of the row's first word
@@ -174,10 +175,10 @@ def changes(rows, keys, places, before, stamp, rings, length, total, family, val
     return at, found, new
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def keys_changed(words, families, keys):
     """Family int64[] and key uint64[] of each change in words uint64[]; returns how many there are."""
-    at = count = 0
+    at, count = np.int64(0), 0
     while at < len(words):
         families[count], keys[count] = words[at] >> _U(COUNT_BITS), words[at + 1]
         changed = np.int64(words[at] & _U((1 << COUNT_BITS) - 1))
@@ -186,10 +187,10 @@ def keys_changed(words, families, keys):
     return count
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def redo(words, family, keys, rows):
     """Put a family's changes in words uint64[] into rows uint64[n,w] of keys uint64[n], ascending, which all have a row."""
-    at = 0
+    at = np.int64(0)
     while at < len(words):
         changed = np.int64(words[at] & _U((1 << COUNT_BITS) - 1))
         values = at + 2 + (changed + 3) // 4
@@ -201,7 +202,7 @@ def redo(words, family, keys, rows):
         at = values + changed
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def order_of(source, partition, offset, of, sources, partitions, highest):
     """Which partition each cause is of, into of int64[n]: a place in sources, partitions int64[m] that are met, and highest int64[m], which
     hold -1. Returns (how many partitions, or -1 when there are more than m; whether the offsets of each only rise)."""
@@ -221,7 +222,7 @@ def order_of(source, partition, offset, of, sources, partitions, highest):
     return met, rising
 
 
-@numba.njit(_nrt=False)
+@inner
 def _mixed(words, sums):
     for n in range(len(words)):
         lane = n & 3
@@ -229,7 +230,7 @@ def _mixed(words, sums):
         sums[lane] ^= sums[lane] >> _U(29)
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def checksum(frame, words, rest, sums):
     """uint64 of three uint64[]: four lanes multiplied and mixed, as xxHash does (Collet, 2012). sums uint64[4] are changed."""
     for lane in range(4):

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from headrace.features.jit_kernels import inner, kernel
 from headrace.features.kernels import KERNELS, mix
 from headrace.features.reducer_kernels import LOOKUP, LOOKUP_ID, TTL, expired, fold_ids, fold_one, merge_one, read_ids, read_number
 
@@ -21,7 +21,7 @@ _NONE = np.uint64(0)
 NEWEST = 1  # the word of a row that is 1 + the newest event time folded into any of its states
 
 
-@numba.njit(_nrt=False)
+@inner
 def _begins(f, at, words, ttl_ms, ts):
     """Whether a state takes an event at ts: it begins anew when its time to live has passed, and takes none that is older than that."""
     if f[at] == 0.0:
@@ -33,7 +33,7 @@ def _begins(f, at, words, ttl_ms, ts):
     return newest - ts <= ttl_ms
 
 
-@numba.njit(_nrt=False)
+@inner
 def _fold(f, u, b, start, at, words, width, code, p, x, y, tokens, i, d, ts):
     """Fold event i at ts into definition d's state in the row that starts at `start`."""
     f[start + NEWEST] = max(f[start + NEWEST], ts + 1.0)
@@ -49,7 +49,7 @@ def _fold(f, u, b, start, at, words, width, code, p, x, y, tokens, i, d, ts):
                 fold_one(code, f, u, b, start + at, p, x, y, tokens[i, d, n], ts)
 
 
-@numba.njit(_nrt=False)
+@inner
 def _read(f, u, b, starts, at, words, width, code, p, default, column, ts, scratch, numbers, ids):
     """What a definition's states in the rows at starts int64[M] say at ts: numbers float32[N] or ids uint64[I], from column on."""
     where, held = -1, 0
@@ -74,7 +74,7 @@ def _read(f, u, b, starts, at, words, width, code, p, default, column, ts, scrat
         read_ids(code, f, u, where, p, ids[column : column + width])
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def freeze_and_fold_groups(f, u, b, starts, group, at, words, width, code, p, default, column, scratch, x, y, tokens, ts_ms, frozen, folded,
                            numbers, ids, kernels_number=KERNELS):
     """Definition by definition, which know nothing of each other, and event by event: what it sees (frozen uint8[n]), then the event put in
@@ -98,7 +98,7 @@ def freeze_and_fold_groups(f, u, b, starts, group, at, words, width, code, p, de
                       numbers[i], ids[i])
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def fold_attributes(f, u, starts, group, at, width, tokens, ts_ms, folded, out, kernels_number=KERNELS):
     """Event by event: the lookups of columns take what it carries (tokens uint64[n,A,T]; folded uint8[n]), and say what holds then: into
     out uint64[n,A,VALUES], which holds zeros. starts int64[n,G,M]; group, at, width int64[A]."""
@@ -114,7 +114,7 @@ def fold_attributes(f, u, starts, group, at, width, tokens, ts_ms, folded, out, 
                 out[i, a, n] = u[start + at[a] + 1 + n]
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def mix_pairs(a, b, out):
     """Row keys of pairs of tokens uint64[n]; 0 where one of them is 0."""
     for i in range(len(a)):
@@ -124,7 +124,7 @@ def mix_pairs(a, b, out):
         out[i] = mix(a[i], b[i])
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def read_groups(f, u, b, starts, group, at, words, width, code, p, default, column, scratch, ts_ms, numbers, ids,
                 kernels_number=KERNELS):
     """What n pairs see at ts_ms int64[n]; as in `freeze_and_fold_groups`."""
@@ -134,7 +134,7 @@ def read_groups(f, u, b, starts, group, at, words, width, code, p, default, colu
                   numbers[i], ids[i])
 
 
-@numba.njit(cache=True, nogil=True, _nrt=False)
+@kernel
 def merge_rows(f, u, b, into, other, at, words, code, p, kernels_number=KERNELS):
     """Put the rows that start at other int64[n] into those at into int64[n], the definitions of one group: what a backfill has folded of
     the past into what the stream has folded since."""

@@ -107,7 +107,7 @@ class FeatureShard:
         """
         if self.failed:
             self.recover()
-        parts = []
+        parts = list[Frozen]()
         for at in _blocks(len(causes)):
             if parts:
                 between()

@@ -56,6 +56,10 @@ class Features(Section):
     http_port: int = 19170
     ring_length: int = Field(1 << 22, description="Offsets a source partition that the applied ring remembers; a multiple of 4096.")
     half_life_s: float = Field(86400.0 * 7, description="Half-life of decayed counts.")
+    log_bytes: int = Field(256 << 20, ge=1 << 20, description="Log of changes that is kept before rows are written; a start after a kill"
+                           " reads it, about a second for the default.")
+    rows_bytes: int = Field(64 << 20, ge=1 << 20, description="Memory of the rows of each family: users, items, each entity of definitions."
+                            " What is not in it is read from disk.")
     definitions: list[Path] = Field([], description="Files of feature definitions, .toml or .py, kept beside the built-in features.")
 
 

@@ -173,16 +173,16 @@ def reads(users: int, items: int, quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         with served(Path(folder) / "own") as here:
             fill(world, here.shard.freeze_and_fold)
-            with writing(here.address, UPDATES, users, items) as rate:
+            with writing(here.address, UPDATES, users, items, 2) as rate:
                 took = times(world, lambda *asked: here.owner.call(partial(here.shard.assemble, *asked)), count, longest_s)
             found.append(_times_row("multiget.local", took, rate.reached))
         with serving("headrace.bench.features_server", str(Path(folder) / "served")) as address:
             clients = [FeatureClient(address, feature_set=feature_set()) for _ in range(2)]
             fill(world, clients[0].freeze_and_fold)
-            with writing(address, UPDATES, users, items) as rate:
+            with writing(address, UPDATES, users, items, 2) as rate:
                 took = times(world, clients[0].assemble, count, longest_s)
             found.append(_times_row("multiget.flight", took, rate.reached))
-            with writing(address, UPDATES, users, items) as rate:
+            with writing(address, UPDATES, users, items, 4) as rate:
                 took = until_readable(world, clients[0], clients[1], shown, longest_s)
             found.append(_times_row("readable", took, rate.reached))
             for client in clients:

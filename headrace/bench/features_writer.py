@@ -1,6 +1,6 @@
 """Updates at a steady rate into a feature service, from a process of its own: `python -m headrace.bench.features_writer ADDRESS RATE
-USERS ITEMS` folds what came in 20 ms in one call, as the features job's bundles do, says when it has begun, and at stdin's end the rate
-that it reached."""
+USERS ITEMS SOURCE` folds what came in 20 ms in one call, as the features job's bundles do, says when it has begun, and at stdin's end the
+rate that it reached."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from headrace.config import Flink
 from headrace.features.client import FeatureClient
 
 EVENTS = 1 << 16  # made beforehand and taken again
-SOURCE = 2
 
 
 class Rate:
@@ -26,10 +25,10 @@ class Rate:
 
 
 @contextmanager
-def writing(address: str, rate: int, users: int, items: int) -> Iterator[Rate]:
-    """While the block runs, `rate` events/s are folded at `address`, or as many as it takes."""
+def writing(address: str, rate: int, users: int, items: int, source: int) -> Iterator[Rate]:
+    """While the block runs, `rate` events/s are folded at `address`, or as many as it takes, of a `source` of which none was yet."""
     found = Rate()
-    command = [sys.executable, "-m", "headrace.bench.features_writer", address, str(rate), str(users), str(items)]
+    command = [sys.executable, "-m", "headrace.bench.features_writer", address, str(rate), str(users), str(items), str(source)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdin is not None
         try:
@@ -41,7 +40,7 @@ def writing(address: str, rate: int, users: int, items: int) -> Iterator[Rate]:
             process.wait(60)
 
 
-def main(address: str, rate: int, users: int, items: int) -> None:
+def main(address: str, rate: int, users: int, items: int, source: int) -> None:
     """Fold until standard input ends."""
     flink, events = Flink(), World(users, items, seed=3).some(EVENTS)
     client, over = FeatureClient(address, feature_set=feature_set()), threading.Event()
@@ -51,7 +50,7 @@ def main(address: str, rate: int, users: int, items: int) -> None:
     print("begun", flush=True)
     while not over.is_set():
         start = folded % (EVENTS - rows)
-        client.freeze_and_fold(*at(events, slice(start, start + rows), folded, SOURCE))
+        client.freeze_and_fold(*at(events, slice(start, start + rows), folded, source))
         folded += rows
         ahead = folded / rate - (time.perf_counter() - began)
         if ahead > 0:
@@ -68,4 +67,4 @@ def _until_stdin_ends(over: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(one) for one in sys.argv[2:5]))
+    main(sys.argv[1], *(int(one) for one in sys.argv[2:6]))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from headrace.config import Config
 from headrace.connections import ConfigError
 from headrace.feature_set import feature_set_of
+from headrace.features.block_log import LogError
 from headrace.features.definitions import DefinitionError
 from headrace.features.service import FeatureService
 from headrace.features.shard import FeatureShard
@@ -31,8 +32,8 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
         raise OSError(f"the feature store at {config.stack.data_dir / 'features'} cannot be opened: {error}") from error
     try:
         shard = FeatureShard(store, half_life_s=config.features.half_life_s, ring_length=config.features.ring_length,
-                             feature_set=feature_set)
-    except DefinitionError as error:
+                             log_bytes=config.features.log_bytes, rows_bytes=config.features.rows_bytes, feature_set=feature_set)
+    except (DefinitionError, LogError) as error:
         store.close()
         raise ConfigError(str(error)) from None
     owner = Owner("features")

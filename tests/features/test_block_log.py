@@ -43,8 +43,8 @@ def test_what_was_appended_is_read_but_for_what_was_cut(tmp_path_factory, blocks
     wanted = [(number, words, listed) for number, (words, listed) in enumerate(blocks, 1)]
     assert read(folder) == wanted
     log.cut(gone + 1)
-    kept = read(folder)
-    assert kept == wanted[len(wanted) - len(kept) :] and [one for one in wanted if one[0] > gone] == kept[-max(len(wanted) - gone, 0) or 99 :]
+    kept, needed = read(folder), [one for one in wanted if one[0] > gone]
+    assert kept == wanted[len(wanted) - len(kept) :] and len(kept) >= len(needed)
     log.clear()
     assert read(folder) == [] and list(folder.iterdir()) == []
     log.append(99, np.zeros(0, np.uint64), Writes())
