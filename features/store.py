@@ -20,6 +20,7 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, O
 from headrace.features.block_log import DELETE, PUT, BlockLog, Writes
 
 WAL_BYTES_MAX, WRITE_BUFFER_BYTES, GROUP_BUFFER_BYTES = 256 << 20, 64 << 20, 16 << 20
+_GONE = {"frozen"}  # of versions before: answers by cause
 FAMILIES = ("users", "items", "answers", "blocks", "rings", "names", "meta")
 _RING_PAGE = struct.Struct(">Q")
 _RING_FIRST = b"first "
@@ -86,6 +87,9 @@ class FeatureStore:
                     for name in {*FAMILIES, *known} - {"default"}}
         self.log = BlockLog(path / "blocks")
         self._db = Rdict(str(path), _options(), column_families=families, access_type=AccessType.read_write())
+        for name in families.keys() & _GONE:
+            self._db.drop_column_family(name)
+            del families[name]
         self._columns = {name: self._db.get_column_family(name) for name in families}
         self._handles = {name: self._db.get_column_family_handle(name) for name in families}
 

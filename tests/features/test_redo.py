@@ -125,6 +125,16 @@ def test_killed_while_it_redoes_it_redoes_again(tmp_path, monkeypatch):
     whole.close()
 
 
+def test_what_a_version_before_kept_and_nobody_reads_is_dropped(tmp_path):
+    one = shard_at(tmp_path)
+    one.store.add_family("frozen")
+    one.close()
+    for _ in range(2):
+        one = shard_at(tmp_path)
+        assert "frozen" not in one.store.families()
+        one.close()
+
+
 def test_users_rows_of_the_version_before_are_read(tmp_path):
     """They had the causes of the last events behind the rest."""
     one = shard_at(tmp_path)

@@ -140,3 +140,49 @@ def test_stop_finishes_what_waits_and_refuses_the_rest():
     first.join(10)
     owner.stop()
     Owner().stop()
+
+
+def test_who_gives_way_goes_on_behind_those_who_wait():
+    owner, order, waiting = Owner(), [], threading.Event()
+    owner.start()
+
+    def long():
+        order.append("first half")
+        waiting.set()
+        while not owner._turns._waiting:
+            time.sleep(0.001)
+        owner.give_way()
+        order.append("second half")
+
+    working = threading.Thread(target=owner.call, args=(long,))
+    working.start()
+    waiting.wait(10)
+    owner.call(lambda: order.append("a reader"))
+    working.join(10)
+    owner.call(lambda: (owner.give_way(), order.append("nobody waits")))
+    owner.stop()
+    assert order == ["first half", "a reader", "second half", "nobody waits"]
+
+
+def test_who_gives_way_to_an_end_is_told():
+    owner, inside, told = Owner("shop"), threading.Event(), []
+    owner.start()
+
+    def long():
+        inside.set()
+        while not owner._turns._waiting:
+            time.sleep(0.001)
+        owner.give_way()
+
+    def working():
+        try:
+            owner.call(long)
+        except Unavailable as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=working)
+    thread.start()
+    inside.wait(10)
+    owner.stop()
+    thread.join(10)
+    assert told == ["shop has stopped"]
