@@ -14,7 +14,7 @@ from collections import deque
 import numpy as np
 
 from headrace.features.block_log import Writes
-from headrace.features.row_table import Changes, Load, Rings, RowTable
+from headrace.features.row_table import Changes, Load, RowTable
 from headrace.features.store import FeatureStore
 
 BLOCK = 1024  # events, or pairs read, that have their rows in memory at once
@@ -46,10 +46,10 @@ class RowMemory:
         """Rows of so many words that are kept in memory, of a family of which an event has `rows_max`."""
         return max(self._rows_bytes // (8 * words), 4 * BLOCK * rows_max)
 
-    def add(self, family: str, memory: np.ndarray, words: int, load: Load, *, rows_max: int = 1, layout: int = 0,
-            rings: Rings | None = None) -> RowTable:
+    def add(self, family: str, memory: np.ndarray, words: int, load: Load, *, rows_max: int = 1,
+            layout: int = 0) -> RowTable:
         """A table of `family` in memory uint64[(places + 1) * words]; `layout` is told when a row is redone."""
-        table = self.tables[family] = RowTable(len(self.tables), words, memory, load, rings)
+        table = self.tables[family] = RowTable(len(self.tables), words, memory, load)
         self._room[family] = BLOCK * rows_max
         self._layouts.append((family, words, layout))
         return table
@@ -95,6 +95,12 @@ class RowMemory:
         for family, table in self.tables.items():
             while table.places - table.dirty < self._room[family]:  # the next block may need as many rows
                 self._write(_MANY, family)
+
+    def undo(self) -> None:
+        """Have all rows be as they were before this turn, whose block is not written."""
+        for table in self.tables.values():
+            table.undo(self._turn)
+        self._changes.at = 0
 
     def flush(self) -> None:
         """Write every row that is dirty, and empty the log."""

@@ -21,7 +21,6 @@ from headrace.features.order import Order, first_rows, order_of
 from headrace.features.popular import Popular
 from headrace.features.redo import redo
 from headrace.features.row_memory import BLOCK, RowMemory
-from headrace.features.row_table import Rings as RowRings
 from headrace.features.row_table import RowTable
 from headrace.features.store import (
     FeatureStore,
@@ -43,15 +42,6 @@ _COUNTS = ("sequence", "applied", "retries", "late", "out_of_order", "users", "i
 
 
 _FOLDED = ("ts_ms", "action", "user", "item", "event", "user_fields", "item_fields", "context", "served")
-
-
-def _user_rings() -> RowRings:
-    at = {name: place for name, (_, place) in (USER_ROW.fields or {}).items()}  # type: ignore[misc]
-    rings = [(at[f"{name}_next"], at[name] // 8) for name in ("recent", "clicked", "event")]
-    return RowRings(np.array(rings, np.int64), RING, at["events_total"] // 8, at["recent"] // 8)
-
-
-_USER_RINGS = _user_rings()
 
 
 class User(NamedTuple):
@@ -124,8 +114,6 @@ class FeatureShard:
                  moment: np.ndarray | None = None) -> Sample:
         """Samples of m pairs as they are now, read at ts_ms int64[m]: user, item uint64[m] (0: none), context uint64[m,4], moment
         uint64[m,P] of the set's moments (0: none)."""
-        if self.failed:
-            self.recover()
         if moment is None:
             moment = np.zeros((len(ts_ms), len(self.set.moments)), np.uint64)
         user, item, context, ts_ms, moment = (np.array(column) for column in (user, item, context, ts_ms, moment))  # one compiled kernel
@@ -234,7 +222,8 @@ class FeatureShard:
     def _fold(self, causes: Causes, events: Arrays, order: Order) -> Frozen:
         try:
             return self._fold_new(causes, events, order)
-        except BaseException as error:  # memory is ahead of the store now
+        except BaseException as error:  # rings and answers in memory are ahead of the store now, rows are not: reads go on
+            self._memory.undo()
             self.failed = self.failed or f"a block was left in its middle: {error}"
             raise
 
@@ -286,15 +275,17 @@ class FeatureShard:
     def _written(self, write: Callable[[], None]) -> None:
         try:
             write()
-        except Exception as error:  # the ring in memory is ahead of the store now: nothing may be answered from it
+        except Exception as error:
             self.failed = f"the store cannot write: {error}"
-            raise Unavailable(f"{self.failed}; nothing of this call's block was applied; free the disk, the store is opened again at the"
-                              " next call") from error
+            raise Unavailable(f"{self.failed}; free the disk: the store is opened again at the next call, which answers what was"
+                              " applied and applies the rest") from error
 
     def recover(self) -> None:
-        """Open the store again after a failed write, and start from what it holds."""
-        self.store.reopen()
-        self._restore()
+        """Open the store again after a failed write, and start from what it holds. Raises Unavailable while it cannot be written; what was
+        read before can be read then."""
+        self._written(self.store.try_write)
+        self._written(self.store.reopen)
+        self._written(self._restore)
         self.failed = ""
 
     def _prune(self, writes: Writes, key: RingKey, head_page: int) -> None:
@@ -313,7 +304,7 @@ class FeatureShard:
         self._answered = Answered(self.store, frozen, self._frozen_offsets)
         self.layouts: list[Layout] = frozen.layouts  # of every feature set that this store has had
         self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes)
-        self._users, users = self._table("users", USER_ROW, _USER_RINGS)
+        self._users, users = self._table("users", USER_ROW)
         self._items, items = self._table("items", ITEM_ROW)
         self._rows = users, items
         self._groups.open(self._memory)
@@ -332,11 +323,11 @@ class FeatureShard:
                 self._rings.restore_first(RingKey(*ring), int.from_bytes(data, "big"))
         self.popular.rebuild(_item_blocks(self.store))
 
-    def _table(self, family: str, dtype: np.dtype, rings: RowRings | None = None) -> tuple[RowTable, np.ndarray]:
+    def _table(self, family: str, dtype: np.dtype) -> tuple[RowTable, np.ndarray]:
         """Users or items in memory, and the same rows as the kernels see them."""
         words = dtype.itemsize // 8
         memory = np.zeros((1 + self._memory.places(words, 1)) * words, np.uint64)
-        return self._memory.add(family, memory, words, partial(self._load, family, dtype), rings=rings), memory.view(dtype)
+        return self._memory.add(family, memory, words, partial(self._load, family, dtype)), memory.view(dtype)
 
     def _load(self, family: str, dtype: np.dtype, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, found = self.store.rows(family, keys, dtype, lambda held: np.frombuffer(b"".join(now(row, dtype) for row in held), dtype))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import json
+import logging
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
@@ -20,6 +21,8 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, O
 from headrace.features.block_log import DELETE, PUT, BlockLog, Writes
 
 WAL_BYTES_MAX, WRITE_BUFFER_BYTES, GROUP_BUFFER_BYTES = 256 << 20, 64 << 20, 16 << 20
+ROOM_BYTES = 16 << 20
+log = logging.getLogger(__name__)
 _GONE = {"frozen"}  # of versions before: answers by cause
 FAMILIES = ("users", "items", "answers", "blocks", "rings", "names", "meta")
 _RING_PAGE = struct.Struct(">Q")
@@ -92,6 +95,14 @@ class FeatureStore:
             del families[name]
         self._columns = {name: self._db.get_column_family(name) for name in families}
         self._handles = {name: self._db.get_column_family_handle(name) for name in families}
+
+    def try_write(self) -> None:
+        """Raises OSError when the disk does not take what opening the store needs."""
+        file = self.path / "room"
+        try:
+            file.write_bytes(bytes(ROOM_BYTES))
+        finally:
+            file.unlink(missing_ok=True)
 
     def reopen(self) -> None:
         """Close and open again: after a failed write (a full disk) the handle stays failed for ever, the folder does not."""
@@ -194,10 +205,12 @@ class FeatureStore:
         """Close; every handle first, because one alive keeps the folder locked."""
         self.log.close()
         self._handles.clear()
-        for column in self._columns.values():
-            column.close()
+        for one in (*self._columns.values(), self._db):
+            try:
+                one.close()
+            except Exception as error:  # after a failed write it cannot flush; what it did not write is in its log
+                log.warning("closing the store: %s", error)
         self._columns.clear()
-        self._db.close()
 
 
 def _plain(family: str, held: list[bytes], dtype: np.dtype) -> np.ndarray:

@@ -245,14 +245,27 @@ def test_a_write_that_fails_applies_nothing_and_the_next_call_does(tmp_path, mon
     rows = random_rows(100, 2)
     shard.freeze_and_fold(*columns(rows[:50]))
 
-    def full(_):
+    def full(*_):
         raise OSError("no space left")
 
+    def read(shard):
+        users, items = np.meshgrid(np.arange(1, 20, dtype=np.uint64), np.arange(1, 30, dtype=np.uint64))
+        n = users.size
+        return shard.assemble(users.ravel(), items.ravel(), np.zeros((n, 4), np.uint64), np.full(n, T0)).numbers
+
+    before = read(shard)
     with monkeypatch.context() as patch:
-        patch.setattr(shard.store, "write", full)
+        patch.setattr(store.FeatureStore, "write", full)
+        patch.setattr(store.FeatureStore, "try_write", full)
         with pytest.raises(Unavailable, match="no space"):
             shard.freeze_and_fold(*columns(rows[50:]))
         assert shard.failed
+        # What is read goes on, as of before the block.
+        np.testing.assert_array_equal(read(shard), before)
+        with pytest.raises(Unavailable, match="no space"):  # still full: nothing is closed
+            shard.freeze_and_fold(*columns(rows[50:]))
+        np.testing.assert_array_equal(read(shard), before)
+    np.testing.assert_array_equal(read(shard), before)
     answer = shard.freeze_and_fold(*columns(rows))
     assert answer.status.tolist() == [1] * 50 + [0] * 50 and not shard.failed
     assert shard.counts["sequence"] == 100

@@ -1,12 +1,15 @@
 """What a kill leaves is made whole: rows, causes and counts are those of a shard that was never killed."""
 
+import resource
+
 import numpy as np
 import pytest
 
 from headrace.features import redo as redo_module
 from headrace.features import row_memory, shard
 from headrace.features.layout import ROW_VERSION, USER_ROW
-from tests.features.events import columns, random_rows, shard_at
+from headrace.rpc.errors import Unavailable
+from tests.features.events import T0, columns, random_rows, shard_at
 from tests.features.test_groups import SHOP, fold, interactions
 
 
@@ -156,3 +159,34 @@ def test_users_rows_of_the_version_before_are_read(tmp_path):
     one.flush()
     assert [len(row) for _, row in one.store.scan("users")] == [USER_ROW.itemsize]
     one.close()
+
+
+def test_a_disk_that_takes_no_more_is_survived(tmp_path):
+    """The system refuses to write, as when a disk is full: reads go on; when it takes more, so do folds, and nothing is lost or twice."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    one, whole = shard_at(tmp_path / "one", log_bytes=1 << 20), shard_at(tmp_path / "whole")
+    folded, refused = 0, 0
+    ones = np.arange(1, 20, dtype=np.uint64)
+    try:
+        while refused < 3:
+            rows = random_rows(1000, folded, users=2000, items=500, first_offset=1000 * folded)
+            try:
+                one.freeze_and_fold(*columns(rows))
+                folded += 1
+                if folded == 5:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, hard))
+            except Unavailable as error:
+                refused += 1
+                assert "free the disk" in str(error) and one.failed
+                seen = one.assemble(ones, ones, np.zeros((19, 4), np.uint64), np.full(19, T0)).numbers
+                assert seen.any() and one.counts["applied"] in (1000 * folded, 1000 * folded + 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for n in range(folded + 2):
+        part = columns(random_rows(1000, n, users=2000, items=500, first_offset=1000 * n))
+        whole.freeze_and_fold(*part)
+        if n >= folded:
+            one.freeze_and_fold(*part)
+    assert not one.failed and held(one)[:2] == held(whole)[:2]
+    one.close()
+    whole.close()

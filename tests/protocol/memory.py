@@ -112,6 +112,9 @@ class MemoryStore:
         data = self.held["meta"].get(b"counts")
         return json.loads(data) if data else {}
 
+    def try_write(self) -> None:
+        pass
+
     def reopen(self) -> None:
         pass
 
