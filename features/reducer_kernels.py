@@ -161,13 +161,16 @@ def _distinct_fold(b, at, bits, token):
     b[8 * at + register] = max(int(b[8 * at + register]), rank)
 
 
+_RANKS = 2.0 ** -np.arange(256.0)
+
+
 @inner
 def _distinct_read(b, at, bits):
     size, empty, total = 1 << int(bits), 0, 0.0
     for n in range(size):
         rank = b[8 * at + n]
         empty += rank == 0
-        total += 2.0 ** -float(rank)
+        total += _RANKS[rank]
     alpha = 0.673 if size == 16 else 0.697 if size == 32 else 0.709 if size == 64 else 0.7213 / (1.0 + 1.079 / size)
     estimate = alpha * size * size / total
     return size * math.log(size / empty) if estimate <= 2.5 * size and empty else estimate

@@ -8,8 +8,10 @@ words are, so doing them again over a newer row ends in the same row.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,6 +27,13 @@ _SOME, _MANY = 128, 1024  # rows written a block when the log is half full, and 
 def last_block(store: FeatureStore) -> int:
     """The number of the last block whose writes the store has, 0 for none."""
     return int.from_bytes(store.note(BLOCK_KEY) or b"", "big")
+
+
+def _keys(store: FeatureStore, family: str) -> Iterator[np.ndarray]:
+    """All keys of a family's rows, uint64[n] of up to BLOCK."""
+    held = (key for key, _ in store.scan(family))
+    while part := list(itertools.islice(held, BLOCK)):
+        yield np.frombuffer(b"".join(part), ">u8").astype(np.uint64)
 
 
 class RowMemory:
@@ -55,7 +64,9 @@ class RowMemory:
         return table
 
     def opened(self) -> None:
-        """All families are there, and the log is empty: from now on it is of them."""
+        """All families are there, and the log is empty: from now on it is of them. Rows are read, of families that are small enough all."""
+        for family, table in self.tables.items():
+            table.fill(_keys(self._store, family), table.places - self._room[family])
         said = json.dumps(self._layouts).encode()
         if said != self._store.note(FAMILIES_NOTE):
             self._store.put_note(FAMILIES_NOTE, said)

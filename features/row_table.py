@@ -1,12 +1,13 @@
 """The rows of a family that are in memory: those that were read or written last, as they lie in the store or as events changed them since.
 
+While nothing was evicted since all of the store's rows were read, what is not in memory is nowhere, and the store is not asked.
 A fold changes rows in place; `changes` says which words, for the log, and the rows are dirty from then on: written whole to the store
 later, by `oldest` first. A dirty row stays in memory. Rows that are clean make room for others. Key 0 is nobody's: its row is blank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class RowTable:
         self._seats = np.zeros(1 << (2 * places - 1).bit_length(), np.int32)
         self._used, self._met = np.zeros(places, np.int64), np.zeros(places, np.int64)
         self._free, self._left, self._hand = np.arange(places - 1, 0, -1), places - 1, 0
+        self._whole = False  # whether every row of the family is here
         self._dirty = np.zeros(places, np.int64)  # the log's number at which a row's first change that is not in the store stands
         self._queue, self._head, self._waiting = np.zeros(places, np.int64), 0, 0  # dirty places, the oldest first
         self._touched, self._count = np.zeros(places, np.int64), 0
@@ -54,6 +56,14 @@ class RowTable:
     @property
     def dirty(self) -> int:
         return self._waiting
+
+    def fill(self, keys: Iterator[np.ndarray], most: int) -> None:
+        """Read the family's rows, as long as there are at most so many; before any turn. `keys`: all of them, distinct, in parts."""
+        for part in keys:
+            if self.places - self._left + len(part) > most:
+                return
+            self._insert(part, self._load(part)[0])
+        self._whole = True
 
     def look(self, turn: int, keys: np.ndarray) -> np.ndarray:
         """Places int64[n] of keys uint64[n], 0 (the blank row) for one that there is not. At most `places` distinct ones a turn."""
@@ -75,18 +85,29 @@ class RowTable:
 
     def _bring(self, turn: int, keys: np.ndarray, found: np.ndarray, *, blank: bool) -> np.ndarray:
         """Take what is not held from the store; places int64[n] of all."""
+        if self._whole and not blank:
+            return found
         absent = np.unique(keys[(found == 0) & (keys != 0)])
-        rows, there = self._load(absent)
+        if self._whole:
+            rows, there = np.zeros((len(absent), self.words), np.uint64), np.zeros(len(absent), bool)
+        else:
+            rows, there = self._load(absent)
         if not blank:
             absent, rows = absent[there], rows[there]
         self._make_room(turn, len(absent))
-        places = np.empty(len(absent), np.int64)
-        self._left = row_kernels.insert(self._seats, self.keys, self._free, self._left, absent, places)
-        self.rows[places] = rows
+        self._insert(absent, rows)
         self._count, _ = row_kernels.look(self._seats, self.keys, self._used, turn, keys, found, self._touched, self._count)
         return found
 
+    def _insert(self, keys: np.ndarray, rows: np.ndarray) -> None:
+        places = np.empty(len(keys), np.int64)
+        self._left = row_kernels.insert(self._seats, self.keys, self._free, self._left, keys, places)
+        self.rows[places] = rows
+
     def _make_room(self, turn: int, wanted: int) -> None:
+        if self._left >= wanted:
+            return
+        self._whole = False
         self._left, self._hand = row_kernels.evict(self._seats, self.keys, self._used, self._met, self._dirty, self._free, self._left, turn,
                                                    self._hand, wanted)
         assert self._left >= wanted, f"{wanted} rows beside {self._count} others and {self.dirty} dirty ones; room for {self.places}"

@@ -104,3 +104,24 @@ def test_a_row_that_is_dropped_is_read_again():
     table.drop(np.array([4, 9], np.uint64))
     places = table.look(2, np.array([4, 5], np.uint64))
     assert places[0] == 0 and table.rows[places[1]].tolist() == [2] * WORDS
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_a_family_that_is_here_as_a_whole_is_not_looked_for_elsewhere(most):
+    twin, asked = Twin(), []
+    twin.stored = {key: [key] * WORDS for key in (4, 5, 6)}
+
+    def load(keys):
+        asked.append(keys.tolist())
+        return twin.load(keys)
+
+    table = RowTable(1, WORDS, np.zeros((PLACES + 1) * WORDS, np.uint64), load)
+    table.fill(iter([np.array([4, 5], np.uint64), np.array([6], np.uint64)]), most)
+    asked.clear()
+    places = table.look(1, np.array([4, 5, 6, 7], np.uint64))
+    assert [table.rows[place].tolist() for place in places] == [[4] * WORDS, [5] * WORDS, [6] * WORDS, [0] * WORDS]
+    assert asked == ([] if most == 3 else [[6, 7]])
+    if most == 3:
+        table.hold(2, np.arange(10, 10 + PLACES, dtype=np.uint64))  # all others go
+        assert asked == [] and not table.look(3, np.array([7], np.uint64))[0]
+        assert table.rows[table.look(4, np.array([5], np.uint64))[0]].tolist() == [5] * WORDS and asked == [[7], [5]]
