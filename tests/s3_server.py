@@ -65,7 +65,7 @@ class S3Server:
     def _until(self, there: bool, deadline_s: float = 60.0) -> None:
         ends = time.monotonic() + deadline_s
         while self._listens() != there:
-            assert self._process.poll() is None and time.monotonic() < ends, f"the S3 server {'is not there' if there else 'is still there'}"
+            assert self._process.poll() is None and time.monotonic() < ends, f"the S3 server is {'not' if there else 'still'} there"
             time.sleep(0.02)
 
     def _listens(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.lake import files, manifest
-from headrace.lake.errors import LakeAbsent, LakeHeld, LakeOvertaken
+from headrace.lake.errors import LakeAbsent, LakeDamaged, LakeHeld, LakeOvertaken
 from headrace.lake.manifest import BASES, FOLDER, FORMAT, REWRITTEN, File, Manifest, Origin
 from headrace.lake.store import TEMPORARY, Store
 
@@ -54,13 +54,15 @@ class New:
 
 
 ABSENT = "there is no lake in {}: `lake.enabled = true` has the stack write one, and --lake DIR names one elsewhere"
+MEANWHILE = ("another has rewritten the lake {} meanwhile (`headrace data compact`, `expire` or `erase`), and this rewriting counts for"
+             " nothing: do it again")
 Change = Callable[[list[File], New], list[File]]
 
 
 def rewrite(store: Store, change: Change, *, manifests: bool = False) -> Rewritten:
     """Have the committed files be what `change(files, new)` returns; `manifests`: make one of these though no file changes.
 
-    Raises LakeAbsent, LakeDamaged, LakeHeld (another rewriting runs), OSError.
+    Raises LakeAbsent, LakeDamaged, LakeHeld (another rewriting runs, or of an object store has ended meanwhile), OSError, LakeAway.
     """
     if not store.names(FOLDER) and not store.names(BASES):
         raise LakeAbsent(ABSENT.format(store))
@@ -69,7 +71,12 @@ def rewrite(store: Store, change: Change, *, manifests: bool = False) -> Rewritt
         tidy(store, found)
         base = merged(found)
         cut = not store.locks and any(files.generation_of(name) >= base.generation for name in store.names(files.FOLDER))
-        made = change(base.files, New(store, base.generation))
+        try:
+            made = change(base.files, New(store, base.generation))
+        except LakeDamaged:
+            if manifest.newest_base(store) == base.generation - 1:
+                raise
+            raise LakeHeld(MEANWHILE.format(store)) from None  # what is missing was replaced
         result = Rewritten((len(base.files), len(made)), (len(found), len(found)), (base.rows, sum(file.rows for file in made)),
                            (sum(file.bytes for file in base.files), sum(file.bytes for file in made)))
         result.hours = sorted({file.hour for file in base.files} - {file.hour for file in made})
@@ -79,8 +86,7 @@ def rewrite(store: Store, change: Change, *, manifests: bool = False) -> Rewritt
             try:
                 manifest.write(store, base)
             except LakeOvertaken:
-                raise LakeHeld(f"another has rewritten the lake {store} meanwhile (`headrace data compact`, `expire` or `erase`), and this"
-                               " rewriting counts for nothing: do it again") from None
+                raise LakeHeld(MEANWHILE.format(store)) from None
             tidy(store, manifest.load(store))
             result.changed, result.manifests = True, (len(found), 1)
             with store.held("commit", wait=True):

@@ -78,6 +78,8 @@ class Writer:
         self.committed_ms = found[-1].written_ms if found else now_ms()
         self.positions = self._begin(*manifest.positions(found), marks)
         self.pending = Pending(dict(self.positions))
+        if any(high < self.positions.get(partition, 0) for partition, (_, high) in marks.items()):
+            marks = look()  # another writer was here since they were asked
         for partition, (low, high) in marks.items():
             self._meet(partition, low, low, high)
 

@@ -1,6 +1,6 @@
 """Draft"""
+from headrace.lake import erasing, reader, rewriting
 from headrace.lake.place import Place
-from headrace.lake import reader, rewriting, erasing
 from headrace.lake.store import at
 from tests.headrace.lake import worlds
 from tests.headrace.lake.test_compact import samples

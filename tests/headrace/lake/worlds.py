@@ -11,8 +11,8 @@ import numpy as np
 
 from headrace.lake import reader
 from headrace.lake.columns import AT, FIELDS, KEY, PACKED
-from headrace.lake.source import Read, Topic
 from headrace.lake.place import Place
+from headrace.lake.source import Read, Topic
 from headrace.lake.store import Folder, at
 from headrace.lake.writer import Writer
 
