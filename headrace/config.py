@@ -354,7 +354,8 @@ def _build(values: dict[str, Any], where: str) -> Config:
         return config
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}, got {first['input']!r}") from None
+        got = "" if "secret" in first["msg"] else f", got {first['input']!r}"
+        raise ConfigError(f"{where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}{got}") from None
 
 
 def _models(values: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:

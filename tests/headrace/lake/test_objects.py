@@ -153,7 +153,7 @@ def test_wrong_credentials_and_none(place, monkeypatch, tmp_path):
 def test_a_profile_endpoint_and_region_by_settings(place, s3, monkeypatch, tmp_path):
     for name, value in s3.environment.items():
         monkeypatch.delenv(name)
-        if name.startswith("AWS_") and name.endswith("_KEY") or name.endswith("_ID"):
+        if (name.startswith("AWS_") and name.endswith("_KEY")) or name.endswith("_ID"):
             with (tmp_path / "credentials").open("a") as file:
                 file.write(f"{'' if file.tell() else '[ours]' + chr(10)}{name.lower()} = {value}\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
