@@ -157,7 +157,10 @@ def test_a_profile_endpoint_and_region_by_settings(place, s3, monkeypatch, tmp_p
             with (tmp_path / "credentials").open("a") as file:
                 file.write(f"{'' if file.tell() else '[ours]' + chr(10)}{name.lower()} = {value}\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    config = Config(**{"lake": {"dir": place.where, "endpoint": s3.url, "region": "us-east-1", "profile": "ours"}})
+    config = Config(**{"lake": {"dir": place.where, "endpoint": s3.url, "region": "eu-west-1", "profile": "ours"}})
+    store = at(config.lake_place)
+    store.names("samples")
+    assert store._files.s3.meta.region_name == "eu-west-1", "which moto does not ask for"
     topic = worlds.ListTopic(samples(3))
     lake_of(config.lake_place, topic)
     worlds.is_the_lake_of(config.lake_place, *topic.partitions)
@@ -207,6 +210,9 @@ def test_an_earlier_role_stops_and_says_whose_the_lake_is(config, tmp_path):
         topic.partitions[0] += samples(9, begin=9)
         until(lambda: figures(other).get("headrace_lake_rows_total") == 18, "the rows of the second one")
         until(lambda: "this one has stopped" in ready(config)["missing"], "the end of the first one")
+        topic.partitions[0] += samples(9, begin=18)
+        until(lambda: figures(other).get("headrace_lake_rows_total") == 27, "the rows of the second one, which goes on alone")
+        assert "this one has stopped" in ready(config)["missing"] and ready(other)["ready"]
     finally:
         for stop in stops:
             stop()
