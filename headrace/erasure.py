@@ -167,7 +167,8 @@ OTHERS = (
     ("parameters, older snapshots and the standbys' logs", "go as newer snapshots are made (ps.snapshot_s)"),
     ("replicas", "follow weights.MODEL within ps.publish_ms"),
     ("published versions of models", "hold rows under hashes until they go (versions.keep); `headrace models list`"),
-    ("copies by `headrace ps backup`, ps.before-N-shards, copies of the lake", "are yours to remove"),
+    ("copies by `headrace ps backup`, ps.before-N-shards, copies of the lake, older versions of objects in a bucket that keeps them",
+     "are yours to remove"),
 )
 
 

@@ -28,6 +28,7 @@ RETRY_S = 1.0
 LASTING_S = 10.0  # what a person has to mend is not tried again as fast
 STOP_S = 8.0
 MANIFESTS_MAX = 1000  # commits after which all manifests are made one, so that a start reads no more
+OBJECTS_MAX = 100  # the same where each one is a request
 
 
 def start(config: Config, index: int, source: Source) -> Callable[[], None]:
@@ -96,7 +97,7 @@ def _write(config: Config, store: Store, source: Source, stop: threading.Event, 
 def _tell(store: Store, made: Manifest) -> None:
     log.info("commit %d: %d rows in %d files, %d duplicates, %d unreadable", made.number, made.rows, len(made.files), made.duplicates,
              made.unreadable)
-    if made.number % MANIFESTS_MAX == 0:
+    if made.number % (MANIFESTS_MAX if store.locks else OBJECTS_MAX) == 0:
         try:
             fold(store)
         except (LakeHeld, LakeAway):

@@ -233,6 +233,19 @@ def test_an_erasure_beside_a_role_does_not_stop_it(config):
     assert erasing.count(at(config.lake_place), "user", "u1") == 0
 
 
+def test_manifests_are_made_one_by_itself_though_a_writer_goes_on(config, monkeypatch):
+    monkeypatch.setattr(role, "OBJECTS_MAX", 2)
+    topic = Paced(samples(20))
+    stop = role.start(config, 0, topic)
+    try:
+        until(lambda: figures(config).get("headrace_lake_rows_total") == 20, "twenty rows")
+    finally:
+        stop()
+    store = at(config.lake_place)
+    assert len(store.names("bases")) == 1 and len(store.names("manifests")) <= 1
+    worlds.is_the_lake_of(config.lake_place, *topic.partitions)
+
+
 def test_how_long_a_command_waits_for_a_server_that_is_away(place, s3):
     with s3.away():
         began = time.monotonic()
