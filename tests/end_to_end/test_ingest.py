@@ -287,6 +287,7 @@ def test_the_command_line_says_what_is_wrong_and_goes_on_where_it_stood(ingested
     assert stopped.returncode == 0 and definition.job in stopped.stdout
 
 
+@pytest.mark.parametrize("ingested", ["json"], indirect=True)  # it asks for a stack and the log's clock, of any format
 def test_avro_records_and_changes_by_the_registry(ingested, tmp_path):
     outside, _, _, _, _ = ingested
     config, registry = outside.config, RegistryClient(outside.config.registry.url)
@@ -317,6 +318,7 @@ def test_avro_records_and_changes_by_the_registry(ingested, tmp_path):
         given = [{**row, "timestamp": row["timestamp"] + 10**7} for row in given]
 
 
+@pytest.mark.parametrize("ingested", ["json"], indirect=True)  # it asks for a broker alone
 def test_a_worker_that_lives_on_is_shut_out_by_its_successor(ingested):
     config = ingested[0].config
     cluster = config.kafka.cluster
