@@ -54,9 +54,20 @@ class S3Server:
         """It refuses connections."""
         self._process.send_signal(signal.SIGUSR1)
         self._until(False)
-        yield
-        self._process.send_signal(signal.SIGUSR2)
-        self._until(True)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGUSR2)
+            self._until(True)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections and answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         self._process.kill()

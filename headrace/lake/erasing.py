@@ -48,7 +48,7 @@ def load(store: Store) -> list[Removal]:
 def erase(store: Store, of: str, name: str, at_ms: int, source: int, stops: dict[int, int]) -> Rewritten:
     """Take out the samples of somebody whose causes lie before `stops` of `source`; killed anywhere, it may be called again.
 
-    Raises LakeAbsent, LakeDamaged, LakeHeld, OSError.
+    Raises LakeAbsent, LakeDamaged, LakeHeld, OSError, LakeAway.
     """
     if not store.there():
         raise LakeAbsent(ABSENT.format(store))

@@ -187,6 +187,7 @@ def opened(place: Place) -> Objects:
             **({"endpoint_url": place.endpoint} if place.endpoint else {}), **({"profile": place.profile} if place.profile else {}))
     except ImportError:
         raise LakeAway(f"a lake at {place.where} needs the package s3fs: pip install 'headrace[s3]'") from None
+    files.retries = 1  # of its own, around those above
     return Objects(files, root, place.where.rstrip("/"))
 
 

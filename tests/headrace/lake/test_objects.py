@@ -1,5 +1,6 @@
 """A lake on a local S3 server: two writers killed in a loop, what the server refuses, a server that is away and comes back."""
 
+import sys
 import time
 
 import httpx
@@ -9,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headrace import ports
 from headrace.config import Config
-from headrace.lake import erasing, manifest, reader, rewriting
+from headrace.lake import erasing, manifest, objects, reader, rewriting
 from headrace.lake.errors import BadRange, LakeAbsent, LakeAway, LakeDamaged, LakeHeld, LakeOvertaken
 from headrace.lake.objects import CLAIM, Objects
 from headrace.lake.place import Place
@@ -244,6 +245,21 @@ def test_manifests_are_made_one_by_itself_though_a_writer_goes_on(config, monkey
     store = at(config.lake_place)
     assert len(store.names("bases")) == 1 and len(store.names("manifests")) <= 1
     worlds.is_the_lake_of(config.lake_place, *topic.partitions)
+
+
+def test_how_long_a_command_waits_for_a_server_that_hangs(place, s3, monkeypatch):
+    monkeypatch.setattr(objects, "READ_S", 1)
+    with s3.hanging():
+        began = time.monotonic()
+        with pytest.raises(LakeAway, match=r"did not list bases: Read timeout.*see whether it runs"):
+            reader.read(place)
+        assert objects.ATTEMPTS <= time.monotonic() - began < 20, "each of its attempts, and no others around them"
+
+
+def test_without_the_package_it_says_what_to_install(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(LakeAway, match=r"a lake at s3://.* needs the package s3fs: pip install 'headrace\[s3\]'"):
+        reader.read(place)
 
 
 def test_how_long_a_command_waits_for_a_server_that_is_away(place, s3):
