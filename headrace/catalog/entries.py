@@ -14,6 +14,7 @@ from headrace import ingests, kafka, kafka_admin
 from headrace.catalog.flows import Flow, flows, readers, writers
 from headrace.config import Config
 from headrace.kafka_types import KafkaUnavailable
+from headrace.lake.errors import LakeAbsent, LakeAway
 from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 
@@ -46,7 +47,7 @@ def catalog(config: Config) -> Catalog:
     for name, ask in parts.items():
         try:
             made += ask(config)
-        except (RpcError, KafkaUnavailable) as error:
+        except (RpcError, KafkaUnavailable, LakeAway) as error:
             silent[name] = str(error)
     return Catalog(_merged(made), silent)
 
@@ -156,10 +157,9 @@ def _held(declared: list[Flow], place: str, name: str, kind: str, **more: Any) -
 def _lake(config: Config) -> list[Entry]:
     from headrace.lake import reader, summary
     from headrace.lake.columns import SCHEMA
-    from headrace.lake.errors import LakeAbsent
 
     try:
-        lake = reader.opened(config.lake_dir)
+        lake = reader.opened(config.lake_place)
     except LakeAbsent:
         return []
     files, told = lake.files, summary.stats(lake)
@@ -167,7 +167,7 @@ def _lake(config: Config) -> list[Entry]:
              "readers": [{"name": "headrace samples", "group": None, "lag": None}],
              **{name: told[name] for name in ("rows", "bytes", "files", "commits")}, "hours": len({file.hour for file in files}),
              "oldest_ms": min((file.ts_ms_min for file in files), default=None),
-             "newest_ms": max((file.ts_ms_max for file in files), default=None), "retention": FOREVER, "folder": str(config.lake_dir),
+             "newest_ms": max((file.ts_ms_max for file in files), default=None), "retention": FOREVER, "folder": config.lake_place.where,
              "schema": {"fields": [{"name": field.name, "type": str(field.type)} for field in SCHEMA]}}]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.options import Data, File, Json, configured
+from headrace.commands.options import Data, File, Json, Lake, configured, lake_at
 from headrace.commands.tables import print_table
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def next(
     by_user: Annotated[bool, typer.Option("--by-user", help="Items as shown to a user, not items.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Only what somebody else has labelled: labels for `agreement`.")] = False,
     since: Annotated[str | None, typer.Option("--since", help="Exposures from then on: 2026-11-30, 2026-11-30T07.")] = None,
-    lake: Annotated[str | None, typer.Option("--lake", metavar="DIR", help="The lake's folder; by default lake.dir.")] = None,
+    lake: Lake = None,
     as_json: Json = False,
     file: File = None,
     data: Data = None,
@@ -76,7 +76,7 @@ def next(
     config = configured(file, data)
     wanted = target or config.samples.target
     shown = Exposures(wanted, by_user)
-    for table in by_hour(opened(lake or configured(file, data, running=False).lake_dir), choice(since, None, None), COLUMNS):
+    for table in by_hour(opened(lake_at(lake, file, data)), choice(since, None, None), COLUMNS):
         shown.add(table)
     rows = list(islice(shown.next(live.held(config), labeller, again), count))
     if as_json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,16 +11,15 @@ import typer
 from headrace.commands import options
 
 if TYPE_CHECKING:
+    from headrace.lake.place import Place
     from headrace.lake.rewriting import Rewritten
-    from headrace.lake.store import Folder
 
 MIB = 1 << 20
-Where = Annotated[str | None, typer.Option("--lake", metavar="DIR", help="The lake's folder; by default lake.dir.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it only what would be done is said.")]
 
 
 def compact(
-    lake: Where = None,
+    lake: options.Lake = None,
     open_too: Annotated[bool, typer.Option("--open", help="The newest hour of event time too, which is still written to.")] = False,
     file: options.File = None,
     data: options.Data = None,
@@ -30,8 +28,9 @@ def compact(
     """Make one file of the lake's small ones of each closed hour, and one manifest of all: exactly the same samples. The lake's writer may
     run; killed anywhere, each sample is there once, and the next `compact` ends it."""
     from headrace.lake import rewriting
+    from headrace.lake.store import at
 
-    made = rewriting.compact(_store(lake, file, data), open_too=open_too)
+    made = rewriting.compact(at(options.lake_at(lake, file, data)), open_too=open_too)
     if as_json:
         typer.echo(json.dumps(vars(made), indent=2))
     elif made.changed:
@@ -47,17 +46,18 @@ def expire(
     older_than: Annotated[str | None, typer.Option("--older-than", metavar="AGE", help="30d, 12h: before the newest sample's event time,"
                                                    " which in a replay of an old log is not today.")] = None,
     yes: Yes = False,
-    lake: Where = None,
+    lake: options.Lake = None,
     file: options.File = None,
     data: options.Data = None,
     as_json: options.Json = False,
 ) -> None:
     """Remove old hours of event time from the lake, whole ones only. Says what would go, and goes ahead with --yes."""
     from headrace.lake import rewriting
+    from headrace.lake.store import at
 
-    store = _store(lake, file, data)
-    before_ms = _before_ms(store, before, older_than)
-    made = rewriting.expire(store, before_ms, dry_run=not yes)
+    place = options.lake_at(lake, file, data)
+    before_ms = _before_ms(place, before, older_than)
+    made = rewriting.expire(at(place), before_ms, dry_run=not yes)
     if as_json:
         typer.echo(json.dumps({"before_ms": before_ms, "done": yes, **vars(made)}, indent=2))
     else:
@@ -70,12 +70,12 @@ def expire(
         raise typer.Exit(2)
 
 
-def _before_ms(store: Folder, before: str | None, older_than: str | None) -> int:
+def _before_ms(place: Place, before: str | None, older_than: str | None) -> int:
     from headrace.features.durations import milliseconds
     from headrace.lake import reader
     from headrace.lake.errors import BadRange
 
-    found = reader.opened(store.root)
+    found = reader.opened(place)
     if (before is None) == (older_than is None):
         raise BadRange("say either --before TIME or --older-than AGE")
     if before is not None:
@@ -85,12 +85,6 @@ def _before_ms(store: Folder, before: str | None, older_than: str | None) -> int
     except ValueError as error:
         raise BadRange(f"--older-than {error}") from None
     return max((one.ts_ms_max for one in found.files), default=0) - age_ms
-
-
-def _store(lake: str | None, file: Path | None, data: Path | None) -> Folder:
-    from headrace.lake.store import Folder
-
-    return Folder(Path(lake) if lake else options.configured(file, data, running=False).lake_dir)
 
 
 def _span(made: Rewritten) -> str:

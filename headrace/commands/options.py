@@ -9,6 +9,7 @@ import typer
 
 from headrace import java
 from headrace.config import PREFIX, Config, load
+from headrace.lake.place import Place, is_url
 from headrace.rpc import access
 
 File = Annotated[Path | None, typer.Option("--config", help="A headrace.toml; by default the one of this folder, when there is one.")]
@@ -16,7 +17,14 @@ Data = Annotated[Path | None, typer.Option("--data", help="Data folder of the st
 Late = Annotated[float, typer.Option("--late", min=0, max=1, help="Share of events sent behind what the samples job waits for.")]
 Duplicate = Annotated[float, typer.Option("--duplicate", min=0, max=1, help="Share of events sent twice, as by a client's retry.")]
 OutOfOrder = Annotated[float, typer.Option("--out-of-order", min=0, max=1, help="Share of events sent behind newer ones, and in time.")]
+Lake = Annotated[str | None, typer.Option("--lake", metavar="PLACE", help="The lake's folder, or s3://BUCKET/PREFIX; by default"
+                                          " lake.dir.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def lake_at(lake: str | None, file: Path | None, data: Path | None) -> Place:
+    """The place of a lake that is named, by default the stack's; object stores as the configuration says. Raises ConfigError."""
+    return Place(lake) if lake and not is_url(lake) else configured(file, data, running=False).lake_at(lake)
 
 
 def configured(file: Path | None, data: Path | None, *, running: bool = True) -> Config:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.commands.options import Data, File, Json, configured
+from headrace.commands.options import Data, File, Json, configured, lake_at
 from headrace.commands.tables import print_table
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The sample library: list, show, export, count and compare what it holds (docs/lake.md).")
 MIB = 1 << 20
-Where = Annotated[str | None, typer.Option("--lake", metavar="DIR", help="The lake's folder; by default lake.dir. DIR@N: as it was after"
-                                           " commit N.")]
+Where = Annotated[str | None, typer.Option("--lake", metavar="PLACE", help="The lake's folder, or s3://BUCKET/PREFIX; by default lake.dir."
+                                           " PLACE@N: as it was after commit N.")]
 Since = Annotated[str | None, typer.Option("--since", help="Event time from then on: 2026-11-30, 2026-11-30T07; UTC, or with a zone.")]
 Until = Annotated[str | None, typer.Option("--until", help="Event time before then.")]
 Target = Annotated[str | None, typer.Option("--target", help="Only samples of this target.")]
@@ -119,7 +119,8 @@ def stats(
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="A lake's folder; A@N as it was after commit N, A@N-M what these wrote.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A lake's folder or s3:// URL; A@N as it was after commit N, A@N-M what"
+                                              " these wrote.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     by_event: Annotated[bool, typer.Option("--by-event", help="The same event_id and target are the same sample: for lakes of two runs,"
                                            " whose topics and so causes differ.")] = False,
@@ -129,6 +130,8 @@ def diff(
     until: Until = None,
     target: Target = None,
     as_json: Json = False,
+    file: File = None,
+    data: Data = None,
 ) -> None:
     """Compare two lakes sample by sample: those in one alone, those that differ and in which columns. Exit code 1 when they differ."""
     from headrace.lake.columns import SCHEMA
@@ -139,7 +142,7 @@ def diff(
     unknown = [name for name in ignore or () if name not in SCHEMA.names]
     if unknown:
         raise BadRange(f"--ignore {unknown[0]}: a lake has no such column; it has {', '.join(SCHEMA.names)}")
-    tables = [read(one, since=since, until=until, target=target) for one in (first, second)]
+    tables = [read(lake_at(one, file, data), since=since, until=until, target=target) for one in (first, second)]
     found = compare(*tables, by_event=by_event, ignore=ignore or ())
     if as_json:
         typer.echo(json.dumps({"equal": found.equal, **vars(found)}, indent=2))
@@ -153,7 +156,7 @@ def diff(
 def _opened(lake: str | None, file: Path | None, data: Path | None) -> Lake:
     from headrace.lake.reader import opened
 
-    return opened(lake or configured(file, data, running=False).lake_dir)
+    return opened(lake_at(lake, file, data))
 
 
 def _by_people(config: Config) -> Callable[[pa.Table], pa.Table]:

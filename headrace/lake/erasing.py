@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -15,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.lake import files, manifest
-from headrace.lake.errors import LakeAbsent
+from headrace.lake.errors import LakeAbsent, LakeOvertaken
 from headrace.lake.manifest import File
 from headrace.lake.rewriting import ABSENT, New, Rewritten, rewrite
-from headrace.lake.store import TEMPORARY, Folder
+from headrace.lake.store import TEMPORARY, Store
 
 FOLDER = "removals"
 
@@ -40,22 +41,24 @@ def hash_of(of: str, name: str) -> str:
     return hashlib.sha256(f"{of}_id={name}".encode()).hexdigest()
 
 
-def load(store: Folder) -> list[Removal]:
+def load(store: Store) -> list[Removal]:
     return [msgspec.json.decode(store.get(name), type=Removal) for name in store.names(FOLDER) if not name.endswith(TEMPORARY)]
 
 
-def erase(store: Folder, of: str, name: str, at_ms: int, source: int, stops: dict[int, int]) -> Rewritten:
+def erase(store: Store, of: str, name: str, at_ms: int, source: int, stops: dict[int, int]) -> Rewritten:
     """Take out the samples of somebody whose causes lie before `stops` of `source`; killed anywhere, it may be called again.
 
-    Raises LakeAbsent, LakeDamaged, LakeHeld, OSError.
+    Raises LakeAbsent, LakeDamaged, LakeHeld, OSError, LakeAway.
     """
     if not store.there():
         raise LakeAbsent(ABSENT.format(store))
     with store.held("commit", wait=True):  # a commit is before, and is rewritten, or behind, and knows
-        number = len(store.names(FOLDER)) + 1
         older = sorted({span.source for one in manifest.load(store) for file in one.files for span in file.causes} - {source})
         removal = Removal(of, hash_of(of, name), at_ms, source, stops, older)
-        store.put(f"{FOLDER}/{number:08d}.json", pa.py_buffer(msgspec.json.encode(removal)))
+        _add(store, removal)
+    if not store.locks:
+        with suppress(LakeOvertaken):  # a commit came between: it is before; one that was begun since has seen who is removed
+            manifest.fence(store, at_ms)
 
     def change(held: list[File], new: New) -> list[File]:
         made: list[File] = []
@@ -71,7 +74,16 @@ def erase(store: Folder, of: str, name: str, at_ms: int, source: int, stops: dic
     return rewrite(store, change)
 
 
-def count(store: Folder, of: str, name: str) -> int:
+def _add(store: Store, removal: Removal) -> None:
+    """Under the next number: of two who erase at once each gets one."""
+    while True:
+        held = [name for name in store.names(FOLDER) if not name.endswith(TEMPORARY)]
+        number = int(held[-1].rpartition("/")[2].partition(".")[0]) + 1 if held else 1
+        with suppress(LakeOvertaken):
+            return store.create(f"{FOLDER}/{number:08d}.json", pa.py_buffer(msgspec.json.encode(removal)))
+
+
+def count(store: Store, of: str, name: str) -> int:
     """Committed samples of somebody; every file is read."""
     held = [file for one in manifest.load(store) for file in one.files]
     return sum(int(pc.sum(pc.equal(files.read(store, file, [f"{of}_id"])[f"{of}_id"], name)).as_py() or 0) for file in held)

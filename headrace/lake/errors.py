@@ -19,6 +19,16 @@ class LakeHeld(Exception):
     """Another writer has this lake: stop that one. A lake has one writer."""
 
 
+class LakeOvertaken(Exception):
+    """What was to be created is there, made by another (a second writer, a rewriting, an erasure): nothing is lost; begin again behind
+    it."""
+
+
+class LakeAway(Exception):
+    """The object store of a lake does not answer, refuses, or cannot hold a lake; the message says what to do. Nothing is lost: a writer
+    goes on from its last commit."""
+
+
 class LakeAhead(Exception):
     """The topic ends before the offsets that the lake has taken: the broker has lost records. Begin a new lake, keep the old one."""
 

@@ -13,20 +13,21 @@ import pyarrow.parquet
 
 from headrace.lake.errors import LakeDamaged
 from headrace.lake.manifest import RESTORE, REWRITTEN, File, Label, Span
-from headrace.lake.store import TEMPORARY, Folder
+from headrace.lake.store import TEMPORARY, Store
 from headrace.rpc.causes import Causes
 
 FOLDER = "samples"
 HOUR_MS = 3_600_000
 
 
-def write(store: Folder, table: pa.Table, number: int) -> list[File]:
-    """The rows of a commit, in the order of event time, by hour. On the disk when it returns, and no data before a manifest names them."""
+def write(store: Store, table: pa.Table, number: int, mark: str = "") -> list[File]:
+    """The rows of a commit, in the order of event time, by hour; `mark` is its writer's (Store.mark). On the disk when it returns, and no
+    data before a manifest names them."""
     order = np.lexsort((table["at_offset"].to_numpy(), table["at_partition"].to_numpy(), table["ts_ms"].to_numpy()))
     table = table.take(order)
     hours = table["ts_ms"].to_numpy() // HOUR_MS
     begins = [*np.nonzero(np.diff(hours, prepend=hours[:1] - 1))[0].tolist(), len(hours)]
-    return [put(store, f"{FOLDER}/{hour_of(int(hours[first]))}/{number:08d}.parquet", table.slice(first, stop - first))
+    return [put(store, f"{FOLDER}/{hour_of(int(hours[first]))}/{number:08d}{mark}.parquet", table.slice(first, stop - first))
             for first, stop in itertools.pairwise(begins)]
 
 
@@ -35,7 +36,7 @@ def hour_of(hour: int) -> str:
     return f"day={np.datetime64(hour, 'h').astype('datetime64[D]')}/hour={hour % 24:02d}"
 
 
-def put(store: Folder, path: str, table: pa.Table) -> File:
+def put(store: Store, path: str, table: pa.Table) -> File:
     """Rows of an hour as a file."""
     sink = pa.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
@@ -60,7 +61,7 @@ def _spans(target: Sequence[str], causes: Causes) -> list[Span]:
     return [Span(*key, first, last) for key, (first, last) in sorted(found.items())]
 
 
-def read(store: Folder, file: File, columns: Sequence[str] | None = None) -> pa.Table:
+def read(store: Store, file: File, columns: Sequence[str] | None = None) -> pa.Table:
     """Columns of a file that a manifest names, all by default; one that the file does not have yet is left out. Every byte of the file is
     checked, which costs a tenth of reading it: Parquet's own checksums leave out its footer. Raises LakeDamaged."""
     data = checked(store, file)
@@ -68,7 +69,7 @@ def read(store: Folder, file: File, columns: Sequence[str] | None = None) -> pa.
         return opened.read(None if columns is None else [name for name in columns if name in opened.schema_arrow.names])
 
 
-def checked(store: Folder, file: File) -> bytes:
+def checked(store: Store, file: File) -> bytes:
     """The bytes of a file. Raises LakeDamaged unless they are what was written."""
     try:
         data = store.get(file.path)
@@ -90,17 +91,25 @@ def rewritten(name: str) -> bool:
 
 def commit_of(name: str) -> int:
     """The commit that wrote a file of this name; 0 when none did."""
-    digits = name.rpartition("/")[2].lstrip(".").partition(".")[0]
+    digits = name.rpartition("/")[2].lstrip(".").partition(".")[0].partition("-")[0]
     return int(digits) if digits.isdigit() else 0
 
 
-def leftovers(store: Folder, held: Sequence[File], number: int, through: int = 0) -> Iterator[str]:
-    """Names of what the commit `number`, which has no manifest, left. Those of commits up to `through` that are not named are being
-    replaced. Raises LakeDamaged for other files that no manifest names: then manifests are missing, and those files are data."""
+def generation_of(name: str) -> int:
+    """The rewriting that wrote a file of this name; 0 when none did."""
+    digits = name.rpartition("/")[2].removeprefix(REWRITTEN).partition("-")[0]
+    return int(digits) if rewritten(name) and digits.isdigit() else 0
+
+
+def leftovers(store: Store, held: Sequence[File], number: int, through: int = 0) -> Iterator[str]:
+    """Names of what the commit `number`, which has no manifest, left; where there are no locks, also an earlier commit that another was
+    before. Those of commits up to `through` that are not named are being replaced. Raises LakeDamaged for other files that no manifest
+    names: then manifests are missing, and those files are data."""
     known = {file.path for file in held}
     for name in store.names(FOLDER):
         replaced = rewritten(name) or 0 < commit_of(name) <= through
         if name not in known and name.endswith((TEMPORARY, ".parquet")) and not replaced:
-            if not name.endswith((TEMPORARY, f"/{number:08d}.parquet")):
+            of = commit_of(name)
+            if not name.endswith(TEMPORARY) and not (of == number or (0 < of < number and not store.locks)):
                 raise LakeDamaged(f"{store}/{name} is of a commit whose manifest is missing (the last one is {number - 1}): {RESTORE}")
             yield name

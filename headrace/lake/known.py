@@ -16,7 +16,7 @@ from headrace.lake import files, manifest
 from headrace.lake.columns import KEY
 from headrace.lake.errors import LakeDamaged
 from headrace.lake.manifest import File, Span
-from headrace.lake.store import Folder
+from headrace.lake.store import Store
 from headrace.rpc.causes import NEW, OLD, PAGE_BITS, Causes, Rings
 
 SCOPE = "lake"
@@ -26,7 +26,7 @@ RingOf = tuple[str, int, int]  # target, source, partition
 class Known:
     """`ring_length`: offsets a source partition and target, a multiple of 4,096; one bit each. `held` are the lake's."""
 
-    def __init__(self, store: Folder, held: Sequence[File], ring_length: int) -> None:
+    def __init__(self, store: Store, held: Sequence[File], ring_length: int) -> None:
         self._store, self._files, self._rings = store, list(held), Rings(ring_length)
         self._base = -1  # generation of the base that the files are of; -1: it was not asked yet
         self._since: list[tuple[str, Causes]] = []  # taken since the last commit, and in no file yet

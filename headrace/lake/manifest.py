@@ -15,8 +15,8 @@ import msgspec
 import pyarrow as pa
 
 from headrace import __version__
-from headrace.lake.errors import LakeDamaged
-from headrace.lake.store import TEMPORARY, Folder
+from headrace.lake.errors import LakeDamaged, LakeOvertaken
+from headrace.lake.store import TEMPORARY, Store
 from headrace.schemas.codec import schema_text
 
 FORMAT = 2  # 2: of a base
@@ -135,21 +135,51 @@ def base_of(generation: int) -> str:
     return f"{BASES}/{generation:08d}.json"
 
 
-def newest_base(store: Folder) -> int:
+def newest_base(store: Store) -> int:
     """Its generation; 0 where nothing was ever rewritten."""
     names = [name for name in store.names(BASES) if not name.endswith(TEMPORARY)]
     return int(names[-1].rpartition("/")[2].removesuffix(".json")) if names else 0
 
 
-def write(store: Folder, manifest: Manifest) -> None:
-    """The last step of a commit, or of a rewriting: with its manifest in place it is made."""
+def write(store: Store, manifest: Manifest, base: int = 0) -> int:
+    """The last step of a commit, or of a rewriting: with its manifest in place it is made. `base`: the newest one when the commit was
+    begun. The newest one now. Raises LakeOvertaken when another has made it before, and of a store without locks also when a rewriting
+    stands for it, which has removed that other's manifest."""
     body = msgspec.json.encode(manifest)
     sealed = msgspec.json.encode(_Sealed(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
     name = base_of(manifest.generation) if manifest.generation else name_of(manifest.number)
-    store.put(name, pa.py_buffer(sealed + b"\n"))
+    store.create(name, pa.py_buffer(sealed + b"\n"))
+    if store.locks:
+        return base
+    newest, through = _stands(store, manifest.generation or base)
+    if newest > manifest.generation if manifest.generation else through >= manifest.number:
+        raise LakeOvertaken(f"{store}/{name} was made by another before, and is rewritten: begin again behind it")
+    return newest
 
 
-def load(store: Folder) -> list[Manifest]:
+def _stands(store: Store, known: int) -> tuple[int, int]:
+    """The newest base and the last commit that it stands for; that is 0 where the base is `known`."""
+    while True:
+        newest = newest_base(store)
+        try:
+            return newest, _read(store, base_of(newest)).number if newest != known else 0
+        except LakeDamaged:
+            if newest_base(store) == newest:
+                raise
+
+
+def fence(store: Store, now_ms: int) -> Manifest:
+    """Commit nothing, so that who has begun a commit on the same lake cannot end it. Raises LakeOvertaken when somebody has committed
+    meanwhile."""
+    found = load(store)
+    last = found[-1] if found else Manifest(0, "", "", [], [], 0, 0, 0, [], {}, code(), now_ms)
+    one = Manifest(last.number + 1, last.topic, last.topic_id, [Range(read.partition, read.stop, read.stop) for read in last.offsets], [],
+                   0, 0, 0, [], {}, code(), now_ms)
+    write(store, one, found[0].generation if found else 0)
+    return one
+
+
+def load(store: Store) -> list[Manifest]:
     """The newest base, where there is one, and all commits behind it, in order; [] of an empty lake. Raises LakeDamaged."""
     while True:
         generation = newest_base(store)
@@ -160,7 +190,7 @@ def load(store: Folder) -> list[Manifest]:
                 raise
 
 
-def _load(store: Folder, generation: int) -> list[Manifest]:
+def _load(store: Store, generation: int) -> list[Manifest]:
     found = [_read(store, base_of(generation))] if generation else []
     through = found[0].number if found else 0
     names = [name for name in store.names(FOLDER) if not name.endswith(TEMPORARY) and name > name_of(through)]
@@ -175,14 +205,14 @@ def _load(store: Folder, generation: int) -> list[Manifest]:
     return found
 
 
-def _check_empty(store: Folder) -> None:
+def _check_empty(store: Store) -> None:
     """A lake without a manifest may hold what its first commit left, and nothing that was rewritten. Raises LakeDamaged."""
     name = next((name for name in store.names("samples") if name.rpartition("/")[2].startswith(REWRITTEN)), "")
     if name:
         raise LakeDamaged(f"{store}/{name} was rewritten, and the manifest that names it is missing in {store}/{BASES}: {RESTORE}")
 
 
-def _read(store: Folder, name: str, number: int | None = None) -> Manifest:
+def _read(store: Store, name: str, number: int | None = None) -> Manifest:
     try:
         sealed = msgspec.json.decode(store.get(name), type=_Sealed)
         if hashlib.sha256(sealed.manifest).hexdigest() != sealed.sha256:
@@ -199,7 +229,7 @@ def _read(store: Folder, name: str, number: int | None = None) -> Manifest:
     return made
 
 
-def _check_chain(store: Folder, manifests: Sequence[Manifest]) -> None:
+def _check_chain(store: Store, manifests: Sequence[Manifest]) -> None:
     """Each commit begins where the one before ended."""
     topic_id, at = "", dict[int, int]()
     for one in manifests:
@@ -216,6 +246,11 @@ def _check_chain(store: Folder, manifests: Sequence[Manifest]) -> None:
 def positions(manifests: Sequence[Manifest]) -> tuple[str, dict[int, int]]:
     """The newest topic's uuid, and where the next record of each of its partitions is read; ("", {}) of an empty lake."""
     return (manifests[-1].topic_id, {read.partition: read.stop for read in manifests[-1].offsets}) if manifests else ("", {})
+
+
+def topics(manifests: Sequence[Manifest]) -> list[str]:
+    """The uuids of the topics that they are of, each once, in order."""
+    return list(dict.fromkeys(topic for one in manifests for topic in one.topics or [one.topic_id] if topic))
 
 
 @lru_cache(1)

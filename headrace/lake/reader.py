@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timezone
 from pathlib import Path
@@ -15,7 +16,8 @@ from headrace.lake import files, manifest
 from headrace.lake.columns import SCHEMA
 from headrace.lake.errors import BadRange, LakeAbsent, LakeDamaged, LakeRewritten
 from headrace.lake.manifest import File, Manifest
-from headrace.lake.store import Folder
+from headrace.lake.place import Place
+from headrace.lake.store import Store, at
 
 When = str | int | date | None
 ORDER = ("ts_ms", "at_partition", "at_offset")
@@ -24,7 +26,7 @@ ORDER = ("ts_ms", "at_partition", "at_offset")
 class Lake(NamedTuple):
     """A lake as it was when it was opened: commits that come later are not seen."""
 
-    store: Folder
+    store: Store
     manifests: list[Manifest]
 
     @property
@@ -44,9 +46,9 @@ class Choice(NamedTuple):
                 and (self.target is None or self.target in file.labels))
 
 
-def read(lake: str | Path, *, since: When = None, until: When = None, target: str | None = None,
+def read(lake: str | Path | Place | Store, *, since: When = None, until: When = None, target: str | None = None,
          columns: Sequence[str] | None = None) -> pa.Table:
-    """The samples of the lake in folder `lake`, each (cause, target) once, in the order of event time.
+    """The samples of the lake in folder or at s3:// URL `lake`, each (cause, target) once, in the order of event time.
 
     `since`, `until`: event times of the exposures, from `since` on and before `until`; text as 2026-11-30 or 2026-11-30T07 (UTC, or with
     a zone), a date or datetime, or milliseconds. `columns`: some of those in docs/lake.md. feature_keys is list<uint64>, feature_values and
@@ -94,20 +96,33 @@ def matrix(table: pa.Table, column: str) -> np.ndarray:
     return chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), lengths[0])
 
 
-def opened(lake: str | Path) -> Lake:
-    """The lake in a folder, or as it was after commit N: FOLDER@N; FOLDER@N-M is what commits N to M wrote.
+def opened(lake: str | Path | Place | Store) -> Lake:
+    """The lake at a place or in a store, or as it was after commit N: PLACE@N; PLACE@N-M is what commits N to M wrote.
 
-    Raises LakeAbsent, LakeDamaged, BadRange.
+    Raises LakeAbsent, LakeDamaged, LakeAway, BadRange.
     """
-    folder, _, which = str(lake).partition("@")
-    store = Folder(Path(folder))
+    if isinstance(lake, (str, Path, Place)):
+        place = lake if isinstance(lake, Place) else Place(str(lake))
+        where, which = _cut(place)
+        store, told = at(place._replace(where=where)), place.where
+    else:
+        store, which, told = lake, "", str(lake)
     found = manifest.load(store)
     if not found:
-        raise LakeAbsent(f"there is no lake in {folder}: `lake.enabled = true` has the stack write one (after its first lake.commit_s), and"
-                         " --lake DIR names one elsewhere")
+        raise LakeAbsent(f"there is no lake in {store}: `lake.enabled = true` has the stack write one (after its first lake.commit_s), and"
+                         " --lake names one elsewhere")
     if which:
-        found = _commits(found, which, str(lake))
+        found = _commits(found, which, told)
     return Lake(store, found)
+
+
+def _cut(place: Place) -> tuple[str, str]:
+    """PLACE and the N or N-M behind its @. In a URL another @ is none of ours."""
+    if place.remote:
+        found = re.fullmatch(r"(.+)@(\d+(?:-\d+)?)", place.where)
+        return (found[1], found[2]) if found else (place.where, "")
+    where, _, which = place.where.partition("@")
+    return where, which
 
 
 def choice(since: When, until: When, target: str | None) -> Choice:

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.lake import files, manifest
-from headrace.lake.errors import LakeAbsent
+from headrace.lake.errors import LakeAbsent, LakeDamaged, LakeHeld, LakeOvertaken
 from headrace.lake.manifest import BASES, FOLDER, FORMAT, REWRITTEN, File, Manifest, Origin
-from headrace.lake.store import TEMPORARY, Folder
+from headrace.lake.store import TEMPORARY, Store
 
 ROWS_MAX = 1_000_000  # of a file that was made of others; one at a time is in memory
 ORDER = ("ts_ms", "at_partition", "at_offset")
@@ -40,27 +40,29 @@ class Rewritten:
 class New:
     """Puts files of a rewriting."""
 
-    def __init__(self, store: Folder, generation: int) -> None:
-        self.store, self._generation, self._count = store, generation, 0
+    def __init__(self, store: Store, generation: int) -> None:
+        self.store, self._generation, self._count, self._mark = store, generation, 0, store.mark()
 
     def put(self, hour: str, table: pa.Table, of: Sequence[File]) -> File:
         """Rows of files `of` of one hour, whose origins say the same topic and code, in the order of event time."""
         origins = [file.origin for file in of if file.origin is not None]
         self._count += 1
-        path = f"{files.FOLDER}/{hour}/{REWRITTEN}{self._generation:07d}-{self._count:05d}.parquet"
+        path = f"{files.FOLDER}/{hour}/{REWRITTEN}{self._generation:07d}-{self._count:05d}{self._mark}.parquet"
         table = table.take(np.lexsort([table[name].to_numpy() for name in reversed(ORDER)]))
         origin = Origin(min(one.first for one in origins), max(one.last for one in origins), origins[0].topic_id, origins[0].code)
         return msgspec.structs.replace(files.put(self.store, path, table), origin=origin)
 
 
 ABSENT = "there is no lake in {}: `lake.enabled = true` has the stack write one, and --lake DIR names one elsewhere"
+MEANWHILE = ("another has rewritten the lake {} meanwhile (`headrace data compact`, `expire` or `erase`), and this rewriting counts for"
+             " nothing: do it again")
 Change = Callable[[list[File], New], list[File]]
 
 
-def rewrite(store: Folder, change: Change, *, manifests: bool = False) -> Rewritten:
+def rewrite(store: Store, change: Change, *, manifests: bool = False) -> Rewritten:
     """Have the committed files be what `change(files, new)` returns; `manifests`: make one of these though no file changes.
 
-    Raises LakeAbsent, LakeDamaged, LakeHeld (another rewriting runs), OSError.
+    Raises LakeAbsent, LakeDamaged, LakeHeld (another rewriting runs, or of an object store has ended meanwhile), OSError, LakeAway.
     """
     if not store.names(FOLDER) and not store.names(BASES):
         raise LakeAbsent(ABSENT.format(store))
@@ -68,14 +70,23 @@ def rewrite(store: Folder, change: Change, *, manifests: bool = False) -> Rewrit
         found = manifest.load(store)
         tidy(store, found)
         base = merged(found)
-        made = change(base.files, New(store, base.generation))
+        cut = not store.locks and any(files.generation_of(name) >= base.generation for name in store.names(files.FOLDER))
+        try:
+            made = change(base.files, New(store, base.generation))
+        except LakeDamaged:
+            if manifest.newest_base(store) == base.generation - 1:
+                raise
+            raise LakeHeld(MEANWHILE.format(store)) from None  # what is missing was replaced
         result = Rewritten((len(base.files), len(made)), (len(found), len(found)), (base.rows, sum(file.rows for file in made)),
                            (sum(file.bytes for file in base.files), sum(file.bytes for file in made)))
         result.hours = sorted({file.hour for file in base.files} - {file.hour for file in made})
         changed = made != base.files
-        if changed or (manifests and len(found) > 1):
+        if changed or cut or (manifests and len(found) > 1):
             base = msgspec.structs.replace(base, files=made, dropped=base.dropped + result.rows[0] - result.rows[1])
-            manifest.write(store, base)
+            try:
+                manifest.write(store, base)
+            except LakeOvertaken:
+                raise LakeHeld(MEANWHILE.format(store)) from None
             tidy(store, manifest.load(store))
             result.changed, result.manifests = True, (len(found), 1)
             with store.held("commit", wait=True):
@@ -98,25 +109,27 @@ def merged(found: Sequence[Manifest]) -> Manifest:
         last, **totals, files=held, offsets=[msgspec.structs.replace(read, first=firsts[read.partition]) for read in last.offsets],
         gaps=[gap for one in found for gap in one.gaps], feature_sets=sets, fault=next((one.fault for one in found if one.fault), ""),
         format=FORMAT, generation=found[0].generation + 1,
-        topics=list(dict.fromkeys(topic for one in found for topic in one.topics or [one.topic_id])))
+        topics=manifest.topics(found))
 
 
-def tidy(store: Folder, found: Sequence[Manifest]) -> None:
-    """Remove what the newest base replaces, and what a rewriting that was cut off left. The caller holds the lock `rewrite`."""
-    base = found[0] if found and found[0].generation else None
-    through, named = base.number if base else 0, {file.path for one in found for file in one.files}
+def tidy(store: Store, found: Sequence[Manifest]) -> None:
+    """Remove what the newest base replaces, and what a rewriting that was cut off left. The caller holds the lock `rewrite`; where that
+    keeps nobody out, files of a generation that has no base yet stay, since who writes it may live."""
+    through, generation = (found[0].number, found[0].generation) if found and found[0].generation else (0, 0)
+    named = {file.path for one in found for file in one.files}
     for name in store.names(files.FOLDER):
-        if name not in named and (files.rewritten(name) or 0 < files.commit_of(name) <= through):
+        over = files.rewritten(name) and (store.locks or files.generation_of(name) <= generation)
+        if name not in named and (over or 0 < files.commit_of(name) <= through):
             store.remove(name)
     for name in store.names(FOLDER):
         if not name.endswith(TEMPORARY) and name <= manifest.name_of(through):
             store.remove(name)
     for name in store.names(BASES):
-        if base is None or name != manifest.base_of(base.generation):
+        if name < manifest.base_of(generation):
             store.remove(name)
 
 
-def compact(store: Folder, *, open_too: bool = False) -> Rewritten:
+def compact(store: Store, *, open_too: bool = False) -> Rewritten:
     """Make one file of the small ones of each closed hour, and one manifest of all: exactly the same rows. An hour of event time is closed
     when the lake holds a later one; `open_too`: the newest hour as well."""
 
@@ -130,12 +143,12 @@ def compact(store: Folder, *, open_too: bool = False) -> Rewritten:
     return rewrite(store, change, manifests=True)
 
 
-def fold(store: Folder) -> Rewritten:
+def fold(store: Store) -> Rewritten:
     """Make one manifest of all; no file is touched."""
     return rewrite(store, lambda held, _: held, manifests=True)
 
 
-def expire(store: Folder, before_ms: int, *, dry_run: bool = False) -> Rewritten:
+def expire(store: Store, before_ms: int, *, dry_run: bool = False) -> Rewritten:
     """Leave out the hours of event time that end at `before_ms` or earlier; how much goes, and with `dry_run` would."""
     stays = files.hour_of(before_ms // files.HOUR_MS)
     if dry_run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from headrace.lake.manifest import File, Label
+from headrace.lake.manifest import File, Label, topics
 from headrace.lake.reader import Lake
 
 
@@ -51,7 +51,7 @@ def stats(lake: Lake) -> dict[str, Any]:
                  for one in manifests for gap in one.gaps],
         "labels": labels(held), 
         "days": {day: {"rows": sum(file.rows for file in of), "labels": labels(of)} for day, of in sorted(days.items())},
-        "feature_sets": dict(sets), "topics": list(dict.fromkeys(topic for one in manifests for topic in one.topics or [one.topic_id])),
+        "feature_sets": dict(sets), "topics": topics(manifests),
         "written_ms": manifests[-1].written_ms,
     }
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from headrace.lake import erasing, files, manifest
 from headrace.lake.columns import fault_of, table_of
-from headrace.lake.errors import LakeAhead, LakeDamaged
+from headrace.lake.errors import LakeAhead, LakeDamaged, LakeOvertaken
 from headrace.lake.known import Known
 from headrace.lake.manifest import Manifest, Range
 from headrace.lake.source import Read, Topic
-from headrace.lake.store import TEMPORARY, Folder
+from headrace.lake.store import TEMPORARY, Store
 from headrace.rpc.causes import Causes
 
 log = logging.getLogger(__name__)
@@ -62,21 +62,24 @@ class Writer:
     """Goes on where the lake of `store` ends, in `topic`, whose partitions hold what `marks` says (Source.marks); `look` asks for these
     again. The caller holds the lake's lock.
 
-    Raises LakeDamaged, LakeAhead, OSError.
+    Raises LakeDamaged, LakeAhead, OSError; of an object store LakeAway, LakeOvertaken (make a new one), LakeHeld (another came).
     """
 
-    def __init__(self, store: Folder, topic: Topic, marks: Marks, look: Callable[[], Marks], *, ring_length: int,
+    def __init__(self, store: Store, topic: Topic, marks: Marks, look: Callable[[], Marks], *, ring_length: int,
                  now_ms: Callable[[], int]) -> None:
         self._store, self._topic, self._look, self._now_ms = store, topic, look, now_ms
         found, self.known = self._known(ring_length)
-        self._number = found[-1].number + 1 if found else 1
-        self._sweep(found)
+        self._number, self._mark = found[-1].number + 1 if found else 1, store.mark()
+        self._base = found[0].generation if found else 0
+        found = self._sweep(found)
         self.totals = Totals()
         for one in found:
             self.totals.add(one)
         self.committed_ms = found[-1].written_ms if found else now_ms()
         self.positions = self._begin(*manifest.positions(found), marks)
         self.pending = Pending(dict(self.positions))
+        if any(high < self.positions.get(partition, 0) for partition, (_, high) in marks.items()):
+            marks = look()  # another writer was here since they were asked
         for partition, (low, high) in marks.items():
             self._meet(partition, low, low, high)
 
@@ -111,8 +114,8 @@ class Writer:
         return self.positions != self.pending.first
 
     def commit(self) -> Manifest | None:
-        """Files, then the manifest; None when nothing was read. Raises OSError, and then this writer is not to be used again. Who takes out
-        rows meanwhile waits, so that a commit is seen whole or comes after."""
+        """Files, then the manifest; None when nothing was read. Raises OSError and what the class says, and then this writer is not to be
+        used again. Who takes out rows meanwhile waits, or has this commit fail, so that it is seen whole or comes after."""
         if not self.moved:
             return None
         with self._store.held("commit", wait=True):
@@ -123,12 +126,12 @@ class Writer:
         if table is not None and (removals := erasing.load(self._store)):
             kept = erasing.without(table, removals)
             dropped, table = len(table) - len(kept), kept if len(kept) else None
-        made = files.write(self._store, table, self._number) if table is not None else []
+        made = files.write(self._store, table, self._number, self._mark) if table is not None else []
         sets = Counter(table["feature_set"].to_pylist()) if table is not None else {}
         offsets = [Range(partition, pending.first.get(partition, 0), stop) for partition, stop in sorted(self.positions.items())]
         one = Manifest(self._number, *self._topic, offsets, made, pending.records, pending.duplicates, pending.unreadable, pending.gaps,
                        dict(sets), manifest.code(), self._now_ms(), pending.fault, dropped=dropped)
-        manifest.write(self._store, one)
+        self._base = manifest.write(self._store, one, self._base)
         self.known.committed(made)
         self.totals.add(one)
         self._number, self.committed_ms, self.pending = self._number + 1, one.written_ms, Pending(dict(self.positions))
@@ -144,13 +147,28 @@ class Writer:
                 if manifest.newest_base(self._store) == (found[0].generation if found else 0):
                     raise
 
-    def _sweep(self, found: Sequence[Manifest]) -> None:
-        """Remove what a commit without a manifest left."""
-        held, through = [file for one in found for file in one.files], found[0].number if found and found[0].generation else 0
-        left = list(files.leftovers(self._store, held, self._number, through))
+    def _sweep(self, found: list[Manifest]) -> list[Manifest]:
+        """Remove what a commit without a manifest left; the commits that there are then. Where there are no locks, whose commit it is may
+        live: that one can make it no more before anything of it is removed. Raises LakeOvertaken when it just has."""
+        left = self._left(found)
+        if left and not self._store.locks:
+            found = [*found, manifest.fence(self._store, self._now_ms())]
+            if found[-1].number != self._number:
+                raise LakeOvertaken(f"{self._store} was committed to while this writer began: begin again behind that")
+            self._number += 1
         for name in [*left, *(name for name in self._store.names(manifest.FOLDER) if name.endswith(TEMPORARY))]:
             log.warning("%s/%s was left by a commit that did not end; removed", self._store, name)
             self._store.remove(name)
+        return found
+
+    def _left(self, found: Sequence[Manifest]) -> list[str]:
+        held, through = [file for one in found for file in one.files], found[0].number if found and found[0].generation else 0
+        try:
+            return list(files.leftovers(self._store, held, self._number, through))
+        except LakeDamaged:
+            if not self._store.locks and len(manifest.load(self._store)) > len(found):
+                raise LakeOvertaken(f"{self._store} was committed to while this writer began: begin again behind that") from None
+            raise
 
     def _begin(self, topic_id: str, at: dict[int, int], marks: Marks) -> dict[int, int]:
         """Where each partition is read from: a topic that the lake has not met is taken from what it holds."""

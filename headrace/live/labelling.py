@@ -14,14 +14,14 @@ from headrace.kafka import KafkaUnavailable, Undelivered
 from headrace.labels import live
 from headrace.labels.label import Label, Unit
 from headrace.labels.queue import COLUMNS, Exposures, Next
-from headrace.lake.errors import LakeAbsent, LakeDamaged, LakeRewritten
+from headrace.lake.errors import LakeAbsent, LakeAway, LakeDamaged, LakeRewritten
 from headrace.lake.reader import Choice, Lake, by_hour, opened
 from headrace.schemas.codec import RegistryUnavailable
 
 FRESH_S = 60.0
 ROWS_MAX = 1_000_000  # newest samples that the queue is of, and the hour in which they begin
 QUEUE_MAX = 5_000
-AWAY = (LakeAbsent, LakeDamaged, LakeRewritten, KafkaUnavailable, RegistryUnavailable, Undelivered, OSError)
+AWAY = (LakeAbsent, LakeAway, LakeDamaged, LakeRewritten, KafkaUnavailable, RegistryUnavailable, Undelivered, OSError)
 
 
 class Labelling:
@@ -81,7 +81,7 @@ class Labelling:
 
     def _read(self) -> None:
         try:
-            queue, problem = _queue(opened(self._config.lake_dir), self.target), ""
+            queue, problem = _queue(opened(self._config.lake_place), self.target), ""
             held = live.held(self._config)
         except AWAY as error:
             queue, problem, held = None, str(error), []

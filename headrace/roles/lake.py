@@ -12,13 +12,13 @@ from functools import partial
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace.config import Config
-from headrace.lake.errors import LakeAhead, LakeDamaged, LakeHeld
+from headrace.lake.errors import LakeAhead, LakeAway, LakeDamaged, LakeHeld, LakeOvertaken
 from headrace.lake.figures import Figures
 from headrace.lake.follow import When, follow
 from headrace.lake.manifest import Manifest
 from headrace.lake.rewriting import fold
 from headrace.lake.source import Source
-from headrace.lake.store import Folder
+from headrace.lake.store import Store, at
 from headrace.lake.writer import Writer
 from headrace.roles.ps import now_ms
 from headrace.rpc.health import Health
@@ -28,25 +28,42 @@ RETRY_S = 1.0
 LASTING_S = 10.0  # what a person has to mend is not tried again as fast
 STOP_S = 8.0
 MANIFESTS_MAX = 1000  # commits after which all manifests are made one, so that a start reads no more
+OBJECTS_MAX = 100  # the same where each one is a request
 
 
 def start(config: Config, index: int, source: Source) -> Callable[[], None]:
     """Write until what it returns is called; health and figures at config.lake.http_port. There is one writer; `index` is 0.
 
-    Ready once it reads the topic. What fails is told, and a second later a new writer begins where the last commit ended. Raises LakeHeld.
+    Ready once it reads the topic. What fails is told, and a second later a new writer begins where the last commit ended. Raises LakeHeld,
+    but of an object store, where the writer that came last stays, the earlier one stops, and says so until it is ended.
     """
     assert index == 0, "a lake has one writer"
-    store, stop, trouble = Folder(config.lake_dir), threading.Event(), ["it begins"]
+    store, stop, trouble = at(config.lake_place), threading.Event(), ["it begins"]
     held = ExitStack()
-    held.enter_context(store.held())
+    if store.locks:
+        held.enter_context(store.held())
     registry, figures = CollectorRegistry(), Figures(source, now_ms)
     registry.register(figures)  # type: ignore[arg-type]
     ProcessCollector(registry=registry)
 
     def write() -> None:
+        claimed = store.locks
         while not stop.is_set():
             try:
+                if not claimed:
+                    held.enter_context(store.held())
+                    claimed = True
                 _write(config, store, source, stop, figures, trouble)
+            except LakeOvertaken as error:
+                log.warning("%s", error)
+            except LakeHeld as error:
+                trouble[0] = str(error)
+                log.error("%s", error)
+                return
+            except LakeAway as error:
+                trouble[0] = str(error)
+                log.error("%s", error)
+                stop.wait(RETRY_S)
             except (LakeDamaged, LakeAhead) as error:
                 trouble[0] = str(error)
                 log.error("%s", error)
@@ -69,7 +86,7 @@ def start(config: Config, index: int, source: Source) -> Callable[[], None]:
     return close
 
 
-def _write(config: Config, store: Folder, source: Source, stop: threading.Event, figures: Figures, trouble: list[str]) -> None:
+def _write(config: Config, store: Store, source: Source, stop: threading.Event, figures: Figures, trouble: list[str]) -> None:
     writer = Writer(store, source.topic(), source.marks(), source.marks, ring_length=config.lake.ring_length, now_ms=now_ms)
     figures.writer, trouble[0] = writer, ""
     log.info("%s goes on after commit %d, at %s", store, writer.totals.commits, writer.positions)
@@ -77,12 +94,12 @@ def _write(config: Config, store: Folder, source: Source, stop: threading.Event,
     follow(writer, source, stop, When(lake.commit_s, lake.rows_max, lake.bytes_max), time.monotonic, partial(_tell, store))
 
 
-def _tell(store: Folder, made: Manifest) -> None:
+def _tell(store: Store, made: Manifest) -> None:
     log.info("commit %d: %d rows in %d files, %d duplicates, %d unreadable", made.number, made.rows, len(made.files), made.duplicates,
              made.unreadable)
-    if made.number % MANIFESTS_MAX == 0:
+    if made.number % (MANIFESTS_MAX if store.locks else OBJECTS_MAX) == 0:
         try:
             fold(store)
-        except LakeHeld:
+        except (LakeHeld, LakeAway):
             log.info("the manifests of %s are made one later: it is being rewritten", store)
 

@@ -1,15 +1,18 @@
-"""A stack that replays a log of the past by its own times, meets an event of today, and goes live."""
+"""A stack that replays a log of the past by its own times, refuses what does not follow, meets an event of today, and goes live."""
 
 import json
 import time
 
+import pyarrow.compute as pc
+import pyarrow.parquet
 import pytest
 
 from headrace.config import Config
 from tests.end_to_end.conftest import running, towards
-from tests.end_to_end.outside import Outside, until
+from tests.end_to_end.outside import Outside, heartbeat, until
+from tests.end_to_end.test_errors import refused
 
-ROWS = 500
+ROWS = 2000
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,31 @@ def past(tmp_path_factory, kuairand):
 
 def mapping(file) -> str:
     return str(file.parent / "mapping.toml")
+
+
+def test_the_log_clock_learns_a_file_and_refuses_an_older_one(past, kuairand, tmp_path):
+    """And the other clock: a stack has one a run."""
+    stack, command = past
+    older = tmp_path / "older.parquet"
+    table = pyarrow.parquet.read_table(kuairand)
+    table = table.set_column(table.column_names.index("ts_ms"), "ts_ms", pc.subtract(table["ts_ms"], 365 * 86_400_000))
+    pyarrow.parquet.write_table(table, older)
+
+    def replay(file, *more):
+        return command("replay", str(file), "--mapping", mapping(kuairand), "--limit", str(ROWS), *more)
+
+    def events():
+        return sum(not heartbeat(row) for row in stack.read("interactions", {}))
+
+    assert stack.applied() == [ROWS] * 2
+    first = min(row["ts_ms"] for row in stack.samples({}).values())
+    assert first == min(table["ts_ms"].to_pylist()) + 365 * 86_400_000
+    before = events()
+    refused(replay(older), 1, "the stack's event time is 2022-04-08", f"{older} runs from 2021-04-07", "new data dir",
+            "headrace up --data DIR")
+    refused(replay(kuairand), 1, "the stack's event time is 2022-04-08")
+    refused(replay(kuairand, "--clock", "now"), 1, "this stack runs on the clock 'log'", "replay with --clock log")
+    assert events() == before and before > ROWS
 
 
 def test_an_event_of_today_waits_and_says_so_and_is_learnt_when_the_stack_goes_live(past, kuairand):

@@ -21,7 +21,8 @@ ROWS = 300
 
 
 def test_a_user_everywhere(loop, on_stack, kuairand, tmp_path):
-    folder, role = tmp_path / "lake", Role(loop.config.stack.data_dir, tmp_path)
+    folder = tmp_path / "lake"
+    role = Role(loop.config.stack.data_dir, str(folder), tmp_path / "log")
     process = role.start(1)
     run = towards(loop.config, HEADRACE_LAKE__DIR=str(folder))
     try:

@@ -5,19 +5,16 @@ import socket
 import subprocess
 import time
 
-import pyarrow.compute as pc
 import pyarrow.parquet
 import pytest
 
 from headrace import ports
 from headrace.config import Config, show
-from tests.end_to_end.conftest import headrace, running, with_free_ports
-from tests.end_to_end.outside import Outside
+from tests.end_to_end.conftest import headrace, with_free_ports
 from tests.end_to_end.test_accounts import MAPPING
 
 SOON_S = 10.0
 NOWHERE = "127.0.0.1:1"
-ROWS = 2000
 
 
 def refused(done: subprocess.CompletedProcess, code: int, *words: str) -> None:
@@ -110,42 +107,3 @@ def test_a_body_that_is_too_large(loop):
     assert (one.status_code, one.json()["verdicts"][0]["reason"]) == (422, "oversized")
     many = loop.post("/events", [event] * 1001 if len(json.dumps([event] * 1001)) < 1 << 20 else [{}] * 1001)
     assert (many.status_code, many.json()["field"]) == (422, "body")
-
-
-@pytest.fixture(scope="module")
-def logged(tmp_path_factory):
-    """A stack of its own that has run on no clock yet: the session's runs on now."""
-    for config in running(tmp_path_factory.mktemp("logged")):
-        submitted = headrace("jobs", "submit", "features", "samples", "train", HEADRACE_STACK__DATA_DIR=str(config.stack.data_dir))
-        assert submitted.returncode == 0, submitted.stderr
-        with Outside(config) as outside:
-            yield outside
-
-
-def test_the_log_clock_learns_a_file_and_refuses_an_older_one(logged, kuairand, tmp_path):
-    """And the other clock: a stack has one a run."""
-    older = tmp_path / "older.parquet"
-    table = pyarrow.parquet.read_table(kuairand)
-    table = table.set_column(table.column_names.index("ts_ms"), "ts_ms", pc.subtract(table["ts_ms"], 365 * 86_400_000))
-    pyarrow.parquet.write_table(table, older)
-
-    def replay(file, *more):
-        return headrace("replay", str(file), "--mapping", str(MAPPING), "--limit", str(ROWS), *more,
-                        HEADRACE_STACK__DATA_DIR=str(logged.config.stack.data_dir))
-
-    sent = replay(kuairand)
-    assert sent.returncode == 0, sent.stderr
-    assert logged.applied() == [ROWS] * 2
-    first = min(row["ts_ms"] for row in logged.samples({}).values())
-    assert first == min(table["ts_ms"].to_pylist()) + 365 * 86_400_000
-    before = events(logged)
-    refused(replay(older), 1, "the stack's event time is 2022-04-08", f"{older} runs from 2021-04-07", "new data dir",
-            "headrace up --data DIR")
-    refused(replay(kuairand), 1, "the stack's event time is 2022-04-08")
-    refused(replay(kuairand, "--clock", "now"), 1, "this stack runs on the clock 'log'", "replay with --clock log")
-    assert events(logged) == before and before > ROWS
-
-
-def events(outside):
-    """Interactions that are no heartbeats."""
-    return sum(row.record["action"] != "heartbeat" for row in outside.read("interactions", {}))

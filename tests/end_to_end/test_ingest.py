@@ -258,24 +258,15 @@ def test_what_is_no_row_is_a_letter_once_or_left_aside(ingested):
     assert "sent again: 0" in told and "of a topic that others write" in told
 
 
-def test_the_command_line_says_what_is_wrong_and_goes_on_where_it_stood(ingested, tmp_path):
+def test_a_check_names_what_is_no_row_and_the_job_goes_on_where_it_stood(ingested, tmp_path):
     outside, form, _, theirs, definition = ingested
     on_stack = towards(outside.config)
     (tmp_path / "m.toml").write_text(MAPPING.format(format=form))
-    (tmp_path / "proto.toml").write_text(MAPPING.format(format="protobuf"))
     (tmp_path / "other.toml").write_text(MAPPING.format(format=form).replace("item_id\"\nts", "itemid\"\nts"))
-    given = ("--mapping", str(tmp_path / "m.toml"))
-    checked = on_stack("ingest", "--topic", "shop.ratings", *given, "--check", "1000")
+    checked = on_stack("ingest", "--topic", "shop.ratings", "--mapping", str(tmp_path / "m.toml"), "--check", "1000")
     first = next(offset for offset, which in theirs.other if FORMATS[form][2][which])
     assert checked.returncode == 1 and "1,000 records: " in checked.stdout and f"partition 0, offset {first}" in checked.stdout
-    for arguments, says in [(("--topic", "shop.rating", *given), "the nearest is 'shop.ratings'"),
-                            (("--topic", "shop.ratings", "--mapping", str(tmp_path / "proto.toml")), "protobuf is not read"),
-                            (("--topic", "shop.ratings", "--mapping", str(tmp_path / "other.toml")), "no field 'itemid'"),
-                            (("--topic", "samples", *given), "headrace's own topic"),
-                            (("--topic", "shop.ratings", *given, "--name", "ratings", "--clock", "log", "--start", "latest"), "before"),
-                            (("--topic", "shop.ratings", *given, "--clock", "now"), "this stack runs on the clock 'log'")]:
-        done = on_stack("ingest", *arguments)
-        assert done.returncode and done.stderr.startswith("error: ") and says in done.stderr, done.stderr
+    refused(on_stack, "--topic", "shop.ratings", "--mapping", str(tmp_path / "other.toml"), says="no field 'itemid'")
     before, start = stands(outside.config, definition), outside.offsets("interactions")
     resumed = on_stack("jobs", "resume", definition.job)
     assert resumed.returncode == 0, resumed.stderr
@@ -287,6 +278,26 @@ def test_the_command_line_says_what_is_wrong_and_goes_on_where_it_stood(ingested
     assert stopped.returncode == 0 and definition.job in stopped.stdout
 
 
+def refused(on_stack, *arguments, says):
+    done = on_stack("ingest", *arguments)
+    assert done.returncode and done.stderr.startswith("error: ") and says in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("ingested", ["json"], indirect=True)  # what it says does not depend on the format
+def test_the_command_line_says_what_is_wrong(ingested, tmp_path):
+    on_stack = towards(ingested[0].config)
+    (tmp_path / "m.toml").write_text(MAPPING.format(format="json"))
+    (tmp_path / "proto.toml").write_text(MAPPING.format(format="protobuf"))
+    given = ("--mapping", str(tmp_path / "m.toml"))
+    for arguments, says in [(("--topic", "shop.rating", *given), "the nearest is 'shop.ratings'"),
+                            (("--topic", "shop.ratings", "--mapping", str(tmp_path / "proto.toml")), "protobuf is not read"),
+                            (("--topic", "samples", *given), "headrace's own topic"),
+                            (("--topic", "shop.ratings", *given, "--name", "ratings", "--clock", "log", "--start", "latest"), "before"),
+                            (("--topic", "shop.ratings", *given, "--clock", "now"), "this stack runs on the clock 'log'")]:
+        refused(on_stack, *arguments, says=says)
+
+
+@pytest.mark.parametrize("ingested", ["json"], indirect=True)  # it asks for a stack and the log's clock, of any format
 def test_avro_records_and_changes_by_the_registry(ingested, tmp_path):
     outside, _, _, _, _ = ingested
     config, registry = outside.config, RegistryClient(outside.config.registry.url)
@@ -317,6 +328,7 @@ def test_avro_records_and_changes_by_the_registry(ingested, tmp_path):
         given = [{**row, "timestamp": row["timestamp"] + 10**7} for row in given]
 
 
+@pytest.mark.parametrize("ingested", ["json"], indirect=True)  # it asks for a broker alone
 def test_a_worker_that_lives_on_is_shut_out_by_its_successor(ingested):
     config = ingested[0].config
     cluster = config.kafka.cluster

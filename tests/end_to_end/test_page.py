@@ -161,7 +161,7 @@ def test_a_name_that_is_markup_is_text(opened, user):
 @pytest.fixture
 def lake(loop):
     """Nine scored samples in the stack's own lake, which has no writer here."""
-    folder = loop.config.lake_dir
+    folder = Path(loop.config.lake_place.where)
     assert not folder.exists()
     source = worlds.ListTopic([worlds.sample(n) | {"item_id": f"doubt-{n}", "model": "fm", "version": 1, "score": n / 8} for n in range(9)])
     worlds.drain(worlds.writer(folder, source), source)

@@ -1,13 +1,13 @@
-"""Published versions on a stack of its own: what one held is served, bit by bit, while live goes on learning, and through a kill."""
+"""Published versions on the session's stack: what one held is served, bit by bit, while live goes on learning, and through a kill."""
 
 import json
 import os
+import re
 import signal
 
 import numpy as np
 import pytest
 
-from headrace.config import Config
 from headrace.engine.upstream import context_keys
 from headrace.features.client import FeatureClient
 from headrace.features.layout import SIDE, SLOTS
@@ -18,22 +18,26 @@ from headrace.models.fm import probability
 from headrace.ps import versions
 from headrace.schemas.hashing import feature_key
 from headrace.serve import specs
-from tests.end_to_end.conftest import running, towards
-from tests.end_to_end.outside import Outside, events, until
+from tests.end_to_end.outside import events, until
 from tests.end_to_end.test_stack import status
 
 ITEMS = [f"film-{n}" for n in range(12)]
 
 
-@pytest.fixture(scope="module")
-def loop(tmp_path_factory):
-    """(the stack seen from outside, its command line), with jobs."""
-    for stack in running(tmp_path_factory.mktemp("versions"), config=Config()):
-        command = towards(stack)
-        submitted = command("jobs", "submit")
-        assert submitted.returncode == 0, submitted.stderr
-        with Outside(stack) as outside:
-            yield outside, command
+@pytest.fixture
+def served(loop, on_stack):
+    """(the stack seen from outside, its command line), which serves live before and after."""
+    assert json.loads(told(on_stack, "list", "--json"))["serving"]["version"] == 0
+    yield loop, on_stack
+    told(on_stack, "resume")
+    if json.loads(told(on_stack, "list", "--json"))["serving"]["version"]:
+        told(on_stack, "rollback", "live")
+
+
+def published(command, *arguments):
+    """The number of a new version."""
+    said = told(command, "publish", *arguments)
+    return int(re.match(r"version (\d+) of fm: ", said)[1])
 
 
 def told(command, *arguments):
@@ -85,63 +89,62 @@ def scores(stack, user, ts_ms):
     return answer["serving_version"], [row["score"] for row in answer["items"]], answer
 
 
-def test_a_version_serves_bit_by_bit_while_live_learns_and_through_a_kill(loop):
-    stack, command = loop
+def test_a_version_serves_bit_by_bit_while_live_learns_and_through_a_kill(served):
+    stack, command = served
     learn(stack, 0)
-    assert told(command, "publish", "--note", "the first").startswith("version 1 of fm: ")
-    oracle, ts_ms = Oracle(stack.config, 1), int(1e12)
-    number, served, answer = scores(stack, "user-1", ts_ms)
-    assert number == 0 and served == oracle.scores("user-1", ts_ms)  # nothing was learnt in between
+    turn, first = json.loads(told(command, "list", "--json"))["serving"]["turn"], published(command, "--note", "the first")
+    oracle, ts_ms = Oracle(stack.config, first), int(1e12)
+    number, scored, answer = scores(stack, "user-1", ts_ms)
+    assert number == 0 and scored == oracle.scores("user-1", ts_ms)  # nothing was learnt in between
     learn(stack, 1)
     assert scores(stack, "user-1", ts_ms)[1] != oracle.scores("user-1", ts_ms)
-    assert told(command, "rollback") == "version 1 of fm is served (before: live)\n"
-    for turn in (2, 3):
-        number, served, answer = scores(stack, "user-1", ts_ms)
-        assert number == 1 and served == oracle.scores("user-1", ts_ms)
-        assert answer["weights"]["sequence"] == max(versions.about(oracle.root, 1).sequence) == answer["version"]
-        learn(stack, turn)  # live goes on, and is folded, unseen
+    assert told(command, "rollback") == f"version {first} of fm is served (before: live)\n"
+    for more in (2, 3):
+        number, scored, answer = scores(stack, "user-1", ts_ms)
+        assert number == first and scored == oracle.scores("user-1", ts_ms)
+        assert answer["weights"]["sequence"] == max(versions.about(oracle.root, first).sequence) == answer["version"]
+        learn(stack, more)  # live goes on, and is folded, unseen
     start = stack.offsets("interactions"), stack.offsets("samples")
     shown = stack.get("/recommend", user="somebody", n=3, explain=True).json()
-    assert shown["serving_version"] == 1 and len(shown["items"]) == 3
+    assert shown["serving_version"] == first and len(shown["items"]) == 3
     exposed = until(lambda: [row.record for row in stack.read("interactions", start[0]) if row.record["request_id"] == shown["request_id"]],
                     "the impressions")
-    assert [one["exposure"]["arms"] for one in exposed] == [["serving=1"]] * len(exposed)
+    assert [one["exposure"]["arms"] for one in exposed] == [[f"serving={first}"]] * len(exposed)
     until(lambda: len(found := [one for one in stack.samples(start[1]).values() if one["request_id"] == shown["request_id"]]) == 3
-          and all(one["arms"] == ["serving=1"] for one in found), "their samples, with what served them")
+          and all(one["arms"] == [f"serving={first}"] for one in found), "their samples, with what served them")
 
-    assert "pinned" in told(command, "pin", "1", "--note", "through a kill")
+    assert "pinned" in told(command, "pin", str(first), "--note", "through a kill")
     killed = status(stack.config)["replica"]["pid"]
     os.kill(killed, signal.SIGKILL)
     until(lambda: (row := status(stack.config)["replica"])["state"] == "ready" and row["pid"] != killed, "the replica's next process")
     asked = {"user": "user-2", "items": ITEMS, "ts_ms": ts_ms}
     seen = until(lambda: (one := stack.post("/score", asked)).status_code == 200 and one.json(), "the engine to reach it")
-    assert seen["serving_version"] == 1 and [row["score"] for row in seen["items"]] == oracle.scores("user-2", ts_ms)
+    assert seen["serving_version"] == first and [row["score"] for row in seen["items"]] == oracle.scores("user-2", ts_ms)
     metrics = stack.http.get(f"http://127.0.0.1:{stack.config.replica.http_ports[0]}/metrics").text
-    assert 'headrace_serving_version{model="fm"} 1.0' in metrics
+    assert f'headrace_serving_version{{model="fm"}} {first}.0' in metrics
     stack.replica.close()  # its streams were those of the process that died
     until(lambda: live(stack), "live folded again, beside the version")
 
     said = command("status").stdout
-    assert "serving: version 1 of fm, pinned" in said and "through a kill" in said
+    assert f"serving: version {first} of fm, pinned" in said and "through a kill" in said
     until(lambda: "through a kill" in stack.get("/console/summary").text, "the page to say what is served")
     found = json.loads(told(command, "list", "--json"))
-    assert found["serving"] | {"at_ms": 0} == {"version": 1, "turn": 2, "pinned": True, "by": "person", "reason": "through a kill",
-                                               "at_ms": 0}
-    assert [one["version"] for one in found["replicas"].values()] == [1]
+    assert found["serving"] | {"at_ms": 0} == {"version": first, "turn": turn + 2, "pinned": True, "by": "person",
+                                               "reason": "through a kill", "at_ms": 0}
+    assert [one["version"] for one in found["replicas"].values()] == [first]
 
     assert "the guard decides" in told(command, "resume")
-    assert told(command, "rollback", "live") == "live of fm is served (before: version 1)\n"
-    number, served, answer = scores(stack, "user-1", ts_ms)
-    assert number == 0 and served != oracle.scores("user-1", ts_ms)
-    told(command, "publish")
-    assert served == Oracle(stack.config, 2).scores("user-1", ts_ms)
+    assert told(command, "rollback", "live") == f"live of fm is served (before: version {first})\n"
+    number, scored, answer = scores(stack, "user-1", ts_ms)
+    assert number == 0 and scored != oracle.scores("user-1", ts_ms)
+    assert scored == Oracle(stack.config, published(command)).scores("user-1", ts_ms)
 
 
-def test_a_broken_version_changes_nothing_and_is_named(loop):
-    stack, command = loop
-    told(command, "publish")
+def test_a_broken_version_changes_nothing_and_is_named(served):
+    stack, command = served
+    number = published(command)
     found = json.loads(told(command, "list", "--json"))
-    number = found["versions"][-1]["version"]
+    assert found["versions"][-1]["version"] == number
     path = stack.config.stack.data_dir / "versions" / "fm" / str(number) / "weights.08-15.values"
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 4

@@ -1,4 +1,4 @@
-"""`headrace data compact` and `expire` on a lake's folder: what they print, and a sentence for what is asked for wrongly."""
+"""`headrace data compact` and `expire`, of a folder and on an S3 server: what they print, and a sentence for what is asked for wrongly."""
 
 import json
 
@@ -6,14 +6,16 @@ import pytest
 
 from headrace import cli
 from headrace.lake import reader
+from headrace.lake.place import Place
 from tests.headrace.lake import worlds
 from tests.headrace.lake.test_compact import HOUR_MS, lake_of
 
 
-@pytest.fixture
-def folder(tmp_path):
-    lake_of(tmp_path, worlds.ListTopic([worlds.sample(n, ts_ms=worlds.BEGIN_MS + HOUR_MS * (n % 4)) for n in range(12)]))
-    return tmp_path
+@pytest.fixture(params=["folder", "s3"])
+def folder(request, tmp_path):
+    where = str(tmp_path) if request.param == "folder" else f"s3://{request.getfixturevalue('bucket')}/lake"
+    lake_of(Place(where), worlds.ListTopic([worlds.sample(n, ts_ms=worlds.BEGIN_MS + HOUR_MS * (n % 4)) for n in range(12)]))
+    return where
 
 
 def run(capsys, *arguments, code=0):

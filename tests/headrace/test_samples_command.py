@@ -9,6 +9,7 @@ import pytest
 
 from headrace import cli
 from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS, F, K
+from headrace.lake.place import Place
 from tests.headrace.lake import worlds
 
 
@@ -45,6 +46,21 @@ def test_list(folder, capsys):
     assert [(one["commit"], one["rows"], one["duplicates"], one["unreadable"], one["gap_offsets"]) for one in commits] == [
         (1, 10, 1, 1, 0), (2, 1, 0, 0, 1)]
     assert commits[1]["offsets"] == {"0": [12, 14]} and "gap" in run(capsys, "list", "--commits", "--lake", folder).out
+
+
+def test_a_lake_on_an_object_store(folder, capsys, bucket):
+    """As it is read from a folder, and compared with one; what the store refuses is a sentence."""
+    place, topic = Place(f"s3://{bucket}/lake"), worlds.ListTopic([worlds.sample(n) for n in range(3)])
+    worlds.drain(worlds.writer(place, topic), topic)
+    [row] = json.loads(run(capsys, "list", "--lake", place.where, "--json").out)
+    assert (row["day"], row["hour"], row["rows"]) == ("2026-11-30", 6, 3)
+    assert f"in {place.where}" in run(capsys, "stats", "--verify", "--lake", f"{place.where}@1").out
+    assert "equal: 3 samples" in run(capsys, "diff", place.where, f"{place.where}@1").out
+    assert f"only in {folder}: 8" in run(capsys, "diff", place.where, folder, code=1).out
+    for wrong, code, says in ((f"s3://{bucket}/none", 2, "there is no lake in s3://"), ("s3://no-such-bucket/lake", 1, "make the bucket"),
+                              (f"{place.where}@7", 2, "the lake has commits 1 to 1"), ("ftp://there/lake", 2, "ftp:// is not built")):
+        told = run(capsys, "list", "--lake", wrong, code=code).err
+        assert told.startswith("error: ") and says in told and told.count("\n") == 1
 
 
 def test_show_by_event_and_by_cause(folder, capsys):

@@ -81,6 +81,16 @@ def test_a_lake_that_is_not_there_is_said_until_there_is_one(tmp_path):
         made.next("ann")
 
 
+def test_an_object_store_that_is_away_is_said(bucket, s3):
+    made = Labelling(Config(lake={"dir": f"s3://{bucket}/lake"}))
+    with s3.away():
+        with pytest.raises(Away):
+            made.next("ann")
+        made._reading.join(60)
+    with pytest.raises(Away, match=r"the object store of the lake s3://.* did not list bases"):
+        made.next("ann")
+
+
 def test_it_is_read_again_when_it_is_old_and_of_the_newest_rows(queue, monkeypatch):
     soon(lambda: queue.next("ann"))
     read = []

@@ -7,8 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from headrace.lake import manifest
-from headrace.lake.store import TEMPORARY, Folder
+from headrace.lake.place import Place
+from headrace.lake.store import TEMPORARY, at
 from tests.headrace.lake import worlds
 
 KILLS, RECORDS = 8, 900
@@ -21,8 +24,14 @@ def started(topic, lake):
     return child
 
 
-def test_a_writer_killed_in_a_loop(tmp_path):
-    rng, lake = random.Random(5), tmp_path / "lake"
+@pytest.fixture(params=["folder", "s3"])
+def lake(request, tmp_path):
+    where = tmp_path / "lake" if request.param == "folder" else f"s3://{request.getfixturevalue('bucket')}/lake"
+    return Place(str(where))
+
+
+def test_a_writer_killed_in_a_loop(lake, tmp_path):
+    rng, wait_s, kills = random.Random(5), *((0.5, KILLS // 2) if lake.remote else (0.12, KILLS))
     topic = worlds.FileTopic(tmp_path / "topic")
     sent = 0
 
@@ -37,11 +46,11 @@ def test_a_writer_killed_in_a_loop(tmp_path):
             sent += 1
 
     lives = []
-    for _ in range(KILLS):
-        child = started(topic.path, lake)
+    for _ in range(kills):
+        child = started(topic.path, lake.where)
         for _ in range(rng.randrange(1, 6)):
             send(RECORDS // KILLS // 6)
-            time.sleep(rng.uniform(0, 0.12))
+            time.sleep(rng.uniform(0, wait_s))
         child.send_signal(signal.SIGKILL)
         lives.append(child.communicate()[0].count("commit"))
         assert child.returncode == -signal.SIGKILL
@@ -50,7 +59,7 @@ def test_a_writer_killed_in_a_loop(tmp_path):
     made = worlds.drain(worlds.writer(lake, topic), topic)
     worlds.is_the_lake_of(lake, *topic.partitions)
     assert made.totals.rows + made.totals.duplicates == RECORDS and made.totals.duplicates > 20
-    assert sum(lives) >= KILLS, f"commits by life: {lives}"
-    named = {file.path for one in manifest.load(Folder(lake)) for file in one.files}
-    left = {path.relative_to(lake).as_posix() for path in (lake / "samples").rglob("*") if path.is_file()}
-    assert left == named and not list(lake.rglob(f"*{TEMPORARY}"))
+    assert sum(lives) >= kills, f"commits by life: {lives}"
+    store = at(lake)
+    assert set(store.names("samples")) == {file.path for one in manifest.load(store) for file in one.files}
+    assert not any(name.endswith(TEMPORARY) for folder in ("samples", "manifests") for name in store.names(folder))

@@ -1,6 +1,7 @@
 """The role around a writer: ready, figures, one a lake, a source that fails, what a person has to mend, a commit at the end."""
 
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -69,7 +70,7 @@ def test_it_writes_is_ready_and_counts(config, monkeypatch):
         config.lake.commit_s = 1000.0
     finally:
         stop()
-    worlds.is_the_lake_of(config.lake_dir, *topic.partitions)
+    worlds.is_the_lake_of(config.lake_place, *topic.partitions)
 
 
 def test_what_was_read_is_committed_at_the_end(config):
@@ -81,7 +82,7 @@ def test_what_was_read_is_committed_at_the_end(config):
         assert figures(config)["headrace_lake_rows_total"] == 0
     finally:
         stop()
-    assert len(reader.read(config.lake_dir)) == 7
+    assert len(reader.read(config.lake_place)) == 7
 
 
 def test_a_lake_has_one_role(config):
@@ -110,8 +111,8 @@ def test_damage_is_told_and_mended_by_a_person(config, monkeypatch):
     monkeypatch.setattr(role, "LASTING_S", 0.1)
     topic = Paced([worlds.sample(n) for n in range(5)])
     role.start(config, 0, topic)()
-    worlds.drain(worlds.writer(config.lake_dir, topic), topic)
-    path = config.lake_dir / "manifests" / "00000001.json"
+    worlds.drain(worlds.writer(config.lake_place, topic), topic)
+    path = Path(config.lake_place.where) / "manifests" / "00000001.json"
     good = path.read_bytes()
     path.write_bytes(good[:50])
     stop = role.start(config, 0, topic)
@@ -132,5 +133,6 @@ def test_manifests_are_made_one_by_itself(config, monkeypatch):
         until(lambda: figures(config).get("headrace_lake_rows_total") == 20, "twenty rows")
     finally:
         stop()
-    assert len(list((config.lake_dir / "bases").glob("*.json"))) == 1 and len(list((config.lake_dir / "manifests").iterdir())) <= 1
-    worlds.is_the_lake_of(config.lake_dir, *topic.partitions)
+    folder = Path(config.lake_place.where)
+    assert len(list((folder / "bases").glob("*.json"))) == 1 and len(list((folder / "manifests").iterdir())) <= 1
+    worlds.is_the_lake_of(config.lake_place, *topic.partitions)

@@ -11,8 +11,9 @@ import numpy as np
 
 from headrace.lake import reader
 from headrace.lake.columns import AT, FIELDS, KEY, PACKED
+from headrace.lake.place import Place
 from headrace.lake.source import Read, Topic
-from headrace.lake.store import Folder
+from headrace.lake.store import Folder, at
 from headrace.lake.writer import Writer
 
 RING = 4096
@@ -81,8 +82,15 @@ class FileTopic(ListTopic):
                 self.partitions[partition].append({**record, **{name: bytes.fromhex(record[name]) for name in PACKED}})
 
 
-def writer(folder, topic, *, ring=RING, store=Folder, now_ms=lambda: 1):
-    return Writer(store(Path(folder)), topic.topic(), topic.marks(), topic.marks, ring_length=ring, now_ms=now_ms)
+def store_of(lake, kind=Folder):
+    """Of a folder, a place, or the store itself."""
+    if isinstance(lake, Place):
+        return at(lake)
+    return kind(Path(lake)) if isinstance(lake, (str, Path)) else lake
+
+
+def writer(lake, topic, *, ring=RING, store=Folder, now_ms=lambda: 1):
+    return Writer(store_of(lake, store), topic.topic(), topic.marks(), topic.marks, ring_length=ring, now_ms=now_ms)
 
 
 def drain(made, topic, commit_every=None):

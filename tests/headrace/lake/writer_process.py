@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas  # noqa: F401 - Arrow imports it at its first list, which is half a second of a short life
 
 from headrace.lake.follow import When, follow
-from headrace.lake.store import Folder
+from headrace.lake.place import Place
+from headrace.lake.store import at
 from headrace.lake.writer import Writer
 from tests.headrace.lake.worlds import RING, FileTopic
 
@@ -25,7 +26,7 @@ class Followed(FileTopic):
 
 
 def main(topic, lake):
-    source, store = Followed(Path(topic)), Folder(Path(lake))
+    source, store = Followed(Path(topic)), at(Place(lake))
     source.load()
     with store.held():
         made = Writer(store, source.topic(), source.marks(), source.marks, ring_length=RING, now_ms=lambda: 1)
