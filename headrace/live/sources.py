@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from headrace import kafka
-from headrace.config import Config, Samples
+from headrace.config import Config
 from headrace.engine.console.figures import Flow, Point, Sources
 from headrace.engine.console.sampler import Away
 from headrace.flink_rest import FlinkRefused, FlinkRest, FlinkUnavailable
@@ -24,6 +24,7 @@ from headrace.ps.client import ParameterClient
 from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 from headrace.rpc.freshness import Hop
+from headrace.sampling import Samples
 from headrace.schemas.codec import RegistryUnavailable
 from headrace.schemas.errors import Malformed
 from headrace.serve import Codecs
