@@ -77,7 +77,7 @@ def from_samples(config: Config, model: Model, since_ms: int | None = None, move
 
     feature_set, inputs = feature_set_of(config), model_inputs(config, model)
     masked = Masked(config.features.address).now()
-    return _learn(config, model, parts_of(records(), config.samples.target, feature_set, inputs, masked), report, moved, inputs)
+    return _learn(config, model, parts_of(records(), config.target_of(model.name), feature_set, inputs, masked), report, moved, inputs)
 
 
 def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report], Any] = lambda report: None) -> Report:
@@ -131,7 +131,7 @@ def _part(records: list[dict[str, Any]], feature_set: FeatureSet, inputs: Inputs
 def _learn(config: Config, model: Model, parts: Iterable[Part], report: Report, moved: Callable[[Report], Any],
            inputs: Inputs) -> Report:
     """Ask for a whole part at once, then learn what some shard lacks in batches as training does."""
-    effect, rows = config.samples.target, config.flink.train_batch_rows
+    effect, rows = config.target_of(model.name), config.flink.train_batch_rows
     client = ParameterClient(config.ps.reachable)
     try:
         backfill = Backfill(client, len(config.ps.addresses))

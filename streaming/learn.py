@@ -48,7 +48,8 @@ class Lesson:
     """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window. `scored`: samples bring the
     score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair. `rate`
     of learning in turn within a push; `share` of the causes that a peer is compared on; `transforms` of the feature set. `provisional`:
-    samples are exposures whose label is not final."""
+    samples are exposures whose label is not final. `several`: samples of other targets come too, each with its target as its last column;
+    they are passed by and counted."""
 
     model: str
     target: str
@@ -59,6 +60,7 @@ class Lesson:
     share: float = 0.0
     transforms: tuple[Transform, ...] = ()
     provisional: bool = False
+    several: bool = False
 
     @property
     def name(self) -> str:
@@ -93,6 +95,7 @@ class Learn(Stage):
 
     def open(self, function_context: FunctionContext) -> None:
         lesson = self.lesson
+        self.others = function_context.get_metric_group().counter("samples_of_other_targets")
         self.guard(lesson.name)
         self.addresses.join()
         self.stand(self.addresses.kafka)
@@ -109,8 +112,17 @@ class Learn(Stage):
         """Where the sample lies in its topic, then what `_learn` takes."""
         where, at = at_partition.to_numpy(np.int64), at_offset.to_numpy(np.int64)
         self.catch_up(where, at)
-        made = self._learn(*sample)
+        made = self._own(*sample) if self.lesson.several else self._learn(*sample)
         self.passed(where, at)
+        return made
+
+    def _own(self, *sample: pd.Series) -> pd.DataFrame:
+        """`_learn` of the samples of the target, which the last column names; the others touch nobody."""
+        mine = sample[-1].to_numpy() == self.lesson.target
+        made = pd.DataFrame({"user": np.zeros(len(mine), bool), "item": np.zeros(len(mine), bool)})
+        self.others.inc(int((~mine).sum()))
+        if mine.any():
+            made.loc[mine] = self._learn(*(column[mine].reset_index(drop=True) for column in sample[:-1])).to_numpy()
         return made
 
     def again(self, messages: list[Message]) -> list[tuple[bytes | None, bytes]]:

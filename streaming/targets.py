@@ -53,7 +53,8 @@ def inserts() -> list[str]:
 
 def _attributed(window: str) -> list[str]:
     """Each action with the cause and time of its exposure: the latest in the widest window, or the one of its request."""
-    found = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `i_{name}`" for name in ("cause", "ts_ms"))
+    found = ", ".join(f"LAST_VALUE(CASE WHEN `action` = 'impression' THEN `{name}` END) OVER w AS `i_{name}`"
+                      for name in ("cause", "ts_ms"))
     attribute = (f"SELECT {listed(_EVENT)}, `ts`, {found} FROM (SELECT *, {PACKED} AS `cause` FROM interactions) WHERE {{where}} "
                  f"WINDOW w AS (PARTITION BY {{by}} ORDER BY `ts` RANGE BETWEEN {window} PRECEDING AND CURRENT ROW)")
     return ["CREATE TEMPORARY VIEW attributed AS SELECT * FROM ("

@@ -124,7 +124,7 @@ def _sending(config: Config, steady: Steady) -> Iterator[Send]:
     with closing(StackClock(**given(config.engine))) as clock:
         clock.set("log", BEGIN_MS - CLAIM_MS)
         yield send
-        reached = close(steady.sent, send, config.kafka.partitions, wanted.window_ms, wanted.out_of_orderness_ms)
+        reached = close(steady.sent, send, config.kafka.partitions, wanted.widest_ms, wanted.out_of_orderness_ms)
         producer.flush()
         clock.set("log", reached)
 

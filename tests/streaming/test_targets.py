@@ -37,8 +37,9 @@ def listed(actions):
 
 def enriched(one):
     """A record of `enriched` of an event."""
-    rest = {"source": 7, "partition": 0, "event_id": str(one["offset"]), "scene": "", "feature_set": "", "feature_keys": "", "feature_values":
-            "", "numbers": "", "features_sequence": 0, "model": None, "version": None, "score": None, "arms": [], "newest_ms": one["ts_ms"]}
+    rest = {"source": 7, "partition": 0, "event_id": str(one["offset"]), "scene": "", "feature_set": "", "feature_keys": "",
+            "feature_values": "", "numbers": "", "features_sequence": 0, "model": None, "version": None, "score": None, "arms": [],
+            "newest_ms": one["ts_ms"]}
     return rest | one | {"e_offset": one["offset"]}
 
 

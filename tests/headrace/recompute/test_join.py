@@ -3,16 +3,21 @@
 import random
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from headrace.recompute.join import AHEAD_MS, Rules, Sent, join
+from headrace.schemas.targets import Target
+from tests.naive_samples import joined
 
 SOURCE, WINDOW, SLACK, APPENDED = 7, 1000, 200, 10**12
-RULES = Rules(SOURCE, "click", WINDOW, SLACK)
+CLICK = Target("click", "click", WINDOW)
+RULES = Rules(SOURCE, (CLICK,), SLACK)
 CARRIED = ("event_id", "request_id", "scene", "user_id", "item_id", "ts_ms")
 
 
 def event(event_id, action, ts_ms, user="ann", item="film", request=None):
-    return {"event_id": event_id, "request_id": request, "scene": "", "user_id": user, "item_id": item, "action": action, "ts_ms": ts_ms}
+    return {"event_id": event_id, "request_id": request, "scene": "", "user_id": user, "item_id": item, "action": action, "value": 1.0,
+            "ts_ms": ts_ms}
 
 
 def sent(records, partition=0):
@@ -26,7 +31,7 @@ def letter(place, reason, topic="interactions"):
 def sample(place, exposure, actions=()):
     """Of an exposure and its (action, ts_ms)."""
     clicks = [ts_ms for action, ts_ms in actions if action == "click"]
-    return {"source": SOURCE, "partition": place[0], "offset": place[1], "label": float(bool(clicks)),
+    return {"source": SOURCE, "partition": place[0], "offset": place[1], "target": "click", "label": float(bool(clicks)),
             "actions": ",".join({action for action, _ in actions}), "action_ts_ms": min(clicks, default=None),
             **{name: exposure[name] for name in CARRIED}}
 
@@ -190,3 +195,41 @@ def test_what_may_still_come_is_open():
 def test_a_time_ahead_of_the_broker_is_the_brokers():
     ahead = event("a", "impression", APPENDED + AHEAD_MS + 1)
     assert join(sent([ahead]), [sample((0, 0), {**ahead, "ts_ms": APPENDED})], [], RULES).mismatches == 0
+
+
+def logs(draw):
+    """Events of two users and two items within a few seconds."""
+    count = draw(strategies.integers(1, 25))
+    made, now = [], 10_000
+    for n in range(count):
+        now += draw(strategies.integers(0, 900))
+        one = event(str(n), draw(strategies.sampled_from(["impression", "impression", "click", "like", "dwell", "hide"])), now,
+                    draw(strategies.sampled_from("ab")), draw(strategies.sampled_from("xy")), draw(strategies.sampled_from([None, "r"])))
+        made.append({**one, "value": float(draw(strategies.integers(0, 9)))})
+    return made
+
+
+targets = strategies.tuples(strategies.integers(1, 4000), strategies.integers(1, 4000), strategies.integers(1, 4000)).map(
+    lambda ms: (Target("click", "click", ms[0]), Target("like", "like", ms[1]), Target("read", "dwell", ms[2], 5.0)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(strategies.composite(logs)(), targets, strategies.data())
+def test_several_targets_are_what_the_twin_says(made, of, data):
+    rows, orphans = joined([{**one, "offset": offset} for offset, one in enumerate(made)], of)
+    samples = [{"source": SOURCE, "partition": 0, "offset": offset, "target": target, "label": label, "actions": ",".join(actions),
+                "action_ts_ms": at, **{name: made[offset][name] for name in CARRIED}}
+               for (offset, target), (label, actions, at) in rows.items()]
+    interactions, letters = sent([*made, event("", "heartbeat", 10**9, "", "")]), [letter((0, one), "no_exposure") for one in orphans]
+    rules = RULES._replace(targets=of, out_of_orderness_ms=10**6)
+    closed = {**event("z", "impression", 10**8), "value": 1.0}
+    interactions.append(Sent((1, 0), APPENDED, closed))
+    samples += [{**sample((1, 0), closed), "target": one.name} for one in of]
+    report = join(interactions, samples, letters, rules)
+    assert report.mismatches == 0 and report.checked == len(samples) and report.sent == len(made) + 1, report.examples
+    assert report.accounts["samples"] == len(samples) // 3
+    wrong = data.draw(strategies.sampled_from(samples))
+    wrong["label"] = 1 - wrong["label"]
+    assert join(interactions, samples, letters, rules).differing["different"] == 1
+    samples.remove(wrong)
+    assert join(interactions, samples, letters, rules).differing["missing"] == (wrong["partition"] == 0), "the last may still come"
