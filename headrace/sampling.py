@@ -20,6 +20,13 @@ class Also(Section):
     window_ms: int = Field(1000, ge=1, le=WINDOW_MS_MAX, description="The action labels an exposure at most this much earlier.")
 
 
+class Noise(Section):
+    """Rules against noise, each off at 0 (docs/samples.md)."""
+
+    inactive_user_events: int = Field(0, ge=0, description="Exposures of a user who had been shown fewer items before, decayed as the"
+                                                           " frozen user_impressions is, are scored and not learnt.")
+
+
 class Samples(Section):
     """How exposures and actions become samples."""
 
@@ -33,6 +40,9 @@ class Samples(Section):
     outage_ms: int = Field(60_000, ge=0, description="eager: an outage of so long costs no label; each second of it keeps a second of"
                            " exposures, some 1 KB each, on the TaskManager's heap.")
     target: str = Field("click", description="Action that is learnt.")
+    negatives_kept: float = Field(1.0, gt=0, le=1, description="Share of the negatives that are learnt, chosen by the hash of their"
+                                                               " causes; scores stay probabilities of all. Not with strategy fast.")
+    noise: Noise = Noise()
     also: dict[str, Also] = Field({}, description="targets beside it, each a sample of its own of every exposure; strategy wait.")
 
     @model_validator(mode="after")
@@ -47,6 +57,9 @@ class Samples(Section):
         if self.also and self.live:
             raise ValueError(f"strategy {self.strategy} makes samples of one target, and also has {', '.join(self.also)}: set strategy to"
                              " wait, which knows all labels of an exposure when its windows close, or leave [samples.also] out")
+        if self.negatives_kept < 1 and self.strategy == "fast":
+            raise ValueError("negatives_kept is below 1, and strategy fast learns every exposure as a negative before its label is known:"
+                             " set negatives_kept to 1, or strategy to eager or wait")
         return self
 
     @property

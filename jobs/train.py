@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from headrace.choice import choice_of
 from headrace.config import Config, Model
 from headrace.feature_set import feature_set_of, model_inputs, transforms
 from headrace.jobs.launch import Job, addresses, marks, run, standing
@@ -26,7 +27,7 @@ def job(config: Config, other: Model | None = None) -> Job:
     share = config.watch.share if config.watch.enabled and other is None else 0.0
     model_inputs(config, model)  # what is wrong with them is said here
     lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate, share, transforms(model),
-                    several=several)
+                    several=several, choice=choice_of(config))
     name = f"train-{model.name}" if other else "train"
 
     def stage(lesson: Lesson, topic: str) -> Any:

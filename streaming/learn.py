@@ -20,7 +20,9 @@ from headrace.features.client import FeatureClient
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.known_sets import KnownSets
 from headrace.features.layout import FEATURE_SET, SLOTS
+from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
+from headrace.models.choice import EVERY, Choice
 from headrace.models.inputs import Transform
 from headrace.models.kernels import CONFIRMED, WHOLE
 from headrace.models.kernels import PROVISIONAL as PROVISIONAL_STAGE
@@ -35,11 +37,12 @@ from headrace.streaming.featurize import Addresses
 from headrace.streaming.masked import Masked
 from headrace.streaming.model_inputs import inputs_of
 from headrace.streaming.positions import Message, Standing
-from headrace.streaming.sample_batch import Columns, of_now, taken, wrong
+from headrace.streaming.sample_batch import Columns, of_now, shown, taken, wrong
 from headrace.streaming.stage import WORLD, Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("user", DataTypes.BOOLEAN()), DataTypes.FIELD("item", DataTypes.BOOLEAN())])
 _READ = ("source", "partition", "offset", "label", "weight", "feature_set", "feature_keys", "feature_values", "numbers")
+LEFT_OUT = ("samples_of_inactive_users", "negatives_left_out")  # counters
 _USER, _ITEM = SLOTS.index("user_id"), SLOTS.index("item_id")
 
 
@@ -49,7 +52,7 @@ class Lesson:
     score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair. `rate`
     of learning in turn within a push; `share` of the causes that a peer is compared on; `transforms` of the feature set. `provisional`:
     samples are exposures whose label is not final. `several`: samples of other targets come too, each with its target as its last column;
-    they are passed by and counted."""
+    they are passed by and counted. `choice` of the samples that are learnt."""
 
     model: str
     target: str
@@ -61,6 +64,7 @@ class Lesson:
     transforms: tuple[Transform, ...] = ()
     provisional: bool = False
     several: bool = False
+    choice: Choice = EVERY
 
     @property
     def name(self) -> str:
@@ -96,6 +100,7 @@ class Learn(Stage):
     def open(self, function_context: FunctionContext) -> None:
         lesson = self.lesson
         self.others = function_context.get_metric_group().counter("samples_of_other_targets")
+        self.left_out = {name: function_context.get_metric_group().counter(name) for name in LEFT_OUT}
         self.guard(lesson.name)
         self.addresses.join()
         self.stand(self.addresses.kafka)
@@ -106,7 +111,7 @@ class Learn(Stage):
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](self.inputs.fields), client.pull, client.push, l2=lesson.l2,
                                window_offsets=lesson.window_offsets, effect=lesson.effect, rate=lesson.rate, share=lesson.share,
-                               pull_tables=client.pull_tables)
+                               pull_tables=client.pull_tables, kept=lesson.choice.kept)
 
     def eval(self, at_partition: pd.Series, at_offset: pd.Series, *sample: pd.Series) -> pd.DataFrame:
         """Where the sample lies in its topic, then what `_learn` takes."""
@@ -150,8 +155,8 @@ class Learn(Stage):
         first = first[~np.isin(first, list(refused))] if refused else first
         stage = self.lesson.stages(strategy if self.lesson.scored else None, len(causes))
         batch, popularity = taken(columns, first, self.inputs, self.masked())
-        batch = batch.staged(stage[first])
         at, caused = causes.take(first), caused_ms.to_numpy(np.int64)[first]
+        batch = self._chosen(batch.staged(stage[first]), at, lambda: shown(columns, first, self.inputs))
         scores = None
         if self.lesson.scored and score is not None and model is not None:
             scores = np.where(model.to_numpy() == self.lesson.model, score.to_numpy(np.float64, na_value=np.nan), np.nan)[first]
@@ -170,11 +175,23 @@ class Learn(Stage):
         self._tell(causes, columns, refused)
         kept = ~np.isin(number, number[list(refused)]) if refused else np.ones(len(causes), bool)
         kept &= (stage != CONFIRMED) | (columns.label != 0)  # which moves nothing
+        kept &= ~np.isin(number, number[first[batch.weight == 0]])
         user, item = np.zeros(len(causes), bool), np.zeros(len(causes), bool)
         rows = np.nonzero(kept)[0]
         keys = taken(columns, rows, self.inputs)[0].keys
         user[rows], item[rows] = _first_of(keys[:, _USER]), _first_of(keys[:, _ITEM])
         return pd.DataFrame({"user": user, "item": item})
+
+    def _chosen(self, batch: Batch, causes: Causes, shown_before: Callable[[], np.ndarray]) -> Batch:
+        """The batch with weight 0 for what is not learnt, which is counted."""
+        choice = self.lesson.choice
+        if choice == EVERY:
+            return batch
+        active = choice.active(batch.weight, shown_before())
+        weight = choice.sampled(active, batch.label, causes)
+        for name, before, after in zip(LEFT_OUT, (batch.weight, active), (active, weight), strict=True):
+            self.left_out[name].inc(int(((before != 0) & (after == 0)).sum()))
+        return batch.weighed(weight)
 
     def _of_now(self, columns: Columns) -> Columns:
         """Samples of sets from before as samples of this one. Only then the feature service is asked, which training does not need."""

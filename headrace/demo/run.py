@@ -18,6 +18,7 @@ from rich.live import Live
 from headrace import movielens, replay_run, submission
 from headrace.access import given
 from headrace.api import Client
+from headrace.choice import choice_of
 from headrace.clock import StackClock
 from headrace.config import Config, Watch
 from headrace.demo.accounts import accounts
@@ -191,7 +192,7 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
         demo = Demo(config, console, rows, Films.of(file), rate, taps, Mark.of(taps), Plain(Client(**given(config.engine))))
         report = demo.run(str(file))
         clicks = CLICKED if demo.effect else 0
-        checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.reachable)
+        checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.reachable, choice_of(config))
         _tell(console, demo, report, checks)
         watched = figures.read(config.watch.http_port)
         console.print(watched.sentence(served=False) if watched else

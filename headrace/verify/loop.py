@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headrace import submission
+from headrace.choice import choice_of
 from headrace.config import Config
 from headrace.disorder import Shares
 from headrace.drain import Stuck
@@ -62,7 +63,8 @@ def run(data: Path, rows: Rows, plan: Plan, say: Callable[[str], None]) -> dict[
             say(f"{sent.rows} rows sent and learnt in {seconds:.0f} s; counting")
             left = counts.read(taps)
             report = live_join(config, restarted=plan.kills > 0) if config.samples.strategy == "wait" else None
-            found = counts.checks(left, rows.first(sent.rows), taps, config.ps.reachable, config.features.address, report)
+            found = counts.checks(left, rows.first(sent.rows), taps, config.ps.reachable, config.features.address, report,
+                                  choice_of(config))
             if report is not None:
                 found += counts.joined(report, sent.interactions, stream.disorder["duplicates"])
             found += frozen.compare(left.enriched, _interactions(config), config.features.half_life_s, config.features.ring_length)

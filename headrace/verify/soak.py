@@ -13,6 +13,7 @@ import numpy as np
 
 from headrace import kafka, submission
 from headrace.access import given
+from headrace.choice import choice_of
 from headrace.clock import StackClock
 from headrace.config import Config
 from headrace.features.shard import FROZEN_OFFSETS
@@ -132,7 +133,7 @@ def _sending(config: Config, steady: Steady) -> Iterator[Send]:
 def tallied(config: Config, steady: Steady, say: Callable[[str], None]) -> Tally:
     """Everything that lies in `enriched`, `samples` and `dead-letters`, counted as it is read."""
     bootstrap, registry = config.kafka.cluster, RegistryClient(config.registry.access)
-    tally = Tally(kafka.topic_source(bootstrap, TOPIC), steady.digest, steady.made.labels)
+    tally = Tally(kafka.topic_source(bootstrap, TOPIC), steady.digest, steady.made.labels, choice_of(config))
 
     def read(topic: str) -> Any:
         codec, stop = Codec(topic, registry), {p: high for p, (_, high) in kafka.watermarks(bootstrap, topic).items()}
@@ -140,7 +141,8 @@ def tallied(config: Config, steady: Steady, say: Callable[[str], None]) -> Tally
         return ((one.value, codec.decode(one.value)) for one in kafka.read_between(bootstrap, topic, {}, stop) if one.value is not None)
 
     tally.enriched(read("enriched"))
-    tally.samples(record for _, record in read("samples"))
+    target = config.target_of()
+    tally.samples(record for _, record in read("samples") if record["target"] == target)
     tally.dead(record for _, record in read("dead-letters"))
     return tally
 

@@ -1,7 +1,5 @@
 """The Python stages on frames, against the product's own shards in this process: no Flink, no broker."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -233,18 +231,6 @@ def test_of_two_stages_each_has_an_effect_of_its_own_and_a_negative_at_its_close
     assert told["counts"][1].sum() == 2 * F and learnt["counts"][1].sum() == F, "of `fast` the exposure is counted, not its label"
     assert len(told["metrics"][0]) == 0 and learnt["metrics"][1].sum() > 0
     assert (first.lesson.name, stage.lesson.name) == ("train-fm-provisional", "train-fm")
-
-
-def test_samples_of_other_targets_are_passed_by_and_counted(learner):
-    stage, shards = learner
-    stage.lesson, stage.others = replace(stage.lesson, several=True), Counter()
-    columns = sample_columns([4, 4, 5, 5], [1, 1, 2, 2])
-    columns[8][1] = columns[9][1] = columns[10][1] = b""  # its features stayed in the JVM
-    frame = stage.eval(*columns, pd.Series(["click", "like", "like", "click"]))
-    (_, effect, causes, updates), = shards.pushed
-    assert (effect, causes.offset.tolist(), stage.others.count) == ("click", [4, 5], 2) and updates["counts"][1].sum() == 2 * F
-    assert frame["user"].tolist() == [True, False, False, True] and frame["item"].tolist() == [True, False, False, False]
-    assert not stage.eval(*sample_columns([6], [1]), pd.Series(["like"]))["user"].any() and len(shards.pushed) == 1
 
 
 def with_letters(stage):
