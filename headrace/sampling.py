@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from headrace.connections import Section
-from headrace.schemas.targets import Target, named
+from headrace.schemas.targets import CLICK, QUIET, Target, named
+from headrace.schemas.targets import Noise as Rules
 
 WINDOW_MS_MAX = 90 * 86_400_000
 
@@ -23,6 +24,10 @@ class Also(Section):
 class Noise(Section):
     """Rules against noise, each off at 0 (docs/samples.md)."""
 
+    repeated_exposure_ms: int = Field(0, ge=0, le=WINDOW_MS_MAX, description="An exposure at most this much after another of its user and"
+                                      " item is left out, and a click on it counts for the first. Strategy wait.")
+    accidental_click_below_s: float = Field(0.0, ge=0, allow_inf_nan=False, description="A click counts as none where the longest dwell on"
+                                            " its exposure, in the widest window, is shorter. Strategy wait.")
     inactive_user_events: int = Field(0, ge=0, description="Exposures of a user who had been shown fewer items before, decayed as the"
                                                            " frozen user_impressions is, are scored and not learnt.")
 
@@ -57,6 +62,12 @@ class Samples(Section):
         if self.also and self.live:
             raise ValueError(f"strategy {self.strategy} makes samples of one target, and also has {', '.join(self.also)}: set strategy to"
                              " wait, which knows all labels of an exposure when its windows close, or leave [samples.also] out")
+        if self.rules != QUIET and self.live:
+            rule = "repeated_exposure_ms" if self.rules.repeated_ms else "accidental_click_below_s"
+            raise ValueError(f"strategy {self.strategy} lets samples leave before noise.{rule} can judge them: set strategy to wait, or the"
+                             " rule to 0")
+        if self.rules.accidental_s and CLICK not in [one.action for one in self.targets]:
+            raise ValueError("noise.accidental_click_below_s judges clicks, and no target is of the action click: set it to 0")
         if self.negatives_kept < 1 and self.strategy == "fast":
             raise ValueError("negatives_kept is below 1, and strategy fast learns every exposure as a negative before its label is known:"
                              " set negatives_kept to 1, or strategy to eager or wait")
@@ -72,6 +83,16 @@ class Samples(Section):
         """All of them, `target` first."""
         return (Target(self.target, self.target, self.window_ms),
                 *(Target(name, one.action, one.window_ms, one.at_least) for name, one in self.also.items()))
+
+    @property
+    def rules(self) -> Rules:
+        """Of `noise`, those of the join."""
+        return Rules(self.noise.repeated_exposure_ms, self.noise.accidental_click_below_s)
+
+    @property
+    def joins_plainly(self) -> bool:
+        """Whether samples are of one target, without a rule: the job's first statements, to which old savepoints hold."""
+        return not self.also and self.rules == QUIET
 
     @property
     def widest_ms(self) -> int:

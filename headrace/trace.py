@@ -148,6 +148,8 @@ def _positive(look: Look, found: Trace, made: Hop, frozen: Hop, named: Hop | Non
             "another came before it" if sample.record["action_ts_ms"] is not None else _why_not(named.found.record, how)))
     if sample.record["action_ts_ms"] is None:
         return
+    if sample.record["label"] == 0:
+        found.said.append(f"that {how.action} counts as none: the dwell on its exposure was below samples.noise.accidental_click_below_s")
     passed = named
     if named is None or not _made_positive(named.found, sample, how):
         at = next((one for one in look.topics.scan("enriched", exposure.at_ms, sample.at_ms + 1, exposure.record["user_id"])

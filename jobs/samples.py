@@ -14,9 +14,9 @@ def job(config: Config) -> Job:
     steps = STRATEGIES[wanted.strategy]
     kept_ms = eager.state_ttl_ms(wanted.window_ms, wanted.outage_ms)
     options = {"table.exec.state.ttl": f"{kept_ms} ms"} if wanted.live else samples.ONE_PHASE
-    if wanted.also:  # the configuration has refused every other strategy than wait
-        return Job("samples", lambda where: samples.tables(where, wanted.out_of_orderness_ms), targets.inserts(),
-                   targets.views(wanted.targets, wanted.out_of_orderness_ms), options=options)
+    if not wanted.joins_plainly:  # of strategy wait: the configuration has refused the others
+        return Job("samples", lambda where: samples.tables(where, wanted.out_of_orderness_ms), targets.inserts(wanted.rules),
+                   targets.views(wanted.targets, wanted.out_of_orderness_ms, wanted.rules), options=options)
     return Job("samples", lambda where: steps.tables(where, wanted.out_of_orderness_ms), steps.inserts(wanted.target),
                steps.views(wanted.window_ms, wanted.target, wanted.out_of_orderness_ms), options=options)
 

@@ -25,10 +25,23 @@ def named(name: str, what: str = "target") -> str:
     return name
 
 
-def windows(targets: tuple[Target, ...]) -> dict[str, int]:
-    """action -> ms within which it is attributed to an exposure: the widest window of the targets of that action. An action of no target
-    has the window of the first target."""
+class Noise(NamedTuple):
+    """Rules against noise in a join, off at 0: an exposure at most `repeated_ms` after another of its user and item is left out, the clicks
+    on it counting for the first; a click counts as none where the longest dwell on its exposure is below `accidental_s` seconds."""
+
+    repeated_ms: int = 0
+    accidental_s: float = 0.0
+
+
+QUIET = Noise()
+"""No rule."""
+CLICK, DWELL = "click", "dwell"
+
+
+def windows(targets: tuple[Target, ...], noise: Noise = QUIET) -> dict[str, int]:
+    """action -> ms within which it is attributed to an exposure: the widest window of the targets of that action; of dwell the widest of
+    all where it tells accidental clicks. An action that is not named has the window of the first target."""
     found: dict[str, int] = {}
     for one in targets:
         found[one.action] = max(found.get(one.action, 0), one.window_ms)
-    return found
+    return found | ({DWELL: max(found.values())} if noise.accidental_s else {})

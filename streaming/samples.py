@@ -109,13 +109,14 @@ def sample(strategy: str, target: str | None) -> str:
 
 def leaving(strategy: str, target: str | None, order: str = "") -> list[str]:
     """The INSERTs of views `closed`, `late` and `orphans`; samples leave in `order`, or as they come."""
-    now = "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), CURRENT_TIMESTAMP) * CAST(1000 AS BIGINT)"
-
-    def refused(view: str, reason: str, detail: str) -> str:
-        return (f"INSERT INTO dead_letters SELECT 'interactions', `partition`, `offset`, '{reason}', {detail}, x'', {now} FROM {view}")
-
     return [
         f"INSERT INTO samples SELECT `user_id`, {sample(strategy, target)} FROM closed{order}",
         refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came too far behind its partition')"),
         refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of ', `item_id`, ' in its window')"),
     ]
+
+
+def refused(view: str, reason: str, detail: str) -> str:
+    """The INSERT of a view's records into the dead letters; `detail` is SQL."""
+    now = "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), CURRENT_TIMESTAMP) * CAST(1000 AS BIGINT)"
+    return f"INSERT INTO dead_letters SELECT 'interactions', `partition`, `offset`, '{reason}', {detail}, x'', {now} FROM {view}"

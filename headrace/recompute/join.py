@@ -18,7 +18,7 @@ import pyarrow as pa
 from headrace.recompute import join_statements as statements
 from headrace.recompute.engine import database
 from headrace.schemas.reasons import FEATURES, REASONS
-from headrace.schemas.targets import Target
+from headrace.schemas.targets import QUIET, Noise, Target
 
 EXAMPLES, KNOWN, AHEAD_MS = 5, 64, 1000
 HEARTBEAT, IMPRESSION = "heartbeat", "impression"
@@ -53,6 +53,7 @@ class Rules(NamedTuple):
     targets: tuple[Target, ...]
     out_of_orderness_ms: int
     restarted: bool = False
+    noise: Noise = QUIET
 
 
 @dataclass
@@ -102,8 +103,9 @@ def join(interactions: Iterable[Sent], samples: Iterable[Record], letters: Itera
     db = database({"log": pa.Table.from_pylist(log, LOG), "samples": pa.Table.from_pylist(rows, SAMPLES),
                    "letters": pa.Table.from_pylist(told, LETTERS)})
     try:
-        for statement in (statements.told(rules.out_of_orderness_ms), statements.attributed(rules.targets),
-                          statements.expected(rules.targets), statements.compared(), statements.fates(rules.targets[0].name)):
+        for statement in (statements.placed(rules.out_of_orderness_ms), statements.told(rules.noise.repeated_ms),
+                          statements.attributed(rules.targets, rules.noise), statements.expected(rules.targets, rules.noise),
+                          statements.compared(), statements.fates(rules.targets[0].name)):
             db.execute(statement)
         _judge(db, report, left, rules)
     finally:
@@ -150,6 +152,7 @@ def _judge(db: Any, report: Report, left: Counter[str], rules: Rules) -> None:
     of_first = Counter(dict(db.execute(statements.VERDICTS_OF, [rules.targets[0].name]).fetchall()))  # an exposure is in one account
     fates = Counter(dict(db.execute(statements.FATES).fetchall()))
     late, = db.execute(statements.LATE).fetchone()
+    again, = db.execute(statements.AGAIN).fetchone()
     report.checked = verdicts["equal"] + verdicts["different"]
     for verdict, said in (("missing", "has no sample"), ("extra", "no exposure of the log in time"),
                           ("late", "its exposure is late"), ("different", "")):
@@ -164,13 +167,16 @@ def _judge(db: Any, report: Report, left: Counter[str], rules: Rules) -> None:
             report.examples.append(f"{action} {partition}:{offset} {said}")
     report.late_copies = len(db.execute(statements.UNJUST).fetchall()) if restarted else 0
     unlike = {"late, and not told": statements.UNTOLD, **({} if restarted else {"told late, and in time": statements.UNJUST})}
+    if rules.noise.repeated_ms:
+        unlike |= {"repeated, and not told": statements.UNTOLD_AGAIN, "told repeated, and is not": statements.UNJUST_AGAIN}
     for name, statement in unlike.items():
         found = db.execute(statement).fetchall()
         report.differing[name] = len(found)
         report.examples += [f"{name}: {action} {partition}:{offset}" for partition, offset, action in found[:EXAMPLES]]
     report.accounts = {
         "samples": sum(of_first[name] for name in ("equal", "different", "extra", "late")), "exposures late": late,
-        "exposures open": of_first["open"], "exposures without a sample": of_first["missing"],
+        **({"exposures repeated": again} if rules.noise.repeated_ms else {}), "exposures open": of_first["open"],
+        "exposures without a sample": of_first["missing"],
         "actions attributed": fates["attributed"], "actions without exposure": fates["orphan"], "actions late": fates["late"],
         "actions open": fates["open"], "actions in doubt": fates["unsaid"] + fates["denied"],
         "retries": left["retries"], "refused": left["refused"], "not read yet": left["open"]}

@@ -71,5 +71,5 @@ def live_join(config: Config, restarted: bool, moved: Callable[[str], Any] = lam
         raise JoinError("no interaction has been sent yet: there is nothing to check")
     moved(f"DuckDB joins {len(sent):,} records")
     rules = join.Rules(kafka.topic_source(config.kafka.cluster, "interactions"), wanted.targets, wanted.out_of_orderness_ms,
-                       restarted)
+                       restarted, wanted.rules)
     return join.join(sent, topics.records("samples", sample_ends), letters, rules)

@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from headrace.choice import choice_of
 from headrace.config import Config, ConfigError, Model, load, show
 from headrace.job_names import job_names
-from headrace.schemas.targets import Target
+from headrace.models.choice import EVERY, Choice
+from headrace.schemas.targets import Noise, Target
 
 
 @pytest.fixture
@@ -120,9 +122,27 @@ def test_further_targets_each_with_a_window(folder):
     ("[samples.also.x]\nwindow_ms = 0\n", r"samples\.also\.x\.window_ms.*got 0"),
     ("[samples.also]\nlike = 3\n", r"write \[samples\.also\.like\]"),
     ("[samples]\nalso = 3\n", r"write \[samples\.also\.NAME\]"),
+    ("[samples]\nstrategy = 'eager'\n[samples.noise]\nrepeated_exposure_ms = 5\n", "before noise.repeated_exposure_ms can judge them"),
+    ("[samples]\nstrategy = 'fast'\n[samples.noise]\naccidental_click_below_s = 5\n", "before noise.accidental_click_below_s can"),
+    ("[samples]\ntarget = 'like'\n[samples.noise]\naccidental_click_below_s = 5\n", "no target is of the action click"),
+    ("[samples]\nstrategy = 'fast'\nnegatives_kept = 0.5\n", "negatives_kept is below 1, and strategy fast"),
+    ("[samples]\nnegatives_kept = 0\n", r"samples\.negatives_kept.*got 0"),
+    ("[samples.noise]\ninactive_users_events = 1\n", r"the nearest is 'samples\.noise\.inactive_user_events'"),
     ("[model]\ntarget = 'like'\n", "model fm learns target 'like', and samples are made of click: name one of these"),
 ])
 def test_targets_that_cannot_be(folder, text, words):
     (folder / "headrace.toml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         load(environ={})
+
+
+def test_rules_against_noise_are_off_and_then_shown_and_read_again(folder):
+    assert Config().samples.rules == Noise() and Config().samples.joins_plainly and choice_of(Config()) == EVERY
+    (folder / "headrace.toml").write_text("[samples]\nnegatives_kept = 0.25\n[samples.noise]\nrepeated_exposure_ms = 9000\n"
+                                          "accidental_click_below_s = 2.5\ninactive_user_events = 3\n")
+    config = load(environ={})
+    assert config.samples.rules == Noise(9000, 2.5) and not config.samples.joins_plainly and choice_of(config) == Choice(0.25, 3.0)
+    (folder / "headrace.toml").write_text(show(config))
+    assert load(environ={}) == config
+    live = Config(samples={"strategy": "eager", "negatives_kept": 0.5, "noise": {"inactive_user_events": 2}})
+    assert choice_of(live) == Choice(0.5, 2.0) and live.samples.joins_plainly, "what training leaves out changes no join"

@@ -40,7 +40,7 @@ class Rows:
 
 
 def rare(count=300_000, users=400, items=250, seed=4):
-    """One in some thirty exposures is clicked, by user, item and taste."""
+    """One in some twenty exposures is clicked, by user, item and taste."""
     rng = np.random.default_rng(seed)
     user, item = rng.integers(0, users, count), rng.integers(0, items, count)
     logit = -3.6 + 0.7 * rng.normal(size=users)[user] + 0.7 * rng.normal(size=items)[item] + np.where(user % 2 == item % 2, 0.5, -0.5)
