@@ -27,7 +27,7 @@ from headrace.demo.effect import CLICKED, PASSED, Effect, Front, Plain, measure
 from headrace.demo.tell import accounts_table, effect_sentence, effect_table, memory_table
 from headrace.drain import Progress
 from headrace.live_taps import live_taps
-from headrace.own_stack import own_stack
+from headrace.own_stack import UNJUDGED, own_stack
 from headrace.replay import Sent, now_ms
 from headrace.rows import Rows, load
 from headrace.schemas import mapping
@@ -181,7 +181,7 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
     def say(text: str) -> None:
         console.print(text, highlight=False)
 
-    settings = {"watch": {"enabled": Watch().enabled or find_spec("river") is not None}}
+    settings = {**UNJUDGED, "watch": {"enabled": Watch().enabled or find_spec("river") is not None}}
     with own_stack(data, say, keep, settings) as config, live_taps(config) as taps:
         began_jobs = time.monotonic()
         submission.submit(config, JOBS)

@@ -15,7 +15,7 @@ from headrace.disorder import Shares
 from headrace.drain import Stuck
 from headrace.kafka import read_batches, watermarks
 from headrace.live_taps import live_taps
-from headrace.own_stack import own_stack
+from headrace.own_stack import UNJUDGED, own_stack
 from headrace.recompute.live import live_join
 from headrace.rows import Rows
 from headrace.rpc.client import Client
@@ -51,7 +51,7 @@ def run(data: Path, rows: Rows, plan: Plan, say: Callable[[str], None]) -> dict[
 
     Raises NotRecovered, Stuck, UnknownProcess, and what starting a stack raises.
     """
-    with own_stack(data, say) as config, live_taps(config) as taps:
+    with own_stack(data, say, settings=UNJUDGED) as config, live_taps(config) as taps:
         submission.submit(config, JOBS)
         say(f"jobs {', '.join(JOBS)} run; {plan.kills} kills, seed {plan.seed}, at most {plan.rate:.0f} rows/s of {len(rows)}")
         began = time.monotonic()

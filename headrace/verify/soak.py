@@ -19,7 +19,7 @@ from headrace.config import Config
 from headrace.features.shard import FROZEN_OFFSETS
 from headrace.kafka import Producer
 from headrace.live_taps import live_taps
-from headrace.own_stack import own_stack
+from headrace.own_stack import UNJUDGED, own_stack
 from headrace.replay import Send, close
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry import RegistryClient
@@ -55,7 +55,7 @@ def run(data: Path, *, seconds: float, rate: float, seed: int, say: Callable[[st
     Raises NoRoom, Behind, Stuck, and what starting a stack raises.
     """
     _room(data, rate * seconds)
-    with own_stack(data, say) as config, live_taps(config) as taps:
+    with own_stack(data, say, settings=UNJUDGED) as config, live_taps(config) as taps:
         submission.submit(config, JOBS)
         steady = Steady(seed, rate)
         say(f"jobs {', '.join(JOBS)} run; {rate:,.0f} interactions/s for {seconds / 60:.1f} minutes, seed {seed}")

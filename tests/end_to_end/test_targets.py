@@ -27,14 +27,14 @@ from tests.end_to_end.outside import Outside, until
 from tests.naive_samples import joined
 
 BEGIN_MS = 1_760_000_000_000
-USERS, ITEMS, EVENTS = 40, 12, 2500
+USERS, ITEMS, EVENTS = 12, 5, 2500
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
     config = Config(models={"lr": Model(name="lr", target="like")})
     config.samples.also = {"like": Also(action="like", window_ms=20_000), "read": Also(action="dwell", at_least=5.5, window_ms=8000)}
-    config.samples.noise = Noise(repeated_exposure_ms=6000, accidental_click_below_s=9.0, inactive_user_events=4)
+    config.samples.noise = Noise(repeated_exposure_ms=3000, accidental_click_below_s=9.0, inactive_user_events=4)
     config.samples.negatives_kept, config.samples.window_ms = 0.5, 5000
     config.lake.enabled, config.lake.commit_s = True, 0.5
     yield from running(tmp_path_factory.mktemp("targets"), config=config)

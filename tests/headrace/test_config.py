@@ -8,6 +8,7 @@ from headrace.choice import choice_of
 from headrace.config import Config, ConfigError, Model, load, show
 from headrace.job_names import job_names
 from headrace.models.choice import EVERY, Choice
+from headrace.own_stack import UNJUDGED
 from headrace.schemas.targets import Noise, Target
 
 
@@ -144,5 +145,8 @@ def test_rules_against_noise_are_off_and_then_shown_and_read_again(folder):
     assert config.samples.rules == Noise(9000, 2.5) and not config.samples.joins_plainly and choice_of(config) == Choice(0.25, 3.0)
     (folder / "headrace.toml").write_text(show(config))
     assert load(environ={}) == config
+    body = config.model_dump()
+    body["samples"].update(UNJUDGED["samples"])
+    assert Config(**body).samples.joins_plainly and Config(**body).samples.negatives_kept == 0.25, "a stack that is compared with a file"
     live = Config(samples={"strategy": "eager", "negatives_kept": 0.5, "noise": {"inactive_user_events": 2}})
     assert choice_of(live) == Choice(0.5, 2.0) and live.samples.joins_plainly, "what training leaves out changes no join"

@@ -248,3 +248,12 @@ def test_a_repeated_exposure_that_is_not_told_and_one_told_wrongly_are_found():
     wrong = join(log, samples, [letter((0, n), "repeated_exposure") for n in (1, 3)], rules)
     assert wrong.differing["told repeated, and is not"] == wrong.mismatches == 1
     assert join(log, samples, [letter((0, 1), "repeated_exposure")], RULES._replace(out_of_orderness_ms=10**6)).mismatches > 0
+
+
+def test_a_click_with_a_short_dwell_must_count_as_none_and_keep_its_time():
+    log = sent([event("a", "impression", 5000), event("b", "click", 5100), {**event("c", "dwell", 5900), "value": 3.0},
+                {**event("d", "dwell", 5950), "value": 1.0}, event("", "heartbeat", 9900, "", "")])
+    said = {**sample((0, 0), log[0].record, [("click", 5100), ("dwell", 5900)]), "label": 0.0}
+    for accidental_s, differing in ((3.5, 0), (3.0, 1)):  # the longest dwell is judged
+        report = join(log, [said], [], RULES._replace(noise=Noise(accidental_s=accidental_s)))
+        assert report.mismatches == report.differing["different"] == differing, report.examples
