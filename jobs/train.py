@@ -21,13 +21,13 @@ from headrace.streaming.learn import Lesson, learn
 def job(config: Config, other: Model | None = None) -> Job:
     """The job of `other`, of the served model by default."""
     model = other or config.model
-    target, several = config.target_of(model.name), bool(config.samples.also)
+    target, several, judged = config.target_of(model.name), bool(config.samples.also), bool(config.samples.rules.accidental_s)
     scored, fast = config.samples.live, config.samples.strategy == "fast"
     rate = local_rate(model.optimizer, model.learning_rate)
     share = config.watch.share if config.watch.enabled and other is None else 0.0
     model_inputs(config, model)  # what is wrong with them is said here
     lesson = Lesson(model.name, target, model.l2, model.window_offsets, scored, rate, share, transforms(model),
-                    several=several, choice=choice_of(config))
+                    several=several, judged=judged, choice=choice_of(config))
     name = f"train-{model.name}" if other else "train"
 
     def stage(lesson: Lesson, topic: str) -> Any:
@@ -38,7 +38,7 @@ def job(config: Config, other: Model | None = None) -> Job:
     if fast:
         functions[f"learn_{PROVISIONAL}"] = stage(replace(lesson, scored=False, share=0.0, provisional=True), PROVISIONAL)
     return Job(name, lambda where: training.tables(where, model.name, scored, fast),
-               training.inserts(model.name, target, scored, fast, several),
+               training.inserts(model.name, target, scored, fast, several, judged),
                functions=functions)
 
 

@@ -51,8 +51,9 @@ class Lesson:
     """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window. `scored`: samples bring the
     score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair. `rate`
     of learning in turn within a push; `share` of the causes that a peer is compared on; `transforms` of the feature set. `provisional`:
-    samples are exposures whose label is not final. `several`: samples of other targets come too, each with its target as its last column;
-    they are passed by and counted. `choice` of the samples that are learnt."""
+    samples are exposures whose label is not final. `several`: samples of other targets come too, each with its target behind its other
+    columns; they are passed by and counted. `judged`: the last column tells clicks that count as none, for a counter. `choice` of the
+    samples that are learnt."""
 
     model: str
     target: str
@@ -64,6 +65,7 @@ class Lesson:
     transforms: tuple[Transform, ...] = ()
     provisional: bool = False
     several: bool = False
+    judged: bool = False
     choice: Choice = EVERY
 
     @property
@@ -100,6 +102,7 @@ class Learn(Stage):
     def open(self, function_context: FunctionContext) -> None:
         lesson = self.lesson
         self.others = function_context.get_metric_group().counter("samples_of_other_targets")
+        self.accidental = function_context.get_metric_group().counter("accidental_clicks")
         self.left_out = {name: function_context.get_metric_group().counter(name) for name in LEFT_OUT}
         self.guard(lesson.name)
         self.addresses.join()
@@ -117,17 +120,21 @@ class Learn(Stage):
         """Where the sample lies in its topic, then what `_learn` takes."""
         where, at = at_partition.to_numpy(np.int64), at_offset.to_numpy(np.int64)
         self.catch_up(where, at)
-        made = self._own(*sample) if self.lesson.several else self._learn(*sample)
+        made = self._own(*sample) if self.lesson.several or self.lesson.judged else self._learn(*sample)
         self.passed(where, at)
         return made
 
     def _own(self, *sample: pd.Series) -> pd.DataFrame:
-        """`_learn` of the samples of the target, which the last column names; the others touch nobody."""
-        mine = sample[-1].to_numpy() == self.lesson.target
+        """`_learn` of the samples of the target, by the columns behind its own; the others touch nobody."""
+        accidental = sample[-1].to_numpy(bool) if self.lesson.judged else np.zeros(len(sample[0]), bool)
+        told = sample[:-1] if self.lesson.judged else sample
+        mine = told[-1].to_numpy() == self.lesson.target if self.lesson.several else np.ones(len(accidental), bool)
+        told = told[:-1] if self.lesson.several else told
+        self.accidental.inc(int((accidental & mine).sum()))
         made = pd.DataFrame({"user": np.zeros(len(mine), bool), "item": np.zeros(len(mine), bool)})
         self.others.inc(int((~mine).sum()))
         if mine.any():
-            made.loc[mine] = self._learn(*(column[mine].reset_index(drop=True) for column in sample[:-1])).to_numpy()
+            made.loc[mine] = self._learn(*(column[mine].reset_index(drop=True) for column in told)).to_numpy()
         return made
 
     def again(self, messages: list[Message]) -> list[tuple[bytes | None, bytes]]:

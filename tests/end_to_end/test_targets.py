@@ -141,6 +141,13 @@ def test_what_is_left_out_is_applied_and_makes_no_row_and_is_counted(learned, st
         assert counted_by(outside, job, "samples_of_other_targets") == 2 * shown
 
 
+def test_clicks_that_count_as_none_are_counted_by_who_learns_them_as_negatives(learned, outside):
+    (rows, _, _), _ = learned
+    accidents = sum(target == "click" and label == 0 and at is not None for (_, target), (label, _, at) in rows.items())
+    until(lambda: counted_by(outside, "train", "accidental_clicks") == accidents > 5, lambda: f"{accidents} were sent")
+    assert counted_by(outside, "train-lr", "accidental_clicks") == 0
+
+
 def test_the_lake_tells_the_targets_apart_and_what_is_left_out(learned, stack, command):
     (rows, _, _), samples = learned
     shown, kept = len(rows) // 3, kept_of(stack, samples)

@@ -20,8 +20,9 @@ from headrace.demo.accounts import accounts, by_cause
 from headrace.demo.curve import Curve, rows_of, spark
 from headrace.demo.effect import clicks, measure, moved_by_slot
 from headrace.demo.tell import accounts_table, effect_sentence, effect_table, memory_table
-from headrace.features.layout import F
+from headrace.features.layout import F, K
 from headrace.models import progressive
+from headrace.models.choice import Choice
 from headrace.replay import Sent
 from headrace.rows import Rows
 from headrace.taps import Mark, Taps
@@ -231,6 +232,20 @@ def test_accounts_that_agree(counted):
     assert all(check["agree"] for check in accounts(more, file_rows(), 2, world.taps(), mark, ["a", "b"]))
     assert accounts_table(checks).row_count == 7
     assert memory_table([{"name": "kafka", "memory_mb": 300}, {"name": "ps-0", "memory_mb": 200}]).row_count == 3
+
+
+def test_the_counts_are_of_the_samples_that_are_learnt(counted):
+    world, choice = World(), Choice(kept=1e-9)
+    mark = Mark.of(world.taps())
+    learnt(world, LABELS)
+    world.samples = [{**one, "weight": 1.0, "numbers": np.zeros(K, "<f4").tobytes()} for one in world.samples]
+    positives = sum(LABELS)
+    counted |= {"a": positives * F, "b": 0}
+    checks = accounts(report(), file_rows(), 0, world.taps(), mark, ["a", "b"], choice)
+    assert positives < len(LABELS) and all(check["agree"] for check in checks), checks
+    assert any("samples learnt x slots" in check["account"] for check in checks)
+    counted["b"] = F
+    assert not all(check["agree"] for check in accounts(report(), file_rows(), 0, world.taps(), mark, ["a", "b"], choice))
 
 
 @pytest.mark.parametrize(("labels", "more", "sums", "account"), [

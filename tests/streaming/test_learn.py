@@ -18,7 +18,7 @@ __all__ = ["learner"]  # a fixture of theirs
 
 def test_samples_of_other_targets_are_passed_by_and_counted(learner):
     stage, shards = learner
-    stage.lesson, stage.others = replace(stage.lesson, several=True), Counter()
+    stage.lesson, stage.others, stage.accidental = replace(stage.lesson, several=True), Counter(), Counter()
     columns = sample_columns([4, 4, 5, 5], [1, 1, 2, 2])
     columns[8][1] = columns[9][1] = columns[10][1] = b""  # its features stayed in the JVM
     frame = stage.eval(*columns, pd.Series(["click", "like", "like", "click"]))
@@ -26,6 +26,16 @@ def test_samples_of_other_targets_are_passed_by_and_counted(learner):
     assert (effect, causes.offset.tolist(), stage.others.count) == ("click", [4, 5], 2) and updates["counts"][1].sum() == 2 * F
     assert frame["user"].tolist() == [True, False, False, True] and frame["item"].tolist() == [True, False, False, False]
     assert not stage.eval(*sample_columns([6], [1]), pd.Series(["like"]))["user"].any() and len(shards.pushed) == 1
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_clicks_that_count_as_none_are_counted_and_learnt_as_negatives(learner, several):
+    stage, shards = learner
+    stage.lesson, stage.others, stage.accidental = replace(stage.lesson, several=several, judged=True), Counter(), Counter()
+    columns = sample_columns([4, 5, 6], [1, 2, 3])
+    columns[5] = pd.Series([0.0, 1.0, 0.0])
+    stage.eval(*columns, *[pd.Series(["click", "click", "like"])] * several, pd.Series([True, False, True]))
+    assert stage.accidental.count == (1 if several else 2) and shards.pushed[0][2].offset.tolist() == ([4, 5] if several else [4, 5, 6])
 
 
 def test_what_is_not_learnt_is_counted_scored_and_touches_nobody(learner):
