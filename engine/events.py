@@ -23,11 +23,11 @@ AHEAD_MS = 60_000  # a producer of a log runs ahead of its stack by less
 
 class Events:
     """Takes events as JSON objects. `send(records)` returns, for each, "" once the log has it, else why not. Larger ones than `bytes_max`
-    bytes of JSON are refused. `target`: the action that is learnt, known like those of features."""
+    bytes of JSON are refused. `learnt`: actions that are, known like those of features."""
 
-    def __init__(self, clock: Clock, send: Send, bytes_max: int = 65536, target: str = "click") -> None:
+    def __init__(self, clock: Clock, send: Send, bytes_max: int = 65536, learnt: Sequence[str] = ("click",)) -> None:
         self._clock, self._send, self._bytes_max = clock, send, bytes_max
-        self._actions = tuple(dict.fromkeys((*ACTIONS, target)))
+        self._actions = tuple(dict.fromkeys((*ACTIONS, *learnt)))
 
     def take(self, events: Sequence[Any]) -> list[dict[str, Any]]:
         """A verdict for each: {"accepted": true, "event_id"} or {"accepted": false, "reason", "detail"}. Events that are good are sent even
@@ -61,7 +61,7 @@ class Events:
             return ""
         near = difflib.get_close_matches(action, self._actions, 1)
         return (f"no feature and no label counts the action {action!r:.80}" + (f", the nearest that counts is {near[0]!r}" if near else
-                f"; those that count are {', '.join(self._actions)} (samples.target is the one that is learnt)"))
+                f"; those that count are {', '.join(self._actions)} (samples.target and samples.also say which are learnt)"))
 
     def _ahead(self, events: Sequence[dict[str, Any]]) -> str:
         state = self._clock.state()

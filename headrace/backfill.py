@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from headrace.choice import choice_of
 from headrace.config import Config, Model
 from headrace.feature_set import feature_set_of, model_inputs
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.layout import NUMBERS
 from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
+from headrace.models.choice import EVERY, Choice
 from headrace.models.inputs import Inputs
 from headrace.models.train import Trainer, local_rate
 from headrace.ps.backfill import Backfill, Tally
@@ -30,7 +32,7 @@ from headrace.streaming.masked import Masked
 from headrace.streaming.model_inputs import inputs_of
 
 CHUNK_ROWS = 4096
-_CTR = NUMBERS.index("item_ctr")
+_CTR, _SHOWN = NUMBERS.index("item_ctr"), NUMBERS.index("user_impressions")
 Part = tuple[Batch, Causes, np.ndarray]
 
 
@@ -77,7 +79,8 @@ def from_samples(config: Config, model: Model, since_ms: int | None = None, move
 
     feature_set, inputs = feature_set_of(config), model_inputs(config, model)
     masked = Masked(config.features.address).now()
-    return _learn(config, model, parts_of(records(), config.samples.target, feature_set, inputs, masked), report, moved, inputs)
+    parts = parts_of(records(), config.target_of(model.name), feature_set, inputs, masked, choice_of(config))
+    return _learn(config, model, parts, report, moved, inputs)
 
 
 def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report], Any] = lambda report: None) -> Report:
@@ -91,7 +94,7 @@ def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report]
     feature_set, inputs = feature_set_of(config), model_inputs(config, model)
 
     def parts() -> Iterator[Part]:
-        for batch, _, popularity in samples(rows, config.features.half_life_s, inputs, feature_set):
+        for batch, _, popularity in samples(rows, config.features.half_life_s, inputs, feature_set, choice=choice_of(config)):
             row = rows.row[report.read : report.read + len(batch)]
             report.read += len(batch)
             yield batch, Causes(np.full(len(row), source, np.int32), np.zeros(len(row), np.int32), row), popularity
@@ -100,7 +103,7 @@ def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report]
 
 
 def parts_of(records: Iterable[dict[str, Any]], target: str, feature_set: FeatureSet = BASE,
-             inputs: Inputs | None = None, masked: Sequence[str] = ()) -> Iterator[Part]:
+             inputs: Inputs | None = None, masked: Sequence[str] = (), choice: Choice = EVERY) -> Iterator[Part]:
     """(batch, causes, popularity) of up to 4,096 records of `samples` at a time, each cause once a part, other targets left out; as
     `inputs` make them of `feature_set`, `masked` features as their defaults."""
     inputs = inputs or inputs_of(feature_set)
@@ -109,13 +112,13 @@ def parts_of(records: Iterable[dict[str, Any]], target: str, feature_set: Featur
         if record["target"] == target:
             held.setdefault((record["source"], record["partition"], record["offset"]), record)
             if len(held) == CHUNK_ROWS:
-                yield _part(list(held.values()), feature_set, inputs, masked)
+                yield _part(list(held.values()), feature_set, inputs, masked, choice)
                 held = {}
     if held:
-        yield _part(list(held.values()), feature_set, inputs, masked)
+        yield _part(list(held.values()), feature_set, inputs, masked, choice)
 
 
-def _part(records: list[dict[str, Any]], feature_set: FeatureSet, inputs: Inputs, masked: Sequence[str]) -> Part:
+def _part(records: list[dict[str, Any]], feature_set: FeatureSet, inputs: Inputs, masked: Sequence[str], choice: Choice) -> Part:
     foreign = next((record["feature_set"] for record in records if record["feature_set"] != feature_set.name), None)
     if foreign is not None:
         raise BackfillError(f"a sample carries feature set {foreign!r}, and the model learns {feature_set.name!r}: choose a later --since")
@@ -125,20 +128,23 @@ def _part(records: list[dict[str, Any]], feature_set: FeatureSet, inputs: Inputs
                          masked)
     causes = Causes(*(np.array([record[name] for record in records], dtype) for name, dtype in
                       (("source", np.int32), ("partition", np.int32), ("offset", np.int64))))
-    return batch, causes, np.frombuffer(b"".join(numbers), "<f4").reshape(-1, feature_set.K)[:, _CTR]
+    told = np.frombuffer(b"".join(numbers), "<f4").reshape(-1, feature_set.K)
+    return batch.weighed(choice.active(batch.weight, told[:, _SHOWN])), causes, told[:, _CTR]
 
 
 def _learn(config: Config, model: Model, parts: Iterable[Part], report: Report, moved: Callable[[Report], Any],
            inputs: Inputs) -> Report:
     """Ask for a whole part at once, then learn what some shard lacks in batches as training does."""
-    effect, rows = config.samples.target, config.flink.train_batch_rows
+    effect, rows, choice = config.target_of(model.name), config.flink.train_batch_rows, choice_of(config)
     client = ParameterClient(config.ps.reachable)
     try:
         backfill = Backfill(client, len(config.ps.addresses))
         report.shards = backfill.tallies
         trainer = Trainer(MODELS[model.name](inputs.fields), client.pull, backfill.push, l2=model.l2,
-                          window_offsets=model.window_offsets, effect=effect, rate=local_rate(model.optimizer, model.learning_rate))
+                          window_offsets=model.window_offsets, effect=effect, rate=local_rate(model.optimizer, model.learning_rate),
+                          kept=choice.kept)
         for batch, causes, popularity in parts:
+            batch = batch.weighed(choice.sampled(batch.weight, batch.label, causes))
             report.samples += len(batch)
             lacking = np.nonzero(backfill.lacking(model.name, effect, causes))[0]
             for start in range(0, len(lacking), rows):

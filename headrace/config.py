@@ -5,7 +5,6 @@ Read once at an entry point (`load`) and passed down. The only file that reads e
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -18,6 +17,8 @@ from headrace.connections import PREFIX, ConfigError, Kafka, Registry, Rpc, Sect
 from headrace.lake.place import Place
 from headrace.library import Lake
 from headrace.quality import Quality
+from headrace.sampling import Samples
+from headrace.sections import keys, keys_known, known, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -176,30 +177,11 @@ class Versions(Section):
     memory_s: float = Field(21600.0, gt=0, description="Half-life of what is remembered as normal.")
 
 
-class Samples(Section):
-    """How exposures and actions become samples."""
-
-    strategy: Literal["wait", "eager", "fast"] = Field(
-        "wait", description="wait: a sample when its window closes, in the order of event time, for logs; eager: a positive when its action"
-        " arrives, a negative at the close, for live traffic; fast: every exposure at once as a negative that may be false, a"
-        " positive when its action arrives, both weighted to make up for that: for live traffic with windows of hours.")
-    window_ms: int = Field(1000, ge=1, le=90 * 86_400_000, description="Attribution window: an action labels an exposure at most this much"
-                           " earlier.")
-    out_of_orderness_ms: int = Field(200, ge=0, description="How far behind the newest event of its partition an event may lie.")
-    outage_ms: int = Field(60_000, ge=0, description="eager: an outage of so long costs no label; each second of it keeps a second of"
-                           " exposures, some 1 KB each, on the TaskManager's heap.")
-    target: str = Field("click", description="Action that is learnt.")
-
-    @property
-    def live(self) -> bool:
-        """Whether samples leave as they arrive, so that their order tells labels, and exposures are scored when they are made."""
-        return self.strategy != "wait"
-
-
 class Model(Section):
     """The model that is trained and served."""
 
     name: Literal["fm", "lr"] = "fm"
+    target: str = Field("", description="Target that it learns, of samples.target and [samples.also]; empty: samples.target.")
     version: int = 1
     factors: int = 8
     optimizer: Literal["adagrad", "ftrl", "sgd", "momentum", "adam"] = "adagrad"
@@ -263,6 +245,11 @@ class Config(Section):
         """Every model that is trained, the served one first."""
         return [self.model, *self.models.values()]
 
+    def target_of(self, name: str | None = None) -> str:
+        """What the model of that name learns, by default the served one."""
+        one = next(model for model in self.trained if name in (None, model.name))
+        return one.target or self.samples.target
+
 
 def load(path: str | Path | None = None, *, environ: dict[str, str] | None = None, stack: bool = True) -> Config:
     """The configuration of this process. `path` None: headrace.toml of the working directory, when there is one.
@@ -288,28 +275,11 @@ def show(config: Config) -> str:
     lines: list[str] = []
     for section, body in config:
         if section != "models":
-            lines += ["", f"# {(type(body).__doc__ or '').strip()}", f"[{section}]", *_keys(body)]
+            lines += ["", *shown(section, body)]
     lines += ["", f"# [models.NAME], with the keys of [model]: {Config.model_fields['models'].description}"]
     for name, model in config.models.items():
-        lines += [f"[models.{name}]", *_keys(model)]
+        lines += [f"[models.{name}]", *keys(model)]
     return "\n".join(lines).strip() + "\n"
-
-
-def _keys(section: Section) -> list[str]:
-    lines: list[str] = []
-    for key, value in section:
-        note = type(section).model_fields[key].description
-        lines += [f"# {note}"] if note else []
-        lines.append(f"# {key} = (not set)" if value is None else f"{key} = {_literal(value)}")
-    return lines
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)} = {_literal(one)}" for name, one in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_literal, value)) + "]"
-    return json.dumps(str(value) if isinstance(value, Path) else value)
 
 
 def _toml(file: Path) -> dict[str, Any]:
@@ -343,18 +313,21 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _build(values: dict[str, Any], where: str) -> Config:
     for section, body in values.items():
-        _known(section, list(Config.model_fields), where, "section")
+        known(section, list(Config.model_fields), where, "section")
         if not isinstance(body, dict):
             raise ConfigError(f"{where}: {section} is a section, write [{section}]")
         if section != "models":
-            kind = type(getattr(Config(), section))
-            for key in body:
-                _known(f"{section}.{key}", [f"{section}.{k}" for k in kind.model_fields], where, "key")
+            keys_known(section, type(getattr(Config(), section)), body, where)
     try:
         config = Config(**{**values, "models": _models(values, where)})
         if config.ps.standbys and len(config.ps.standbys) != len(config.ps.addresses):
             raise ConfigError(f"{where}: ps.standbys has {len(config.ps.standbys)} addresses, and there are {len(config.ps.addresses)}"
                               " shards: one each or none")
+        made = [one.name for one in config.samples.targets]
+        for model in config.trained:
+            if model.target not in ("", *made):
+                raise ConfigError(f"{where}: model {model.name} learns target {model.target!r}, and samples are made of {', '.join(made)}:"
+                                  " name one of these, or make it one by [samples.also.NAME]")
         return config
     except ValidationError as error:
         first = error.errors()[0]
@@ -367,20 +340,14 @@ def _models(values: dict[str, Any], where: str) -> dict[str, dict[str, Any]]:
     served = values.get("model", {}).get("name", Model().name)
     named: dict[str, dict[str, Any]] = {}
     for name, body in values.get("models", {}).items():
-        _known(f"models.{name}", [f"models.{known}" for known in MODELS], where, "section")
+        known(f"models.{name}", [f"models.{known}" for known in MODELS], where, "section")
         if not isinstance(body, dict):
             raise ConfigError(f"{where}: models.{name} is a section, write [models.{name}]")
         for key in body:
-            _known(f"models.{name}.{key}", [f"models.{name}.{k}" for k in Model.model_fields], where, "key")
+            known(f"models.{name}.{key}", [f"models.{name}.{k}" for k in Model.model_fields], where, "key")
         if name == served:
             raise ConfigError(f"{where}: models.{name} is the served model already, by model.name: leave [models.{name}] out")
         if body.get("name", name) != name:
             raise ConfigError(f"{where}: models.{name}.name is {body['name']!r}: the section names the model, leave it out")
         named[name] = {**body, "name": name}
     return named
-
-
-def _known(name: str, known: list[str], where: str, kind: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1, 0)
-        raise ConfigError(f"{where}: unknown {kind} {name!r}; the nearest is {near[0]!r}" if near else f"{where}: unknown {kind} {name!r}")

@@ -20,7 +20,7 @@ class Stuck(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the stream has come: offsets grown, dead letters, retries dropped, samples applied a shard."""
+    """How far the stream has come: offsets grown, dead letters, retries dropped, samples applied a shard; of `samples` one an exposure."""
 
     enriched: int
     samples: int
@@ -58,7 +58,7 @@ def progress(mark: Mark, taps: Taps) -> Progress:
     """Where the stream is now."""
     grown = {topic: moved(taps.highs(topic), mark.offsets[topic]) for topic in ("enriched", "samples", "dead-letters")}
     applied = tuple(now - before for now, before in zip(taps.applied(), mark.applied, strict=True))
-    return Progress(grown["enriched"], grown["samples"], grown["dead-letters"], taps.retries() - mark.retries, applied)
+    return Progress(grown["enriched"], grown["samples"] // taps.targets, grown["dead-letters"], taps.retries() - mark.retries, applied)
 
 
 def hop(sent: Sent, at: Progress) -> str:

@@ -71,7 +71,7 @@ class Log:
         producer, codec = Producer(config.kafka.cluster), Codec(TOPIC, RegistryClient(config.registry.access))
         partitions = len(watermarks(config.kafka.cluster, TOPIC))
         reached = close(Sent(last_ts_ms=self._newest_ms(codec)), lambda key, record: producer.send(TOPIC, key, codec.encode(record)),
-                        partitions, config.samples.window_ms, config.samples.out_of_orderness_ms)
+                        partitions, config.samples.widest_ms, config.samples.out_of_orderness_ms)
         producer.flush()
         clock = StackClock(**given(config.engine))
         try:

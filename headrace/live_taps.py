@@ -25,11 +25,14 @@ def live_taps(config: Config) -> Iterator[Taps]:
     parameters = ParameterClient(config.ps.reachable)
     registry = RegistryClient(config.registry.access)
     codecs: dict[str, Codec] = {}
+    target = config.target_of()
 
     def read(topic: str, start: Offsets, stop: Offsets) -> Iterator[dict[str, Any]]:
         codec = codecs.setdefault(topic, Codec(topic, registry))
         for value in between(config.kafka.cluster, topic, start, stop):
-            yield codec.decode(value)
+            record = codec.decode(value)
+            if topic != "samples" or record["target"] == target:
+                yield record
 
     def counts(keys: np.ndarray) -> np.ndarray:
         return np.asarray(parameters.pull(config.model.name, "metrics", keys)[0]).reshape(-1)
@@ -42,6 +45,7 @@ def live_taps(config: Config) -> Iterator[Taps]:
             model=config.model.name, window_offsets=config.model.window_offsets,
             highs=lambda topic: {p: high for p, (_, high) in watermarks(config.kafka.cluster, topic).items()},
             read=read, stats=lambda: [shard.call_until(10.0, "stats")[0] for shard in shards], retries=retries, counts=counts,
+            targets=len(config.samples.targets),
         )
     finally:
         for client in (*shards, features):

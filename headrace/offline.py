@@ -21,6 +21,7 @@ from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
 from headrace.models.batch import Batch, merged
 from headrace.models.catalog import MODELS
+from headrace.models.choice import EVERY, Choice
 from headrace.models.inputs import Inputs, transforms_of
 from headrace.models.progressive import MODEL, POPULARITY, keys_of, summary
 from headrace.models.spec import model_spec
@@ -37,7 +38,7 @@ from headrace.streaming.model_inputs import inputs_of
 ROWS_A_CALL = 2048
 ROWS_MAX = 20_000_000  # address space only
 RING = 1 << 16  # offsets come in order, one push after the other
-_CTR = NUMBERS.index("item_ctr")
+_CTR, _SHOWN = NUMBERS.index("item_ctr"), NUMBERS.index("user_impressions")
 _GOLDEN = 0x9E3779B97F4A7C15
 Part = tuple[Batch, Causes, np.ndarray]
 """Samples, a cause and the baseline's probability (popularity float32[n]) each."""
@@ -84,9 +85,9 @@ def learn(parts: Iterable[Part], parameters: Parameters, model: Model, batch_row
 
 
 def samples(rows: Rows, half_life_s: float, inputs: Inputs | None = None, feature_set: FeatureSet = BASE,
-            masked: Sequence[str] = ()) -> Iterator[Part]:
+            masked: Sequence[str] = (), choice: Choice = EVERY) -> Iterator[Part]:
     """(batch, causes, popularity float32[n]) of successive rows: each frozen before it and its action are folded, as in the stack, then
-    made a model's by `inputs` of the feature set, `masked` features as their defaults."""
+    made a model's by `inputs` of the feature set, `masked` features as their defaults. Weights say who is active by `choice`."""
     inputs = inputs or inputs_of(feature_set)
     with tempfile.TemporaryDirectory(prefix="headrace-offline-") as folder:
         store = FeatureStore(folder)
@@ -102,7 +103,8 @@ def samples(rows: Rows, half_life_s: float, inputs: Inputs | None = None, featur
                 shown = events["action"] == IMPRESSION
                 label = rows.label[part].astype(np.float32)
                 expanded = inputs.expand(frozen.keys[shown], frozen.values[shown], frozen.numbers[shown], masked)
-                batch = Batch(*expanded, label, np.ones(len(label), np.float32))
+                weight = choice.active(np.ones(len(label), np.float32), frozen.numbers[shown, _SHOWN])
+                batch = Batch(*expanded, label, weight)
                 yield batch, causes.take(shown), frozen.numbers[shown, _CTR]
                 offset += len(records)
         finally:

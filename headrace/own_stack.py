@@ -14,6 +14,9 @@ from headrace import stack, state
 from headrace.children import PARTS
 from headrace.config import Config
 
+UNJUDGED: dict[str, dict[str, Any]] = {"samples": {"noise": {}}}
+"""Settings of a stack whose samples are compared with a file's rows, one by one: no rule against noise stands between."""
+
 
 @contextmanager
 def own_stack(data: Path, say: Callable[[str], None], keep: bool = False,

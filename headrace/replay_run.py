@@ -120,7 +120,7 @@ def _send(config: Config, rows: Rows, clock: Clock, pace: Pace, watch: Watch, st
         sent = replay(rows, disorder, clock=clock, pace=pace, moved=moved)
         disorder.close()
         producer.flush()
-        reached[0] = close(sent, send, partitions, config.samples.window_ms, config.samples.out_of_orderness_ms, clock=clock)
+        reached[0] = close(sent, send, partitions, config.samples.widest_ms, config.samples.out_of_orderness_ms, clock=clock)
         producer.flush()
         return sent, {"disorder": disorder.done} if any(shares) else {}
     finally:

@@ -25,7 +25,8 @@ BLOCK_WINDOWS = 8
 class Taps:
     """highs(topic) -> next offset of each partition. read(topic, start, stop) -> decoded records, offsets from start to before stop.
     stats() -> the parameter shards' stats headers in shard order. retries() -> retries that the feature service has met.
-    counts(keys uint64[n]) -> int64[n] of the model's table `metrics`."""
+    counts(keys uint64[n]) -> int64[n] of the model's table `metrics`. Of `samples` those of the model's target are read, and an exposure
+    has one of each of `targets`."""
 
     model: str
     window_offsets: int
@@ -34,6 +35,7 @@ class Taps:
     stats: Callable[[], list[dict[str, Any]]]
     retries: Callable[[], int]
     counts: Callable[[np.ndarray], np.ndarray]
+    targets: int = 1
 
     def applied(self) -> list[int]:
         """Samples of the model that each shard has applied."""

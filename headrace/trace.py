@@ -55,7 +55,7 @@ def exposure_of(action: Record, others: Iterable[Seen], how: How) -> Seen | None
 
 
 def _inside(exposure: Seen, action: Record, how: How) -> bool:
-    return 0 <= action["ts_ms"] - exposure.record["ts_ms"] <= how.window_ms
+    return 0 <= action["ts_ms"] - exposure.record["ts_ms"] <= how.window_of(action["action"])
 
 
 def _arrived(seen: Seen) -> Hop:
@@ -108,7 +108,8 @@ def _action(look: Look, found: Trace, passed: Hop) -> None:
     others = look.topics.scan("enriched", start_ms, enriched.at_ms + how.out_of_orderness_ms + 1, action["user_id"])
     exposure = exposure_of(action, (one for one in others if not how.live or one.offset < enriched.offset), how)
     if exposure is None:
-        why = look.refused(arrival, SAMPLES) or f"no impression of item {action['item_id']} in the {how.window_ms} ms before it"
+        window_ms = how.window_of(action["action"])
+        why = look.refused(arrival, SAMPLES) or f"no impression of item {action['item_id']} in the {window_ms} ms before it"
         found.hops.append(Hop("samples", "its exposure", SAMPLES, None, passed, why))
         return
     found.said.append(f"{name(arrival.cause)} is a {action['action']}, attributed to the impression {name(exposure.cause)}")
@@ -142,25 +143,35 @@ def _sample(look: Look, found: Trace, frozen: Hop, named: Hop | None = None) -> 
 def _positive(look: Look, found: Trace, made: Hop, frozen: Hop, named: Hop | None) -> None:
     """The hops of the action that made a sample positive."""
     how, sample, exposure = look.how, made.found, frozen.found
-    if named is not None and named.of == how.target and not _made_positive(named.found, sample):
-        found.said.append(f"that {how.target} did not make the sample positive: " + (
-            "another came before it" if sample.record["action_ts_ms"] is not None else "the sample had left, or it came late"))
+    if named is not None and named.of == how.action and not _made_positive(named.found, sample, how):
+        found.said.append(f"that {how.action} did not make the sample positive: " + (
+            "another came before it" if sample.record["action_ts_ms"] is not None else _why_not(named.found.record, how)))
     if sample.record["action_ts_ms"] is None:
         return
+    if sample.record["label"] == 0:
+        found.said.append(f"that {how.action} counts as none: the dwell on its exposure was below samples.noise.accidental_click_below_s")
     passed = named
-    if named is None or not _made_positive(named.found, sample):
+    if named is None or not _made_positive(named.found, sample, how):
         at = next((one for one in look.topics.scan("enriched", exposure.at_ms, sample.at_ms + 1, exposure.record["user_id"])
-                   if _made_positive(one, sample)), None)
+                   if _made_positive(one, sample, how)), None)
         if at is None:
             return
-        passed = Hop("enriched", how.target, FEATURES, at, _arrived(look.topics.at(at.cause)))
+        passed = Hop("enriched", how.action, FEATURES, at, _arrived(look.topics.at(at.cause)))
         found.hops += [passed.after, passed] if passed.after else []
     if how.live:  # under `wait` it leaves when its window closes
         made.after = passed
 
 
-def _made_positive(action: Seen, sample: Seen) -> bool:
+def _why_not(action: Record, how: How) -> str:
+    """Of an attributed action of the target's kind that made nothing positive."""
+    least = next((one.at_least for one in how.targets if one.name == how.target), None)
+    if least is not None and action["value"] < least:
+        return f"its value {action['value']:g} is below at_least, {least:g}"
+    return "the sample had left, or it came late"
+
+
+def _made_positive(action: Seen, sample: Seen, how: How) -> bool:
     """Whether an enriched record is the action whose time a sample carries."""
     record, of = action.record, sample.record
-    return bool(record["action"] == of["target"] and record["item_id"] == of["item_id"] and record["ts_ms"] == of["action_ts_ms"]
+    return bool(record["action"] == how.action and record["item_id"] == of["item_id"] and record["ts_ms"] == of["action_ts_ms"]
                 and record["request_id"] in (None, of["request_id"]))

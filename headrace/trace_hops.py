@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from headrace.schemas.reasons import REASONS
+from headrace.schemas.targets import Target, windows
 
 LOG_MS = 3_600_000  # an event this much older than its arrival comes of a log: times are since its arrival then
 Record = dict[str, Any]
@@ -62,7 +63,7 @@ class Topics(Protocol):
 @dataclass(frozen=True)
 class How:
     """How the stack is configured, and how far a search goes: `within_ms` back for an event_id, and on from each hop for the next.
-    `served`: the model whose vectors are made."""
+    `served`: the model whose vectors are made; `targets` of samples, without them `target` alone is."""
 
     model: str
     served: str
@@ -72,6 +73,16 @@ class How:
     out_of_orderness_ms: int
     publish_ms: int
     within_ms: int
+    targets: tuple[Target, ...] = ()
+
+    @property
+    def action(self) -> str:
+        """The one that is of the target."""
+        return next((one.action for one in self.targets if one.name == self.target), self.target)
+
+    def window_of(self, action: str) -> int:
+        """ms after an exposure in which an action is attributed to it; `window_ms` is the widest."""
+        return windows(self.targets).get(action, self.targets[0].window_ms) if self.targets else self.window_ms
 
     @property
     def live(self) -> bool:

@@ -33,6 +33,10 @@ class Batch(NamedTuple):
         """The same samples with the stages uint8[n]."""
         return Batch(self.keys, self.values, self.label, self.weight, stage)
 
+    def weighed(self, weight: np.ndarray) -> Batch:
+        """The same samples with the weights float32[n]."""
+        return Batch(self.keys, self.values, self.label, weight, self.stage)
+
     def __len__(self) -> int:  # samples, not the columns
         return len(self.label)
 

@@ -31,21 +31,21 @@ class Linear:
         return logits
 
     def learn(self, rows: np.ndarray, seen: np.ndarray, index: np.ndarray, values: np.ndarray, label: np.ndarray, weight: np.ndarray,
-              l2: float, rate: float, stage: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+              l2: float, rate: float, stage: np.ndarray | None = None, kept: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(logits float32[n], grads, squares float32[u,1+k]): each sample predicted, then learnt, in turn; gradients and their squares are
         summed for each row.
 
         A sample's gradient of the weighted log-loss, and of weight * l2 / 2 * |v|^2 for the features of a side that it holds (as libFM's
         SGD; w of the FM is not decayed), is taken where the samples before it have moved the rows to, by AdaGrad steps of `rate` as guessed
         from `seen` int64[u], the samples of each row learnt before. rate 0: all at `rows`. stage uint8[n] (kernels.WHOLE and the others):
-        how final each label is, None: all are.
+        how final each label is, None: all are. `kept`: share of the negatives that are learnt (kernels.against_odds).
         """
         self._check(rows, index, values)
         logits, grads, squares = np.empty(len(index), np.float32), np.zeros(rows.shape, np.float32), np.zeros(rows.shape, np.float32)
         linear, factors = self.decayed
         stage = np.zeros(len(label), np.uint8) if stage is None else stage
-        learn_in_turn(np.array(rows), np.array(seen), index, values, *self.fields, label, weight, stage, linear * l2, factors * l2,
-                      rate, logits, grads, squares)
+        learn_in_turn(np.array(rows), np.array(seen), index, values, *self.fields, label, weight, stage, kept, linear * l2,
+                      factors * l2, rate, logits, grads, squares)
         return logits, grads, squares
 
     def contributions(self, rows: np.ndarray, index: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -73,7 +73,8 @@ def logits_of(rows, index, values, side, scale, logits):
 
 
 @numba.njit(cache=True)
-def learn_in_turn(rows, seen, index, values, side, scale, label, weight, stage, l2_linear, l2_factors, rate, logits, grads, squares):
+def learn_in_turn(rows, seen, index, values, side, scale, label, weight, stage, kept, l2_linear, l2_factors, rate, logits, grads,
+                  squares):
     """Sample after sample: predict it, add its gradient to grads float32[u,1+k] and its square to squares, and move `rows` as its push is
     going to.
 
@@ -82,7 +83,10 @@ def learn_in_turn(rows, seen, index, values, side, scale, label, weight, stage, 
     SQUARE_FACTORS. With rate 0 the gradients are those at `rows` as given. logits float32[n] are those from before each sample's own step.
 
     stage uint8[n]: until its label is known an exposure is PROVISIONAL, a negative of weight (1 - p)(1 + p), and then CONFIRMED: a positive
-    of weight 1 + p, or a negative that has been learnt before and is only predicted (`importance`).
+    of weight 1 + p, or a negative that has been learnt before and is only predicted (`importance`). A sample of weight 0 is only predicted.
+    `kept`: share of the negatives that are learnt. `against_odds` makes up for it; but where the model misses what tells exposures apart,
+    log-odds raised and lowered again are too low for all together, so the slots of neither side, which hold the level, learn by plain
+    weights: 1 of a negative, `kept` of a positive, under which predictions and labels have one sum.
     """
     k = rows.shape[1] - 1
     sums = np.empty((2, k))
@@ -90,16 +94,20 @@ def learn_in_turn(rows, seen, index, values, side, scale, label, weight, stage, 
         logit = _forward(rows, index[i], values[i], side, scale, sums)
         logits[i] = logit
         p = logistic(logit)
-        if stage[i] == CONFIRMED and label[i] == 0.0:
+        if weight[i] == 0.0 or (stage[i] == CONFIRMED and label[i] == 0.0):
             continue
         slope = weight[i] * importance(p, label[i], stage[i]) * (p - label[i])
+        level = slope
+        if kept < 1.0:
+            level *= 1.0 if label[i] == 0.0 else kept
+            slope *= against_odds(p, label[i], kept)
         for f in range(index.shape[1]):
             r, x = index[i, f], values[i, f]
             seen[r] += 1
             if x == 0.0:
                 continue
             step = rate / math.sqrt(SQUARE_LINEAR * seen[r])
-            g = slope * x + weight[i] * l2_linear * rows[r, 0]
+            g = (slope if side[f] != 0 else level) * x + weight[i] * l2_linear * rows[r, 0]
             grads[r, 0] += g
             squares[r, 0] += g * g
             rows[r, 0] -= step * g
@@ -123,6 +131,18 @@ def importance(p, label, stage):
     if stage == WHOLE:
         return 1.0
     return (1.0 - p) * (1.0 + p) if label == 0.0 else 1.0 + p
+
+
+@numba.njit(cache=True)
+def against_odds(p, label, kept):
+    """Weight of a sample where a share `kept` of the negatives is learnt, given the probability p of a positive among all.
+
+    Among those learnt the odds are 1 / kept of what they are: the gradient is that of log-odds raised by log(1 / kept), so that p stays a
+    probability among all (prior correction: King and Zeng, "Logistic Regression in Rare Events Data", Political Analysis 2001). Written as
+    weights, which differ between the labels by 1 / kept and stay below it, unlike 1 / kept for each negative.
+    """
+    whole = p + kept * (1.0 - p)
+    return 1.0 / whole if label == 0.0 else kept / whole
 
 
 @numba.njit(cache=True)

@@ -49,10 +49,12 @@ def summed(keys: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return found, total
 
 
-def sampled(source: np.ndarray, partition: np.ndarray, offset: np.ndarray, share: float) -> np.ndarray:
+def sampled(source: np.ndarray, partition: np.ndarray, offset: np.ndarray, share: float, salt: int = 0) -> np.ndarray:
     """bool[n]: whether causes (int32[n], int32[n], int64[n]) are of the share whose model scores are series SAMPLED too: by their hash, so
-    that every process and every retry chooses alike, and a peer can be scored on the very same samples."""
+    that every process and every retry chooses alike, and a peer can be scored on the very same samples. Another `salt` chooses
+    independently."""
     packed = source.astype(np.uint64) << np.uint64(40) ^ partition.astype(np.uint64) << np.uint64(32) ^ offset.astype(np.uint64)
+    packed ^= np.uint64(salt)
     return _unmixed(packed * _ODD) < np.uint64(min(share, 1.0) * ((1 << 64) - 2048))
 
 

@@ -43,14 +43,15 @@ class Trainer:
 
     `l2` and `rate` as in the model's `learn`; a window of the metrics is `window_offsets` offsets of a partition; `effect` is the target;
     the scores of `share` of the causes are a series of their own too. `pull_tables`, where there is one, pulls from two tables in one call.
+    `kept`: share of the negatives that are learnt, the others having weight 0 (models/choice.py).
     """
 
     def __init__(self, model: Model, pull: Pull, push: Push, l2: float, window_offsets: int = 1000, effect: str = "click",
-                 rate: float = 0.0, share: float = 0.0, pull_tables: PullTables | None = None) -> None:
+                 rate: float = 0.0, share: float = 0.0, pull_tables: PullTables | None = None, kept: float = 1.0) -> None:
         assert window_offsets > 0, "a window is at least one offset"
         self.model, self.effect = model, effect
         self._pull, self._push, self._pull_tables = pull, push, pull_tables
-        self._l2, self._window_offsets, self._rate, self._share = l2, window_offsets, rate, share
+        self._l2, self._window_offsets, self._rate, self._share, self._kept = l2, window_offsets, rate, share, kept
         self.sequence = self.stale = 0  # of the rows pulled; pushes that a shard found too stale
 
     def learn(self, batch: Batch, causes: Causes, popularity: np.ndarray, scores: np.ndarray | None = None,
@@ -62,8 +63,9 @@ class Trainer:
         scored beside the model. `scores` float64[n]: what each exposure was given when it was made, for the metrics; NaN: it was given
         none, is learnt and left out of them. Without `scores` all are scored here, on arrival. One push carries the gradients of `weights`,
         `counts` (+1 for each of the F keys of each sample) and `metrics`; of a sample of two stages the first is counted and the second is
-        scored. When a shard answers that it has some of the causes already, the push asks again for the rest: learnt in turn from the rows
-        that were pulled, scored by the probabilities given here. `newest` of the causes goes with the push.
+        scored; one of weight 0 is scored, and no row is pushed for its sake. When a shard answers that it has some of the causes already,
+        the push asks again for the rest: learnt in turn from the rows that were pulled, scored by the probabilities given here. `newest` of
+        the causes goes with the push.
 
         A push whose gradient is not finite is cut in halves by cause, before any shard sees it; a sample whose own gradient is not is told
         to `refuse(row, sentence)`, and the others are learnt. Raises NotFinite when there is no `refuse`, or when no sample is left because
@@ -88,15 +90,18 @@ class Trainer:
             return Gradients(at, own, everything[at] if whole else self._gradients(rows[at], seen[at], own, part)[1])
 
         def updates(chosen: np.ndarray, found: Gradients) -> Updates:
-            counts = np.bincount(found.own[stage[chosen] != CONFIRMED].reshape(-1), minlength=len(found.at)).astype(np.int64)[:, None]
+            learnt = batch.weight[chosen] != 0
+            counts = np.bincount(found.own[learnt & (stage[chosen] != CONFIRMED)].reshape(-1), minlength=len(found.at)).astype(np.int64)
             counted = chosen[(stage[chosen] != PROVISIONAL) & np.isfinite(judged[chosen])]
             series = [(progressive.MODEL, judged, counted), (progressive.POPULARITY, popularity, counted)]
             if self._share:
                 series.append((progressive.SAMPLED, judged, counted[progressive.sampled(*causes.take(counted), self._share)]))
             told = [progressive.increments(number, window[of], score[of], batch.label[of]) for number, score, of in series]
             metrics = tuple(np.concatenate(column) for column in zip(*told, strict=True))
-            own = keys[found.at]
-            return {"weights": (own, found.grads), "counts": (own, counts), "metrics": (metrics[0], metrics[1][:, None])}
+            used = np.arange(len(found.at)) if learnt.all() else np.unique(found.own[learnt])
+            own = keys[found.at[used]]
+            return {"weights": (own, found.grads[used]), "counts": (own, counts[used][:, None]),
+                    "metrics": (metrics[0], metrics[1][:, None])}
 
         whole, broken = finite_parts(np.arange(len(batch)), gradients)
         if broken and (refuse is None or (not whole and len(batch) > 1 and not np.isfinite(rows).all())):
@@ -134,7 +139,7 @@ class Trainer:
 
     def _gradients(self, rows: np.ndarray, seen: np.ndarray, index: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         logits, grads, squares = self.model.learn(rows, seen, index, batch.values, batch.label, batch.weight, self._l2, self._rate,
-                                                  batch.stage)
+                                                  batch.stage, self._kept)
         return logits, np.concatenate([grads, squares], axis=1) if self._rate else grads
 
 

@@ -107,6 +107,8 @@ REASONS: dict[str, Reason] = {
                           "the impression of the same user and item comes before its action and at most samples.window_ms (1 s "
                           "by default) earlier: send it, or raise samples.window_ms to the time your users take; the action's "
                           "features are folded, so do not resend it"),
+    "repeated_exposure": Reason("no fault: an exposure soon after another of its user and item, which samples.noise leaves out", (SAMPLES,),
+                                "nothing; clicks on it count for the one before. samples.noise.repeated_exposure_ms sets how soon"),
     "foreign_sample": Reason("a sample carries another feature set than the train job learns on", (TRAIN,),
                              "samples of before an upgrade: start the train job behind them, or replay the log"),
     "bad_sample": Reason("a sample's features have another width, or a number in it is not finite", (TRAIN,),

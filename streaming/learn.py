@@ -20,7 +20,9 @@ from headrace.features.client import FeatureClient
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.known_sets import KnownSets
 from headrace.features.layout import FEATURE_SET, SLOTS
+from headrace.models.batch import Batch
 from headrace.models.catalog import MODELS
+from headrace.models.choice import EVERY, Choice
 from headrace.models.inputs import Transform
 from headrace.models.kernels import CONFIRMED, WHOLE
 from headrace.models.kernels import PROVISIONAL as PROVISIONAL_STAGE
@@ -35,11 +37,12 @@ from headrace.streaming.featurize import Addresses
 from headrace.streaming.masked import Masked
 from headrace.streaming.model_inputs import inputs_of
 from headrace.streaming.positions import Message, Standing
-from headrace.streaming.sample_batch import Columns, of_now, taken, wrong
+from headrace.streaming.sample_batch import Columns, of_now, shown, taken, wrong
 from headrace.streaming.stage import WORLD, Stage, vectorised
 
 RESULT = DataTypes.ROW([DataTypes.FIELD("user", DataTypes.BOOLEAN()), DataTypes.FIELD("item", DataTypes.BOOLEAN())])
 _READ = ("source", "partition", "offset", "label", "weight", "feature_set", "feature_keys", "feature_values", "numbers")
+LEFT_OUT = ("samples_of_inactive_users", "negatives_left_out")  # counters
 _USER, _ITEM = SLOTS.index("user_id"), SLOTS.index("item_id")
 
 
@@ -48,7 +51,9 @@ class Lesson:
     """What is learnt: model name (of models.catalog), the target's label, L2, offsets of a metrics window. `scored`: samples bring the
     score of their exposure, for the metrics; else they are scored on arrival, which only an order that tells no label makes fair. `rate`
     of learning in turn within a push; `share` of the causes that a peer is compared on; `transforms` of the feature set. `provisional`:
-    samples are exposures whose label is not final."""
+    samples are exposures whose label is not final. `several`: samples of other targets come too, each with its target behind its other
+    columns; they are passed by and counted. `judged`: the last column tells clicks that count as none, for a counter. `choice` of the
+    samples that are learnt."""
 
     model: str
     target: str
@@ -59,6 +64,9 @@ class Lesson:
     share: float = 0.0
     transforms: tuple[Transform, ...] = ()
     provisional: bool = False
+    several: bool = False
+    judged: bool = False
+    choice: Choice = EVERY
 
     @property
     def name(self) -> str:
@@ -93,6 +101,9 @@ class Learn(Stage):
 
     def open(self, function_context: FunctionContext) -> None:
         lesson = self.lesson
+        self.others = function_context.get_metric_group().counter("samples_of_other_targets")
+        self.accidental = function_context.get_metric_group().counter("accidental_clicks")
+        self.left_out = {name: function_context.get_metric_group().counter(name) for name in LEFT_OUT}
         self.guard(lesson.name)
         self.addresses.join()
         self.stand(self.addresses.kafka)
@@ -103,14 +114,27 @@ class Learn(Stage):
         client = ParameterClient(self.addresses.parameters)
         self.trainer = Trainer(MODELS[lesson.model](self.inputs.fields), client.pull, client.push, l2=lesson.l2,
                                window_offsets=lesson.window_offsets, effect=lesson.effect, rate=lesson.rate, share=lesson.share,
-                               pull_tables=client.pull_tables)
+                               pull_tables=client.pull_tables, kept=lesson.choice.kept)
 
     def eval(self, at_partition: pd.Series, at_offset: pd.Series, *sample: pd.Series) -> pd.DataFrame:
         """Where the sample lies in its topic, then what `_learn` takes."""
         where, at = at_partition.to_numpy(np.int64), at_offset.to_numpy(np.int64)
         self.catch_up(where, at)
-        made = self._learn(*sample)
+        made = self._own(*sample) if self.lesson.several or self.lesson.judged else self._learn(*sample)
         self.passed(where, at)
+        return made
+
+    def _own(self, *sample: pd.Series) -> pd.DataFrame:
+        """`_learn` of the samples of the target, by the columns behind its own; the others touch nobody."""
+        accidental = sample[-1].to_numpy(bool) if self.lesson.judged else np.zeros(len(sample[0]), bool)
+        told = sample[:-1] if self.lesson.judged else sample
+        mine = told[-1].to_numpy() == self.lesson.target if self.lesson.several else np.ones(len(accidental), bool)
+        told = told[:-1] if self.lesson.several else told
+        self.accidental.inc(int((accidental & mine).sum()))
+        made = pd.DataFrame({"user": np.zeros(len(mine), bool), "item": np.zeros(len(mine), bool)})
+        self.others.inc(int((~mine).sum()))
+        if mine.any():
+            made.loc[mine] = self._learn(*(column[mine].reset_index(drop=True) for column in told)).to_numpy()
         return made
 
     def again(self, messages: list[Message]) -> list[tuple[bytes | None, bytes]]:
@@ -138,8 +162,8 @@ class Learn(Stage):
         first = first[~np.isin(first, list(refused))] if refused else first
         stage = self.lesson.stages(strategy if self.lesson.scored else None, len(causes))
         batch, popularity = taken(columns, first, self.inputs, self.masked())
-        batch = batch.staged(stage[first])
         at, caused = causes.take(first), caused_ms.to_numpy(np.int64)[first]
+        batch = self._chosen(batch.staged(stage[first]), at, lambda: shown(columns, first, self.inputs))
         scores = None
         if self.lesson.scored and score is not None and model is not None:
             scores = np.where(model.to_numpy() == self.lesson.model, score.to_numpy(np.float64, na_value=np.nan), np.nan)[first]
@@ -158,11 +182,23 @@ class Learn(Stage):
         self._tell(causes, columns, refused)
         kept = ~np.isin(number, number[list(refused)]) if refused else np.ones(len(causes), bool)
         kept &= (stage != CONFIRMED) | (columns.label != 0)  # which moves nothing
+        kept &= ~np.isin(number, number[first[batch.weight == 0]])
         user, item = np.zeros(len(causes), bool), np.zeros(len(causes), bool)
         rows = np.nonzero(kept)[0]
         keys = taken(columns, rows, self.inputs)[0].keys
         user[rows], item[rows] = _first_of(keys[:, _USER]), _first_of(keys[:, _ITEM])
         return pd.DataFrame({"user": user, "item": item})
+
+    def _chosen(self, batch: Batch, causes: Causes, shown_before: Callable[[], np.ndarray]) -> Batch:
+        """The batch with weight 0 for what is not learnt, which is counted."""
+        choice = self.lesson.choice
+        if choice == EVERY:
+            return batch
+        active = choice.active(batch.weight, shown_before())
+        weight = choice.sampled(active, batch.label, causes)
+        for name, before, after in zip(LEFT_OUT, (batch.weight, active), (active, weight), strict=True):
+            self.left_out[name].inc(int(((before != 0) & (after == 0)).sum()))
+        return batch.weighed(weight)
 
     def _of_now(self, columns: Columns) -> Columns:
         """Samples of sets from before as samples of this one. Only then the feature service is asked, which training does not need."""

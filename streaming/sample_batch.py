@@ -13,7 +13,7 @@ from headrace.features.layout import NUMBERS
 from headrace.models.batch import Batch
 from headrace.models.inputs import Inputs
 
-_CTR = NUMBERS.index("item_ctr")
+_CTR, _SHOWN = NUMBERS.index("item_ctr"), NUMBERS.index("user_impressions")
 
 
 class Columns(NamedTuple):
@@ -68,6 +68,11 @@ def taken(columns: Columns, rows: np.ndarray, inputs: Inputs, masked: Sequence[s
     batch = inputs.batch([columns.feature_keys[row] for row in at], [columns.feature_values[row] for row in at], numbers,
                          columns.label[rows], columns.weight[rows], masked)
     return batch, _floats(numbers, len(inputs.numbers))[:, _CTR]
+
+
+def shown(columns: Columns, rows: np.ndarray, inputs: Inputs) -> np.ndarray:
+    """float32[k]: how many items each sample's user had been shown before, decayed."""
+    return _floats([columns.numbers[row] for row in rows.tolist()], len(inputs.numbers))[:, _SHOWN]
 
 
 def _finite(columns: Columns, rows: list[int], feature_set: FeatureSet) -> dict[str, np.ndarray]:

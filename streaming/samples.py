@@ -20,8 +20,7 @@ two carry a cause and times alone: the payload of an exposure is kept once, for 
 
 from __future__ import annotations
 
-import re
-
+from headrace.schemas.targets import named
 from headrace.streaming.columns import names
 from headrace.streaming.tables import Connection, avro_sink, avro_source, interval
 
@@ -50,8 +49,7 @@ def tables(connection: Connection, out_of_orderness_ms: int) -> list[str]:
 
 def sides(target: str, out_of_orderness_ms: int) -> list[str]:
     """Both sides of the join as views: what is late, what is in time, exposures. ValueError for an odd target."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", target):
-        raise ValueError(f"target {target!r} is no action name: letters, digits, _ and - only")
+    named(target)
     behind = f"`ts_ms` <= `newest_ms` - {max(out_of_orderness_ms, LEAST_MS)}"
     late = f"({behind} OR (CURRENT_WATERMARK(`ts`) IS NOT NULL AND `ts` <= CURRENT_WATERMARK(`ts`)))"
     return [
@@ -103,21 +101,22 @@ def inserts(target: str) -> list[str]:
     return leaving("wait", target, f" ORDER BY `ts`, {listed(CAUSE)}")
 
 
-def sample(strategy: str, target: str) -> str:
-    """Columns of a sample, of a view that has its label."""
-    made = {"strategy": f"'{strategy}'", "target": f"'{target}'", "weight": "1.0E0"}
+def sample(strategy: str, target: str | None) -> str:
+    """Columns of a sample, of a view that has its label, and where `target` is None its target."""
+    made = {"strategy": f"'{strategy}'", "weight": "1.0E0"} | ({} if target is None else {"target": f"'{target}'"})
     return ", ".join(made.get(name, f"`{name}`") for name in names("samples"))
 
 
-def leaving(strategy: str, target: str, order: str = "") -> list[str]:
+def leaving(strategy: str, target: str | None, order: str = "") -> list[str]:
     """The INSERTs of views `closed`, `late` and `orphans`; samples leave in `order`, or as they come."""
-    now = "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), CURRENT_TIMESTAMP) * CAST(1000 AS BIGINT)"
-
-    def refused(view: str, reason: str, detail: str) -> str:
-        return (f"INSERT INTO dead_letters SELECT 'interactions', `partition`, `offset`, '{reason}', {detail}, x'', {now} FROM {view}")
-
     return [
         f"INSERT INTO samples SELECT `user_id`, {sample(strategy, target)} FROM closed{order}",
         refused("late", "late", "CONCAT(`action`, ' of event time ', CAST(`ts_ms` AS STRING), ' came too far behind its partition')"),
         refused("orphans", "no_exposure", "CONCAT(`action`, ' of user ', `user_id`, ' has no exposure of ', `item_id`, ' in its window')"),
     ]
+
+
+def refused(view: str, reason: str, detail: str) -> str:
+    """The INSERT of a view's records into the dead letters; `detail` is SQL."""
+    now = "TIMESTAMPDIFF(SECOND, TO_TIMESTAMP_LTZ(0, 3), CURRENT_TIMESTAMP) * CAST(1000 AS BIGINT)"
+    return f"INSERT INTO dead_letters SELECT 'interactions', `partition`, `offset`, '{reason}', {detail}, x'', {now} FROM {view}"

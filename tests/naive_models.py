@@ -49,7 +49,7 @@ def importance(p, label, stage):
     return {(0, 0): 1, (0, 1): 1, (1, 0): 1 - p * p, (1, 1): 1 + p, (2, 0): 0, (2, 1): 1 + p}[int(stage), int(label)]
 
 
-def learn_in_turn(rows, seen, index, values, label, weight, l2, regular, side, scale, rate, stage=None, squares=(0.2, 0.1)):
+def learn_in_turn(rows, seen, index, values, label, weight, l2, regular, side, scale, rate, stage=None, squares=(0.2, 0.1), kept=1.0):
     """(logits, sums of gradients and of their squares) of samples one by one, each learnt by guessed AdaGrad steps before the next; slopes
     are numeric.
 
@@ -61,12 +61,19 @@ def learn_in_turn(rows, seen, index, values, label, weight, l2, regular, side, s
         logits += fm_logit(rows, index[one], values[one], side, scale).tolist()
         sample, of = (index[one], values[one], label[one]), (l2, regular, side, scale)
         grads = numeric_gradient(lambda at, sample=sample, weight=weight[one], of=of: objective(at, *sample, weight, *of), rows)
-        if stage is not None and stage[i]:
+        if weight[i] == 0:
+            continue
+        if (stage is not None and stage[i]) or kept < 1:
             p = 1 / (1 + np.exp(-logits[-1]))
             decay = numeric_gradient(lambda at, sample=sample, weight=weight[one], of=of: objective(at, *sample, weight, *of)
                                      - objective(at, *sample, weight, 0.0, *of[1:]), rows)
-            grads = importance(p, label[i], stage[i]) * (grads - decay) + decay
-            if (stage[i], label[i]) == (2, 0):
+            raised = 1 / (1 + np.exp(-(logits[-1] - np.log(kept))))  # the probability among the samples that are learnt
+            plain = importance(p, label[i], 0 if stage is None else stage[i]) * (grads - decay)
+            grads = plain * (raised - label[i]) / (p - label[i]) + decay
+            if kept < 1:  # the level is learnt by weights
+                level = [r for r, of in zip(index[i], side, strict=True) if of == 0]
+                grads[level, 0] = plain[level, 0] * (kept if label[i] else 1) + decay[level, 0]
+            if stage is not None and (stage[i], label[i]) == (2, 0):
                 continue
         total += grads
         square += grads**2

@@ -103,7 +103,7 @@ class Training:
     """A client like the training job's."""
 
     def __init__(self, config: Config, space: int) -> None:
-        self._model, self._target = config.model.name, config.samples.target
+        self._model, self._target = config.model.name, config.target_of()
         self._client, self._offsets = ParameterClient(config.ps.addresses, timeout_s=120.0), Offsets()
         random = np.random.default_rng(1)
         keys = np.unique(random.integers(0, 1 << 63, space, np.uint64))
@@ -160,7 +160,7 @@ class Markers:
     """Keys of their own, one a slot, each pushed so that its first weight only grows: what is higher is newer."""
 
     def __init__(self, config: Config) -> None:
-        self._model, self._target = config.model.name, config.samples.target
+        self._model, self._target = config.model.name, config.target_of()
         self._client, self._offsets = ParameterClient(config.ps.addresses, timeout_s=120.0), Offsets(2)
         self._replicas = [Client(address) for address in config.replica.addresses]
         candidates = np.arange(1 << 63, (1 << 63) + 4096, dtype=np.uint64)

@@ -76,7 +76,7 @@ def sent_rows(config: Config, rows: int, seed: int, after_ms: int = 0, every_ms:
     if not closed:
         producer.flush()
         return sent
-    reached = close(sent, send, config.kafka.partitions, config.samples.window_ms, config.samples.out_of_orderness_ms)
+    reached = close(sent, send, config.kafka.partitions, config.samples.widest_ms, config.samples.out_of_orderness_ms)
     producer.flush()
     with closing(StackClock(**given(config.engine))) as clock:
         clock.set("log", reached)  # and runs on: the last window closes by the engine's heartbeats

@@ -103,13 +103,21 @@ def stats(
     file: File = None,
     data: Data = None,
 ) -> None:
-    """Count: rows, label rates by target and day; duplicates left out, records not readable, gaps; feature sets."""
+    """Count: rows, label rates by target and day; duplicates left out, records not readable, gaps; feature sets. Where [samples] has rules
+    by which training leaves samples out, these too, by target and rule; every file is read for them."""
+    from headrace.choice import choice_of
     from headrace.lake import files, summary
+    from headrace.lake.left_out import left_out
+    from headrace.models.choice import EVERY
 
     found = _opened(lake, file, data)
     for held in found.files if verify else ():
         files.checked(found.store, held)
     told = summary.stats(found) | ({"verified": True} if verify else {})
+    settings = configured(file, data, running=False)
+    choice = choice_of(settings)
+    if choice != EVERY or settings.samples.rules.accidental_s:
+        told["left_out"] = left_out(found, choice)
     if as_json:
         typer.echo(json.dumps(told, indent=2))
         return
@@ -179,6 +187,9 @@ def _said(told: dict[str, Any], found: Lake) -> list[str]:
     sets = ", ".join(f"{name or 'none'} {rows:,}" for name, rows in told["feature_sets"].items())
     lines += [f"feature sets: {sets}",
               f"read: {told['records']:,} records; {told['duplicates']:,} further records of a sample, left out"]
+    lines += [f"of {target}: {counts['inactive_users']:,} samples of users shown too little and {counts['negatives_left_out']:,} negatives"
+              f" are scored and not learnt; {counts['accidental_clicks']:,} clicks count as none"
+              for target, counts in told.get("left_out", {}).items()]
     if told["dropped"]:
         lines.append(f"removed by `headrace data expire` and `erase`: {told['dropped']:,}")
     if told["unreadable"]:

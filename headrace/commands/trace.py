@@ -74,8 +74,8 @@ def how_of(config: Config, model: str | None, within_s: int) -> How:
     if model is not None and model not in known:
         raise ConfigError(f"model {model!r} is not trained here; trained are {', '.join(known)}")
     samples = config.samples
-    return How(model or config.model.name, config.model.name, samples.target, samples.strategy, samples.window_ms,
-               samples.out_of_orderness_ms, config.ps.publish_ms, 1000 * within_s)
+    return How(model or config.model.name, config.model.name, config.target_of(model), samples.strategy, samples.widest_ms,
+               samples.out_of_orderness_ms, config.ps.publish_ms, 1000 * within_s, samples.targets)
 
 
 def told(found: Trace, how: How) -> dict[str, Any]:

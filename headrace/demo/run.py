@@ -18,6 +18,7 @@ from rich.live import Live
 from headrace import movielens, replay_run, submission
 from headrace.access import given
 from headrace.api import Client
+from headrace.choice import choice_of
 from headrace.clock import StackClock
 from headrace.config import Config, Watch
 from headrace.demo.accounts import accounts
@@ -26,7 +27,7 @@ from headrace.demo.effect import CLICKED, PASSED, Effect, Front, Plain, measure
 from headrace.demo.tell import accounts_table, effect_sentence, effect_table, memory_table
 from headrace.drain import Progress
 from headrace.live_taps import live_taps
-from headrace.own_stack import own_stack
+from headrace.own_stack import UNJUDGED, own_stack
 from headrace.replay import Sent, now_ms
 from headrace.rows import Rows, load
 from headrace.schemas import mapping
@@ -180,7 +181,7 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
     def say(text: str) -> None:
         console.print(text, highlight=False)
 
-    settings = {"watch": {"enabled": Watch().enabled or find_spec("river") is not None}}
+    settings = {**UNJUDGED, "watch": {"enabled": Watch().enabled or find_spec("river") is not None}}
     with own_stack(data, say, keep, settings) as config, live_taps(config) as taps:
         began_jobs = time.monotonic()
         submission.submit(config, JOBS)
@@ -191,7 +192,7 @@ def run(data: Path, console: Console, *, limit: int | None = None, rate: float =
         demo = Demo(config, console, rows, Films.of(file), rate, taps, Mark.of(taps), Plain(Client(**given(config.engine))))
         report = demo.run(str(file))
         clicks = CLICKED if demo.effect else 0
-        checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.reachable)
+        checks = accounts(report, rows, clicks, taps, demo.mark, config.ps.reachable, choice_of(config))
         _tell(console, demo, report, checks)
         watched = figures.read(config.watch.http_port)
         console.print(watched.sentence(served=False) if watched else

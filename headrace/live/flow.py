@@ -39,11 +39,13 @@ class Asked(NamedTuple):
 
 
 class FlowLook:
-    """`jobs`: their names in order; `model` is served, train-NAME learns NAME; an exposure waits at least `window_ms` by design."""
+    """`jobs`: their names in order; `model` is served, train-NAME learns NAME; an exposure waits at least `window_ms` by design,
+    and has a sample of each of `targets`."""
 
     def __init__(self, asked: Asked, jobs: Sequence[str], model: str, window_ms: int,
-                 now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+                 now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000, targets: int = 1) -> None:
         self._asked, self._jobs, self._model, self._now_ms = asked, jobs, model, now_ms
+        self._targets = targets
         self._waiting = {job: Waiting() for job in jobs}
         self._quiet = Quiet(REST_MS + window_ms)
         self._users: OrderedDict[str, None] = OrderedDict()
@@ -77,7 +79,7 @@ class FlowLook:
         waiting = None
         if impressions is not None:
             through = self._quiet.for_long(self._now_ms(), impressions, samples) and state == "RUNNING"
-            waiting = self._waiting[job].of(impressions, samples, through)
+            waiting = self._waiting[job].of(impressions, samples // self._targets, through)
         return Job(job, state, "exposures", "samples", impressions, samples, waiting)
 
     def _of_train(self, job: str, state: str, samples: int, tail: list[Record], problems: list[str]) -> Job:
@@ -85,7 +87,7 @@ class FlowLook:
         causes = [(one["source"], one["partition"], one["offset"]) for one in tail]
         through = not causes or bool(self._try(lambda: self._asked.known(model, causes), problems))
         applied = self._try(lambda: self._asked.applied(model), problems)
-        waiting = None if applied is None else self._waiting[job].of(samples, applied, through and applied is not None)
+        waiting = None if applied is None else self._waiting[job].of(samples // self._targets, applied, through)
         return Job(job, state, "samples", "applied", samples, applied, waiting)
 
     def _unread(self, topics: dict[str, Marks]) -> int:

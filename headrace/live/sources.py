@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from headrace import kafka
-from headrace.config import Config, Samples
+from headrace.config import Config
 from headrace.engine.console.figures import Flow, Point, Sources
 from headrace.engine.console.sampler import Away
 from headrace.flink_rest import FlinkRefused, FlinkRest, FlinkUnavailable
@@ -24,6 +24,7 @@ from headrace.ps.client import ParameterClient
 from headrace.rpc.client import Client
 from headrace.rpc.errors import RpcError
 from headrace.rpc.freshness import Hop
+from headrace.sampling import Samples
 from headrace.schemas.codec import RegistryUnavailable
 from headrace.schemas.errors import Malformed
 from headrace.serve import Codecs
@@ -59,17 +60,17 @@ def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
     def known(name: str, causes: list[Cause]) -> bool:
         columns = np.array(causes, np.int64).T
         arrays = {"source": columns[0].astype(np.int32), "partition": columns[1].astype(np.int32), "offset": columns[2].copy()}
-        answers = [shard.call("known", {"model": name, "effect": samples.target}, arrays) for shard in shards]
+        answers = [shard.call("known", {"model": name, "effect": config.target_of(name)}, arrays) for shard in shards]
         return all(bool(np.all(found["status"])) for _, found in answers)
 
-    window_ms = samples.window_ms + samples.out_of_orderness_ms
+    window_ms = samples.widest_ms + samples.out_of_orderness_ms
     learning = LearningLook(model, config.model.window_offsets, 20_000 + 2 * window_ms, lambda: kafka.watermarks(where, TOPIC),
                             lambda times: kafka.since_each(where, TOPIC, times), counts, note=_live(samples))
     flow = FlowLook(Asked(
         marks=lambda topic: kafka.watermarks(where, topic), tail=tail, states=flink.states,
         impressions=lambda: int(features.call("stats")[0]["impressions"]),
         applied=lambda name: min(applied_of(shard.call("stats")[0], name) for shard in shards), known=known, away=AWAY),
-        job_names(config), model, window_ms + config.engine.heartbeat_lag_ms)
+        job_names(config), model, window_ms + config.engine.heartbeat_lag_ms, targets=len(samples.targets))
     ps = zip([*config.ps.addresses, *config.ps.standbys], [*config.ps.http_ports, *config.ps.standby_http_ports], strict=False)
     pages = {"gradient": [health(*one, "metrics") for one in ps],
              "serving_row": [health(*one, "metrics") for one in zip(config.replica.addresses, config.replica.http_ports, strict=False)],

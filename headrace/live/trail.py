@@ -59,4 +59,4 @@ class Trail:
             if seen is None:
                 return False
             place.append((seen.partition, seen.offset))
-        return all(status for status in topics.known(self._config.model.name, self._config.samples.target, place[0]))
+        return all(status for status in topics.known(self._config.model.name, self._config.target_of(), place[0]))

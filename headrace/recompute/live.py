@@ -70,6 +70,6 @@ def live_join(config: Config, restarted: bool, moved: Callable[[str], Any] = lam
     if not any(one.record is None or one.record["action"] != join.HEARTBEAT for one in sent):
         raise JoinError("no interaction has been sent yet: there is nothing to check")
     moved(f"DuckDB joins {len(sent):,} records")
-    rules = join.Rules(kafka.topic_source(config.kafka.cluster, "interactions"), wanted.target, wanted.window_ms,
-                       wanted.out_of_orderness_ms, restarted)
+    rules = join.Rules(kafka.topic_source(config.kafka.cluster, "interactions"), wanted.targets, wanted.out_of_orderness_ms,
+                       restarted, wanted.rules)
     return join.join(sent, topics.records("samples", sample_ends), letters, rules)

@@ -120,7 +120,8 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     hop: Any = Hop("recommendation", asked=True)
     registry.register(hop)
     engine = Engine(upstream, vectors, Ranker(upstream, model, inputs), clock, sink.post, config.engine.candidates, hop.observe)
-    events = Events(clock, sink.deliver, config.engine.event_bytes_max, config.samples.target)
+    events = Events(clock, sink.deliver, config.engine.event_bytes_max,
+                    [one.action for one in config.samples.targets])
     lag_ms = config.engine.heartbeat_lag_ms if config.samples.live else 0
     heartbeats = Heartbeats(clock, config.kafka.partitions, config.engine.heartbeat_ms, lambda key, record: sink.post([(key, record)]),
                             lag_ms)

@@ -142,7 +142,7 @@ def _peer(config: Config, river_peer: Any, registry: CollectorRegistry,
             return None
 
     drifts = river_peer.Drifts()
-    watcher = Watcher(score, river_peer.Peer(), drifts, found, inputs=inputs, target=config.samples.target, share=config.watch.share,
+    watcher = Watcher(score, river_peer.Peer(), drifts, found, inputs=inputs, target=config.target_of(), share=config.watch.share,
                       rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic, masked=frozen)
     registry.register(Exported(watcher, drifts.found, learnt))  # type: ignore[arg-type]
 
@@ -169,7 +169,7 @@ def _guard(config: Config, specs: list[ModelSpec], detectors: dict[str, Callable
     inputs = model_inputs(config)
     keeper = Keeper(Versions(config.stack.data_dir / "versions", spec, told, now_ms), spec, MODELS[spec.model](inputs.fields),
                     pull, shards, Bounds(**settings), detectors, config.ps.rows_max, now_ms, inputs)
-    shadow = Shadow(keeper.score, keeper.take, inputs=inputs, target=config.samples.target, share=config.watch.share,
+    shadow = Shadow(keeper.score, keeper.take, inputs=inputs, target=config.target_of(), share=config.watch.share,
                     rate_max=config.watch.rate_max, now_ms=now_ms, clock_s=time.monotonic, masked=frozen)
     registry.register(keeper)  # type: ignore[arg-type]
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from headrace.choice import learnt
 from headrace.features.client import FeatureClient
+from headrace.models.choice import EVERY, Choice
 from headrace.ps.client import ParameterClient
 from headrace.ps.encoding import served_as
 from headrace.recompute.join import Report
@@ -59,9 +61,10 @@ def cause_of(record: Record) -> Cause:
 
 
 def checks(left: Left, rows: Rows, taps: Taps, addresses: list[str], features: str,
-           report: Report | None = None) -> list[Check]:
+           report: Report | None = None, choice: Choice = EVERY) -> list[Check]:
     """Each account of the first `len(rows)` rows of the file with both sides: what was sent, and what was found. What was refused as late
-    is in `report`, which has joined the log again: an exposure that was has no sample, and an action that was labels none."""
+    is in `report`, which has joined the log again: an exposure that was has no sample, and an action that was labels none. Rows of the
+    parameter server are of the samples that are learnt by `choice`."""
     impressions = {cause: record for cause, record in left.enriched.items() if record["action"] == "impression"}
     labels = _labels(rows)
     wrong = sum(labels.get(record["event_id"]) != (record["label"] >= 0.5) for record in left.samples.values())
@@ -84,7 +87,7 @@ def checks(left: Left, rows: Rows, taps: Taps, addresses: list[str], features: s
         ("interactions refused that were never enriched", sum(not _known(left, at) for at in left.dead), 0),
     ]
     made += [(f"samples applied by shard {shard}", applied, kept) for shard, applied in enumerate(taps.applied())]
-    made += _parameters(left, taps.model, addresses) + _totals(rows, features)
+    made += _parameters(learnt(choice, list(left.samples.values())), taps.model, addresses) + _totals(rows, features)
     return [check(*one) for one in made]
 
 
@@ -149,8 +152,8 @@ def _known(left: Left, at: tuple[int, int]) -> bool:
     return any((source, *at) in left.enriched for source in {cause[0] for cause in left.enriched})
 
 
-def _parameters(left: Left, model: str, addresses: list[str]) -> list[tuple[str, int, int]]:
-    keys = np.frombuffer(b"".join(sample["feature_keys"] for sample in left.samples.values()), "<u8")
+def _parameters(samples: list[Record], model: str, addresses: list[str]) -> list[tuple[str, int, int]]:
+    keys = np.frombuffer(b"".join(sample["feature_keys"] for sample in samples), "<u8")
     wanted, times = np.unique(keys, return_counts=True)
     return parameters(wanted, times, model, addresses)
 

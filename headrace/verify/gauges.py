@@ -108,7 +108,7 @@ class Gauges:
             took = [learnt[at] - one.timestamp_ms for at, one in arrived.items()
                     if self._positive(self._codecs[TOPIC].decode(one.value)["event_id"])]
         else:
-            took = [learnt[at] - one.timestamp_ms - wanted.window_ms - wanted.out_of_orderness_ms for at, one in arrived.items()]
+            took = [learnt[at] - one.timestamp_ms - wanted.widest_ms - wanted.out_of_orderness_ms for at, one in arrived.items()]
         return np.array(took, np.float64)
 
 

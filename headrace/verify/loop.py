@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headrace import submission
+from headrace.choice import choice_of
 from headrace.config import Config
 from headrace.disorder import Shares
 from headrace.drain import Stuck
 from headrace.kafka import read_batches, watermarks
 from headrace.live_taps import live_taps
-from headrace.own_stack import own_stack
+from headrace.own_stack import UNJUDGED, own_stack
 from headrace.recompute.live import live_join
 from headrace.rows import Rows
 from headrace.rpc.client import Client
@@ -50,7 +51,7 @@ def run(data: Path, rows: Rows, plan: Plan, say: Callable[[str], None]) -> dict[
 
     Raises NotRecovered, Stuck, UnknownProcess, and what starting a stack raises.
     """
-    with own_stack(data, say) as config, live_taps(config) as taps:
+    with own_stack(data, say, settings=UNJUDGED) as config, live_taps(config) as taps:
         submission.submit(config, JOBS)
         say(f"jobs {', '.join(JOBS)} run; {plan.kills} kills, seed {plan.seed}, at most {plan.rate:.0f} rows/s of {len(rows)}")
         began = time.monotonic()
@@ -62,7 +63,8 @@ def run(data: Path, rows: Rows, plan: Plan, say: Callable[[str], None]) -> dict[
             say(f"{sent.rows} rows sent and learnt in {seconds:.0f} s; counting")
             left = counts.read(taps)
             report = live_join(config, restarted=plan.kills > 0) if config.samples.strategy == "wait" else None
-            found = counts.checks(left, rows.first(sent.rows), taps, config.ps.reachable, config.features.address, report)
+            found = counts.checks(left, rows.first(sent.rows), taps, config.ps.reachable, config.features.address, report,
+                                  choice_of(config))
             if report is not None:
                 found += counts.joined(report, sent.interactions, stream.disorder["duplicates"])
             found += frozen.compare(left.enriched, _interactions(config), config.features.half_life_s, config.features.ring_length)

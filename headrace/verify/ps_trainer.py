@@ -81,7 +81,7 @@ def main(settings: str, file: str, seed: str, rate: str, control: str = "") -> N
         size = chance.randint(*BATCH)
         offsets = np.arange(at, at + size)
         causes = Causes(np.full(size, SOURCE, np.int32), np.zeros(size, np.int32), offsets + shift)
-        client.push(model.name, config.samples.target, causes, partial(_of, made, offsets))
+        client.push(model.name, config.target_of(model.name), causes, partial(_of, made, offsets))
         at += size
         late.append(at)
         if control != FORGETS or len(late) > LATE:

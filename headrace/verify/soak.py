@@ -13,12 +13,13 @@ import numpy as np
 
 from headrace import kafka, submission
 from headrace.access import given
+from headrace.choice import choice_of
 from headrace.clock import StackClock
 from headrace.config import Config
 from headrace.features.shard import FROZEN_OFFSETS
 from headrace.kafka import Producer
 from headrace.live_taps import live_taps
-from headrace.own_stack import own_stack
+from headrace.own_stack import UNJUDGED, own_stack
 from headrace.replay import Send, close
 from headrace.schemas.codec import Codec
 from headrace.schemas.registry import RegistryClient
@@ -54,7 +55,7 @@ def run(data: Path, *, seconds: float, rate: float, seed: int, say: Callable[[st
     Raises NoRoom, Behind, Stuck, and what starting a stack raises.
     """
     _room(data, rate * seconds)
-    with own_stack(data, say) as config, live_taps(config) as taps:
+    with own_stack(data, say, settings=UNJUDGED) as config, live_taps(config) as taps:
         submission.submit(config, JOBS)
         steady = Steady(seed, rate)
         say(f"jobs {', '.join(JOBS)} run; {rate:,.0f} interactions/s for {seconds / 60:.1f} minutes, seed {seed}")
@@ -124,7 +125,7 @@ def _sending(config: Config, steady: Steady) -> Iterator[Send]:
     with closing(StackClock(**given(config.engine))) as clock:
         clock.set("log", BEGIN_MS - CLAIM_MS)
         yield send
-        reached = close(steady.sent, send, config.kafka.partitions, wanted.window_ms, wanted.out_of_orderness_ms)
+        reached = close(steady.sent, send, config.kafka.partitions, wanted.widest_ms, wanted.out_of_orderness_ms)
         producer.flush()
         clock.set("log", reached)
 
@@ -132,7 +133,7 @@ def _sending(config: Config, steady: Steady) -> Iterator[Send]:
 def tallied(config: Config, steady: Steady, say: Callable[[str], None]) -> Tally:
     """Everything that lies in `enriched`, `samples` and `dead-letters`, counted as it is read."""
     bootstrap, registry = config.kafka.cluster, RegistryClient(config.registry.access)
-    tally = Tally(kafka.topic_source(bootstrap, TOPIC), steady.digest, steady.made.labels)
+    tally = Tally(kafka.topic_source(bootstrap, TOPIC), steady.digest, steady.made.labels, choice_of(config))
 
     def read(topic: str) -> Any:
         codec, stop = Codec(topic, registry), {p: high for p, (_, high) in kafka.watermarks(bootstrap, topic).items()}
@@ -140,7 +141,8 @@ def tallied(config: Config, steady: Steady, say: Callable[[str], None]) -> Tally
         return ((one.value, codec.decode(one.value)) for one in kafka.read_between(bootstrap, topic, {}, stop) if one.value is not None)
 
     tally.enriched(read("enriched"))
-    tally.samples(record for _, record in read("samples"))
+    target = config.target_of()
+    tally.samples(record for _, record in read("samples") if record["target"] == target)
     tally.dead(record for _, record in read("dead-letters"))
     return tally
 

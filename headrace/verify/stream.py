@@ -70,7 +70,7 @@ class Stream:
                 pass
             disorder.close()
             wanted = config.samples
-            reached = close(self.sent, send, config.kafka.partitions, wanted.window_ms, wanted.out_of_orderness_ms)
+            reached = close(self.sent, send, config.kafka.partitions, wanted.widest_ms, wanted.out_of_orderness_ms)
             producer.flush(DELIVERY_MS / 1000)
             _insist(lambda: clock.set("log", reached))
             return self.sent

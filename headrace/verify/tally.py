@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from headrace.choice import learnt
+from headrace.models.choice import EVERY, Choice
+
 Record = dict[str, Any]
 Account = tuple[str, int, int]
 CHUNK = 8192
@@ -84,9 +87,10 @@ class KeyCounts:
 
 class Tally:
     """Accounts of a log of rows whose events are called DIGEST-ROW-i (impression) and DIGEST-ROW-a (action), `labels` bool[rows], of causes
-    of `source`."""
+    of `source`; `keys` are those of the samples that are learnt by `choice`."""
 
-    def __init__(self, source: int, digest: str, labels: np.ndarray) -> None:
+    def __init__(self, source: int, digest: str, labels: np.ndarray, choice: Choice = EVERY) -> None:
+        self._choice = choice
         self._source, self._prefix, self._labels = source, f"{digest}-", labels
         self.impressions, self.actions, self.sampled, self.refused = Places(), Places(), Places(), Places()
         self.keys = KeyCounts()
@@ -120,7 +124,7 @@ class Tally:
             label = np.array([record["label"] for record in first]) >= 0.5
             self._positive += int(label.sum())
             self._wrong += int((label != self._labels[[self._row(record) for record in first]]).sum())
-            self.keys.add(np.frombuffer(b"".join(record["feature_keys"] for record in first), "<u8"))
+            self.keys.add(np.frombuffer(b"".join(record["feature_keys"] for record in learnt(self._choice, first)), "<u8"))
 
     def dead(self, records: Iterable[Record]) -> None:
         """Records of `dead-letters`."""

@@ -81,7 +81,7 @@ def test_an_action_that_nothing_counts_is_taken_and_noted_with_the_nearest_that_
 
 
 def test_the_target_counts_whatever_its_name(world):
-    events = Events(world.clock, lambda records: [""] * len(records), target="buy")
+    events = Events(world.clock, lambda records: [""] * len(records), learnt=("buy",))
     assert events.note([{**GOOD, "action": "buy"}]) == "" and "'bye'" in events.note([{**GOOD, "action": "bye"}])
 
 

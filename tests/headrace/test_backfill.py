@@ -9,10 +9,12 @@ from headrace import backfill
 from headrace.commands.backfill import since_ms_of
 from headrace.config import Config, ConfigError
 from headrace.features.layout import EMPTY_KEYS, FEATURE_SET, SLOTS, F, K
+from headrace.models.choice import Choice
 from headrace.ps.backfill import Tally
 from headrace.ps.client import ParameterClient
 from headrace.ps.service import shard_verbs
 from headrace.rows import load
+from headrace.sampling import Noise
 from headrace.serve import specs
 from tests.ps import worlds
 from tests.ps.test_backfill import Direct
@@ -64,6 +66,27 @@ def test_a_file_twice_is_learnt_once(tmp_path, monkeypatch):
         assert again.shards == [Tally(there=100)]
         assert store.shard.rings.count("fm@1", "click") == 100
         assert store.shard.tables["fm", "counts"].sum() == 100 * F
+
+
+def test_a_backfill_leaves_out_what_training_does(tmp_path, monkeypatch):
+    records = [record(n, label=float(n % 3 == 0)) for n in range(90)]
+    records[0]["numbers"] = np.zeros(K, "<f4").tobytes()
+    [(batch, _, _)] = backfill.parts_of(records, "click", choice=Choice(shown_min=0.25))
+    assert batch.weight.tolist() == [0.0] + [1.0] * 89
+    from headrace.schemas import mapping as mappings
+
+    (tmp_path / "mapping.toml").write_text(MAPPING)
+    lines = [f"u{n % 9},i{n % 7},{1_600_000_000 + 60 * n},{int(n % 3 == 0)}" for n in range(120)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,t,clicked", *lines]) + "\n")
+    rows, config = load(tmp_path / "log.csv", mappings.load(tmp_path / "mapping.toml")), Config()
+    config.samples.negatives_kept, config.samples.noise = 1e-9, Noise(inactive_user_events=2)
+    with worlds.store(tmp_path / "ps", specs([config.model])) as store:
+        monkeypatch.setattr(backfill, "ParameterClient", lambda addresses: ParameterClient(callers=[Direct(shard_verbs(store))]))
+        config.ps.addresses = ["in this process"]
+        assert backfill.from_rows(config, config.model, rows).shards == [Tally(missing=120, applied=120)], "all are applied"
+        learnt = store.shard.tables["fm", "counts"].sum() / F
+        # A user's first two rows are left out, and a third: what was shown a minute ago has faded a little.
+        assert learnt == sum(n % 3 == 0 for n in range(27, 120))
 
 
 @pytest.mark.parametrize("text, since", [

@@ -4,8 +4,12 @@ import json
 
 import pytest
 
+from headrace.choice import choice_of
 from headrace.config import Config, ConfigError, Model, load, show
 from headrace.job_names import job_names
+from headrace.models.choice import EVERY, Choice
+from headrace.own_stack import UNJUDGED
+from headrace.schemas.targets import Noise, Target
 
 
 @pytest.fixture
@@ -34,6 +38,7 @@ def test_the_environment_beats_the_stack_and_the_stack_the_file(folder):
     ("[model]\nlearning_rat = 1\n", "model.learning_rate"),
     ("[models.lr]\nlearning_rat = 1\n", "models.lr.learning_rate"),
     ("[models.lrr]\n", "models.lr"),
+    ("[samples.also.like]\nwindow = 1\n", "samples.also.like.window_ms"),
 ])
 def test_an_unknown_name_names_the_nearest(folder, text, nearest):
     (folder / "headrace.toml").write_text(text)
@@ -91,3 +96,57 @@ def test_models_that_cannot_be(folder, text, words):
     (folder / "headrace.toml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         load(environ={})
+
+
+ALSO = "[samples.also.like]\naction = 'like'\nwindow_ms = 60000\n[samples.also.read]\naction = 'dwell'\nat_least = 7.5\n"
+
+
+def test_further_targets_each_with_a_window(folder):
+    (folder / "headrace.toml").write_text(ALSO + "[model]\ntarget = 'read'\n[models.lr]\n")
+    config = load(environ={})
+    assert config.samples.targets == (Target("click", "click", 1000), Target("like", "like", 60_000), Target("read", "dwell", 1000, 7.5))
+    assert (config.samples.widest_ms, config.target_of(), config.target_of("lr")) == (60_000, "read", "click")
+    (folder / "headrace.toml").write_text(show(config))
+    assert load(environ={}) == config
+    one = load(environ={"HEADRACE_SAMPLES__ALSO": '{"like": {"window_ms": 5}}'}).samples.also["like"]
+    assert (one.action, one.window_ms) == ("like", 5)
+    assert Config().samples.targets == (Target("click", "click", 1000),) and Config().samples.widest_ms == 1000
+
+
+@pytest.mark.parametrize("text, words", [
+    (ALSO + "[samples]\nstrategy = 'eager'\n", "strategy eager makes samples of one target, and also has like, read: set strategy to wait"),
+    (ALSO + "[samples]\nstrategy = 'fast'\n", "strategy fast makes samples of one target"),
+    ("[samples.also.click]\nwindow_ms = 5000\n", "also.click has the name of samples.target"),
+    ("[samples.also.seen]\naction = 'impression'\n", "impression, which is no action of a user"),
+    ("[samples.also.\"a b\"]\n", "'a b' is no action name"),
+    ("[samples.also.x]\naction = 'a,b'\n", "'a,b' is no action name"),
+    ("[samples.also.x]\nwindow_ms = 0\n", r"samples\.also\.x\.window_ms.*got 0"),
+    ("[samples.also]\nlike = 3\n", r"write \[samples\.also\.like\]"),
+    ("[samples]\nalso = 3\n", r"write \[samples\.also\.NAME\]"),
+    ("[samples]\nstrategy = 'eager'\n[samples.noise]\nrepeated_exposure_ms = 5\n", "before noise.repeated_exposure_ms can judge them"),
+    ("[samples]\nstrategy = 'fast'\n[samples.noise]\naccidental_click_below_s = 5\n", "before noise.accidental_click_below_s can"),
+    ("[samples]\ntarget = 'like'\n[samples.noise]\naccidental_click_below_s = 5\n", "no target is of the action click"),
+    ("[samples]\nstrategy = 'fast'\nnegatives_kept = 0.5\n", "negatives_kept is below 1, and strategy fast"),
+    ("[samples]\nnegatives_kept = 0\n", r"samples\.negatives_kept.*got 0"),
+    ("[samples.noise]\ninactive_users_events = 1\n", r"the nearest is 'samples\.noise\.inactive_user_events'"),
+    ("[model]\ntarget = 'like'\n", "model fm learns target 'like', and samples are made of click: name one of these"),
+])
+def test_targets_that_cannot_be(folder, text, words):
+    (folder / "headrace.toml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load(environ={})
+
+
+def test_rules_against_noise_are_off_and_then_shown_and_read_again(folder):
+    assert Config().samples.rules == Noise() and Config().samples.joins_plainly and choice_of(Config()) == EVERY
+    (folder / "headrace.toml").write_text("[samples]\nnegatives_kept = 0.25\n[samples.noise]\nrepeated_exposure_ms = 9000\n"
+                                          "accidental_click_below_s = 2.5\ninactive_user_events = 3\n")
+    config = load(environ={})
+    assert config.samples.rules == Noise(9000, 2.5) and not config.samples.joins_plainly and choice_of(config) == Choice(0.25, 3.0)
+    (folder / "headrace.toml").write_text(show(config))
+    assert load(environ={}) == config
+    body = config.model_dump()
+    body["samples"].update(UNJUDGED["samples"])
+    assert Config(**body).samples.joins_plainly and Config(**body).samples.negatives_kept == 0.25, "a stack that is compared with a file"
+    live = Config(samples={"strategy": "eager", "negatives_kept": 0.5, "noise": {"inactive_user_events": 2}})
+    assert choice_of(live) == Choice(0.5, 2.0) and live.samples.joins_plainly, "what training leaves out changes no join"

@@ -20,8 +20,9 @@ from headrace.demo.accounts import accounts, by_cause
 from headrace.demo.curve import Curve, rows_of, spark
 from headrace.demo.effect import clicks, measure, moved_by_slot
 from headrace.demo.tell import accounts_table, effect_sentence, effect_table, memory_table
-from headrace.features.layout import F
+from headrace.features.layout import F, K
 from headrace.models import progressive
+from headrace.models.choice import Choice
 from headrace.replay import Sent
 from headrace.rows import Rows
 from headrace.taps import Mark, Taps
@@ -233,6 +234,20 @@ def test_accounts_that_agree(counted):
     assert memory_table([{"name": "kafka", "memory_mb": 300}, {"name": "ps-0", "memory_mb": 200}]).row_count == 3
 
 
+def test_the_counts_are_of_the_samples_that_are_learnt(counted):
+    world, choice = World(), Choice(kept=1e-9)
+    mark = Mark.of(world.taps())
+    learnt(world, LABELS)
+    world.samples = [{**one, "weight": 1.0, "numbers": np.zeros(K, "<f4").tobytes()} for one in world.samples]
+    positives = sum(LABELS)
+    counted |= {"a": positives * F, "b": 0}
+    checks = accounts(report(), file_rows(), 0, world.taps(), mark, ["a", "b"], choice)
+    assert positives < len(LABELS) and all(check["agree"] for check in checks), checks
+    assert any("samples learnt x slots" in check["account"] for check in checks)
+    counted["b"] = F
+    assert not all(check["agree"] for check in accounts(report(), file_rows(), 0, world.taps(), mark, ["a", "b"], choice))
+
+
 @pytest.mark.parametrize(("labels", "more", "sums", "account"), [
     (LABELS, {"interactions_sent": 6}, {}, "interactions sent"),
     (LABELS, {"samples": 2}, {}, "impressions = samples"),
@@ -254,14 +269,14 @@ def test_labels_that_changed_places_are_seen_though_their_number_is_right():
     world = World()
     mark = Mark.of(world.taps())
     learnt(world, [False, True, True])
-    assert by_cause(world.taps(), mark, file_rows()) == (2, 2)
+    assert by_cause(world.taps(), mark, file_rows()) == (2, 2, 0)
 
 
 def test_accounts_that_disagree_fail_the_demo_with_both_sides(monkeypatch, tmp_path):
     """The whole of demo.run but the stack, the jobs and the replay."""
     @contextmanager
     def there(*_):
-        yield SimpleNamespace(stack=Config().stack, engine=Config().engine, ps=Config().ps, watch=Config().watch)
+        yield SimpleNamespace(stack=Config().stack, engine=Config().engine, ps=Config().ps, watch=Config().watch, samples=Config().samples)
 
     told = []
     checks = [{"account": "samples", "left": 99_999, "right": 100_000, "agree": False},

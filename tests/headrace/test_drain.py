@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 import numpy as np
 import pytest
@@ -153,6 +155,16 @@ def test_the_stuck_hop_is_named(grown, applied, says):
     with pytest.raises(Stuck, match=says):
         drain(SENT, mark, world.taps(), clock=clock, sleep=clock.sleep)
     assert 60 <= clock.now < 61
+
+
+def test_of_several_targets_an_exposure_has_several_samples():
+    world = World()
+    taps = replace(world.taps(), targets=3)
+    mark = Mark.of(taps)
+    world.topics["enriched"], world.topics["samples"] = [{}] * 8, [{}] * 7
+    clock = Steps()
+    with pytest.raises(Stuck, match="the samples job has closed 2 of 6 impressions"):
+        drain(SENT, mark, taps, clock=clock, sleep=clock.sleep)
 
 
 def test_an_older_file_is_refused_with_both_times_and_the_ways_out():

@@ -156,12 +156,12 @@ class Topics:
         self.exposures, self.learnt, self.through, self.state, self.now_ms = 44, {"fm": 38, "lr": 40}, False, "RUNNING", 0
         self.gone = ()
 
-    def look(self):
+    def look(self, targets=1):
         return FlowLook(Asked(marks=lambda topic: {0: (0, self.high[topic])}, tail=self.tail, states=self.states,
                               impressions=lambda: self.of("features", self.exposures),
                               applied=lambda model: self.of("ps", self.learnt[model]),
                               known=lambda model, causes: self.of("ps", self.through), away=(Unavailable,)),
-                        ("features", "samples", "train", "train-lr", "ingest-x", "vectors"), "fm", 1000, lambda: self.now_ms)
+                        ("features", "samples", "train", "train-lr", "ingest-x", "vectors"), "fm", 1000, lambda: self.now_ms, targets)
 
     def of(self, who, value):
         if who in self.gone:
@@ -190,6 +190,13 @@ def test_each_job_is_counted_from_outside():
     assert found["train-lr"].state == "not submitted" and found["train"].state == "RUNNING" and found["ingest-x"].read is None
     assert said.users == ["u7"] and said.problems == []
     assert point["features_read"] == 100 and point["vectors_written"] == 30 and point["train_written"] == 38
+
+
+def test_of_several_targets_an_exposure_and_a_model_wait_for_one_sample_each():
+    topics = Topics()
+    topics.high["samples"] = 80
+    found, _, _ = jobs(topics.look(targets=2))
+    assert (found["samples"].waiting, found["train"].waiting, found["train-lr"].waiting) == (4, 2, 0)
 
 
 def test_samples_that_were_refused_do_not_wait_for_ever():

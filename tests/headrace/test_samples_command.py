@@ -10,6 +10,8 @@ import pytest
 from headrace import cli
 from headrace.features.layout import FEATURE_SET, NUMBERS, SLOTS, F, K
 from headrace.lake.place import Place
+from headrace.models import choice
+from headrace.models.progressive import sampled
 from tests.headrace.lake import worlds
 
 
@@ -147,3 +149,22 @@ def test_a_damaged_file_is_a_sentence(folder, tmp_path, capsys):
     told = run(capsys, "stats", "--verify", "--lake", copy, code=1).err
     assert told == (f"error: {file} does not have the sha256 that its manifest says: restore it from a copy of the lake, or keep the folder"
                     " and set lake.dir to a new one\n")
+
+
+def test_stats_count_what_training_leaves_out(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "left_out" not in json.loads(run(capsys, "stats", "--lake", folder, "--json").out)
+    (tmp_path / "headrace.toml").write_text("[samples.noise]\ninactive_user_events = 1\n")
+    told = json.loads(run(capsys, "stats", "--lake", folder, "--json").out)["left_out"]
+    assert told["click"] == {"inactive_users": 9, "negatives_left_out": 0, "accidental_clicks": 0}, "one has no number"
+    made = tmp_path / "lake"
+    topic = worlds.ListTopic([worlds.sample(n, label=float(n % 4 == 0)) for n in range(400)]
+                             + [worlds.sample(n, target="like", action_ts_ms=5) for n in range(3)])
+    worlds.drain(worlds.writer(made, topic), topic)
+    (tmp_path / "headrace.toml").write_text("[samples]\nnegatives_kept = 0.25\n[samples.noise]\naccidental_click_below_s = 2.0\n")
+    told = json.loads(run(capsys, "stats", "--lake", made, "--json").out)["left_out"]
+    kept = sampled(np.full(400, 7), np.full(400, 1), np.arange(400), 0.25, choice._SALT)
+    gone = int((~kept & (np.arange(400) % 4 != 0)).sum())
+    assert told["click"] == {"inactive_users": 0, "negatives_left_out": gone, "accidental_clicks": 0} and 195 < gone < 255
+    assert told["like"]["accidental_clicks"] == 3
+    assert f"{gone:,} negatives are scored and not learnt" in run(capsys, "stats", "--lake", made).out

@@ -10,6 +10,7 @@ import pytest
 
 from headrace.commands import verify
 from headrace.commands.verify import VerificationFailed
+from headrace.models.choice import Choice
 from headrace.replay import heartbeat
 from headrace.verify import flatness, soak
 from headrace.verify.gauges import disk_mb, topics_mb
@@ -171,6 +172,17 @@ def test_the_tally_counts_as_dictionaries_do(monkeypatch, seed, chunk):
     assert dict(tally.copies) == copies and tally.reasons == {"late": refused}
     held, held_times = tally.keys.counted()
     assert held.tolist() == keys.tolist() and held_times.tolist() == times.tolist()
+
+
+def test_keys_are_those_of_the_samples_that_are_learnt():
+    labels = np.array([True, False, True])
+    samples = [{"source": SOURCE, "partition": 0, "offset": n, "event_id": f"{DIGEST}-{n}-i", "label": float(label), "weight": 1.0,
+                "numbers": np.full(8, n, "<f4").tobytes(), "feature_keys": np.full(2, n, "<u8").tobytes()}
+               for n, label in enumerate(labels)]
+    for choice, learnt in ((Choice(), [0, 1, 2]), (Choice(kept=1e-9), [0, 2]), (Choice(shown_min=1.0), [1, 2])):
+        tally = Tally(SOURCE, DIGEST, labels, choice)
+        tally.samples(samples)
+        assert tally.keys.counted()[0].tolist() == learnt and len(tally.sampled) == 3, "all are samples"
 
 
 def test_a_whole_stream_agrees_and_an_empty_one_is_empty():

@@ -1,11 +1,14 @@
 """`headrace trace` over topics made by hand: every hop, each way in which one can be missing, and what is bounded instead of read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from headrace.commands.trace import how_of, told, wanted
 from headrace.config import Config, ConfigError, Model
 from headrace.schemas.hashing import feature_key
+from headrace.schemas.targets import Target
 from headrace.trace import exposure_of, trace
 from headrace.trace_hops import How, Seen, UnknownEvent
 from headrace.trace_topics import avro_text
@@ -363,11 +366,32 @@ def test_exposures_of_an_action_as_each_strategy_finds_them():
     topics = Lists()
     seen = [topics.enrich(n, topics.arrive(n, str(n), item=item, ts_ms=ts_ms, request=request)) for n, (item, ts_ms, request) in enumerate(
         [("i", 0, "r1"), ("i", 400, "r2"), ("other", 500, "r2"), ("i", 300, "r2"), ("i", 2000, "r2")])]
-    action = {"item_id": "i", "request_id": None, "ts_ms": T0 + 900}
+    action = {"action": "click", "item_id": "i", "request_id": None, "ts_ms": T0 + 900}
     assert exposure_of(action, seen[:4], HOW) is seen[1] and exposure_of(action, seen[:4], EAGER) is seen[3]
     assert exposure_of(action, seen, HOW) is seen[1] and exposure_of(action, seen, EAGER) is None
     assert exposure_of({**action, "request_id": "r1"}, seen, HOW) is seen[0]
     assert exposure_of({**action, "ts_ms": T0 + 1401}, seen[:2], HOW) is None
+
+
+def test_of_several_targets_each_action_has_its_window_and_the_sample_is_of_the_models():
+    topics = Lists()
+    seen = whole(topics)
+    read, slow = topics.arrive(700, "d", "dwell", ts_ms=600), topics.arrive(1500, "l", "like", ts_ms=1400)
+    for at, one in ((720, read), (1520, slow)):
+        topics.put("enriched", at, "u", **one.record, source=SOURCE, partition=0, offset=one.offset, value=3.0)
+    of = (Target("click", "click", 1000), Target("read", "dwell", 4000, 5.0), Target("like", "like", 1200))
+    how = replace(HOW, target="read", window_ms=4000, targets=of)
+    topics.put("samples", 1300, "u", **seen.record, source=SOURCE, partition=0, offset=seen.offset, target="read", label=0.0,
+               action_ts_ms=None)
+    found = trace(topics, "d", how)
+    assert found.whole and hops(found)["samples", "target read"][2] == "label 0"
+    assert found.said[1] == "that dwell did not make the sample positive: its value 3 is below at_least, 5"
+    missed = trace(topics, "l", how)
+    assert hops(missed)["samples", "its exposure"][2] == "no impression of item i in the 1200 ms before it"
+    config = Config(samples={"also": {"read": {"action": "dwell", "window_ms": 4000}}}, models={"lr": Model(name="lr", target="read")})
+    assert [(one.target, one.action) for one in (how_of(config, "fm", 60), how_of(config, "lr", 60))] == [
+        ("click", "click"), ("read", "dwell")]
+    assert how_of(config, None, 60).window_ms == 4000
 
 
 def test_names_and_places():

@@ -65,3 +65,12 @@ def test_a_model_beside_the_served_one_has_a_job_of_its_own(job_of):
     assert "headrace-train-lr" in text and "touched.lr" in text and "touched.fm" not in text
     assert job_of("train", config).digest == job_of("train").digest
     assert launch.settings("train-lr", config).batch_rows == config.flink.train_batch_rows
+
+
+def test_further_targets_are_a_plan_of_their_own_and_each_model_learns_its_own(job_of):
+    config = Config(samples={"also": {"like": {"action": "like", "window_ms": 60_000}}}, models={"lr": Model(name="lr", target="like")})
+    assert job_of("samples", config).digest != job_of("samples").digest
+    trains = [importlib.import_module("headrace.jobs.train").job(config, other) for other in (None, config.models["lr"])]
+    assert [one.functions["learn"]._func.lesson.effect for one in trains] == ["click", "like"]
+    assert all("WHERE `target`" not in one.inserts[0] for one in trains) and "`target` = 'like' THEN" in trains[1].inserts[0]
+    assert "WHERE `target` = 'click'" in job_of("train").inserts[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from headrace.models.catalog import MODELS
 from headrace.models.fields import Fields, fields_of
-from headrace.models.kernels import CONFIRMED, PROVISIONAL, importance
+from headrace.models.kernels import CONFIRMED, PROVISIONAL, against_odds, importance
 from headrace.models.spec import model_spec
 from headrace.ps.spec import ModelSpec
 from tests import naive_models as naive
@@ -86,6 +86,30 @@ def test_samples_of_two_stages_are_learnt_in_turn(name, sizes, l2):
     np.testing.assert_allclose(logits, expected[0], rtol=2e-3, atol=2e-3)
     np.testing.assert_allclose(grads, expected[1], rtol=5e-3, atol=5e-3)
     np.testing.assert_allclose(squares, expected[2], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@given(sizes, st.sampled_from([0.02, 0.3]))
+@settings(deadline=None, max_examples=30)
+def test_where_a_share_of_the_negatives_is_learnt_the_log_odds_are_raised(name, sizes, kept):
+    """As the slow twin does, which raises them; what is left out moves nothing, for samples behind it either."""
+    model, rows, index, values, label, weight = problem(MODELS[name], sizes, apart=True)
+    random = np.random.default_rng(sizes[-1])
+    seen, weight = random.integers(0, 50, len(rows)), np.where(random.random(len(index)) < 0.5, 0, weight).astype(np.float32)
+    logits, grads, squares = model.learn(rows, seen, index, values, label, weight, 0.3, 0.05, None, kept)
+    regular = slice(1, None) if rows.shape[1] > 1 else slice(0, 1)
+    expected = naive.learn_in_turn(rows, seen, index, values, label, weight, 0.3, regular, *model.fields, 0.05, kept=kept)
+    np.testing.assert_allclose(logits, expected[0], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(grads, expected[1], rtol=5e-3, atol=5e-3)
+    np.testing.assert_allclose(squares, expected[2], rtol=1e-2, atol=1e-2)
+
+
+@given(st.floats(1e-6, 1 - 1e-6), st.floats(1e-3, 1.0))
+def test_a_share_of_the_negatives_has_no_gradient_where_the_probability_is_right(p, kept):
+    """Of all exposures 1 - p are negatives, and `kept` of these are learnt: a model that says p stays."""
+    negative, positive = against_odds(p, 0.0, kept) * p, against_odds(p, 1.0, kept) * (p - 1)
+    assert kept * (1 - p) * negative + p * positive == pytest.approx(0.0, abs=1e-12)
+    assert 0 < against_odds(p, 1.0, kept) <= 1 + 1e-9 and 1 - 1e-9 <= against_odds(p, 0.0, kept) <= 1 / kept + 1e-6
 
 
 @given(st.floats(0.0, 1.0))

@@ -48,6 +48,13 @@ def test_training_learns_once_a_sample_though_two_rows_leave(flink_env):
     assert text.index("Correlate") < text.index("PythonCalc"), "the rows are doubled after the stage"
 
 
+def test_of_several_targets_the_stage_is_told_and_features_of_the_others_stay_behind(flink_env):
+    env = flink_env()
+    env.create_temporary_function("learn", learn(ADDRESSES, Lesson("fm", "click", 0.0, 4096, several=True, judged=True)))
+    text = plan(env, training.tables(CONNECTION, "fm"), training.inserts("fm", "click", several=True, judged=True))
+    assert len(re.findall(r"learn\(", text)) == 1 and text.count("CASE((target = 'click'), feature_keys") == 1
+
+
 def test_vectors_are_made_once_an_id(flink_env):
     env = flink_env()
     env.create_temporary_function("vectorize", vectorize(ADDRESSES, "fm"))

@@ -17,6 +17,8 @@ from headrace.engine.events import Events
 from headrace.features.layout import FEATURE_SET, F, K
 from headrace.schemas.codec import Codec
 from headrace.schemas.reasons import DOOR, FEATURES, INGEST, REASONS, SAMPLES, TRAIN, VECTORS
+from headrace.schemas.targets import Noise
+from headrace.streaming import targets
 from headrace.streaming.samples import inserts
 from tests.headrace.test_dead_letters import Broker
 from tests.schemas.test_codec import Texts, message
@@ -86,7 +88,7 @@ SAMPLE_COLUMNS = {
 }
 # reason -> bytes of a topic that is ingested; those that others say too are in test_unwrap.py and test_ingest_rows.py
 THEIRS = {"not_json": b"{", "bad_envelope": b'{"op": "x"}'}
-SQL = ("late", "no_exposure")
+SQL = ("late", "no_exposure", "repeated_exposure")
 ELSEWHERE = ("poison", "poison_sample", "poison_touch", "resent")
 
 
@@ -152,8 +154,9 @@ def test_ingested_topics(reason):
 
 @pytest.mark.parametrize("reason", SQL)
 def test_what_the_samples_job_says_itself(reason):
-    """Its SQL says no other; tests/end_to_end/test_dead_letters.py has it say both."""
-    said = set(re.findall(r"'interactions', `partition`, `offset`, '(\w+)'", " ".join(inserts("click"))))
+    """Its SQL says no other; tests/end_to_end/test_dead_letters.py and test_targets.py have it say them."""
+    statements = " ".join([*inserts("click"), *targets.inserts(Noise(repeated_ms=1))])
+    said = set(re.findall(r"'interactions', `partition`, `offset`, '(\w+)'", statements))
     assert said == set(SQL) == {code for code, entry in REASONS.items() if SAMPLES in entry.seen}
 
 

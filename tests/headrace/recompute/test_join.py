@@ -3,16 +3,21 @@
 import random
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from headrace.recompute.join import AHEAD_MS, Rules, Sent, join
+from headrace.schemas.targets import Noise, Target
+from tests.naive_samples import joined
 
 SOURCE, WINDOW, SLACK, APPENDED = 7, 1000, 200, 10**12
-RULES = Rules(SOURCE, "click", WINDOW, SLACK)
+CLICK = Target("click", "click", WINDOW)
+RULES = Rules(SOURCE, (CLICK,), SLACK)
 CARRIED = ("event_id", "request_id", "scene", "user_id", "item_id", "ts_ms")
 
 
 def event(event_id, action, ts_ms, user="ann", item="film", request=None):
-    return {"event_id": event_id, "request_id": request, "scene": "", "user_id": user, "item_id": item, "action": action, "ts_ms": ts_ms}
+    return {"event_id": event_id, "request_id": request, "scene": "", "user_id": user, "item_id": item, "action": action, "value": 1.0,
+            "ts_ms": ts_ms}
 
 
 def sent(records, partition=0):
@@ -26,7 +31,7 @@ def letter(place, reason, topic="interactions"):
 def sample(place, exposure, actions=()):
     """Of an exposure and its (action, ts_ms)."""
     clicks = [ts_ms for action, ts_ms in actions if action == "click"]
-    return {"source": SOURCE, "partition": place[0], "offset": place[1], "label": float(bool(clicks)),
+    return {"source": SOURCE, "partition": place[0], "offset": place[1], "target": "click", "label": float(bool(clicks)),
             "actions": ",".join({action for action, _ in actions}), "action_ts_ms": min(clicks, default=None),
             **{name: exposure[name] for name in CARRIED}}
 
@@ -190,3 +195,65 @@ def test_what_may_still_come_is_open():
 def test_a_time_ahead_of_the_broker_is_the_brokers():
     ahead = event("a", "impression", APPENDED + AHEAD_MS + 1)
     assert join(sent([ahead]), [sample((0, 0), {**ahead, "ts_ms": APPENDED})], [], RULES).mismatches == 0
+
+
+def logs(draw):
+    """Events of two users and two items within a few seconds."""
+    count = draw(strategies.integers(1, 25))
+    made, now = [], 10_000
+    for n in range(count):
+        now += draw(strategies.integers(0, 900))
+        one = event(str(n), draw(strategies.sampled_from(["impression", "impression", "click", "like", "dwell", "hide"])), now,
+                    draw(strategies.sampled_from("ab")), draw(strategies.sampled_from("xy")), draw(strategies.sampled_from([None, "r"])))
+        made.append({**one, "value": float(draw(strategies.integers(0, 9)))})
+    return made
+
+
+targets = strategies.tuples(strategies.integers(1, 4000), strategies.integers(1, 4000), strategies.integers(1, 4000)).map(
+    lambda ms: (Target("click", "click", ms[0]), Target("like", "like", ms[1]), Target("read", "dwell", ms[2], 5.0)))
+noises = strategies.builds(Noise, strategies.sampled_from([0, 500, 3000]), strategies.sampled_from([0.0, 4.0]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(strategies.composite(logs)(), targets, noises, strategies.data())
+def test_several_targets_with_rules_against_noise_are_what_the_twin_says(made, of, noise, data):
+    rows, orphans, again = joined([{**one, "offset": offset} for offset, one in enumerate(made)], of, *noise)
+    samples = [{"source": SOURCE, "partition": 0, "offset": offset, "target": target, "label": label, "actions": ",".join(actions),
+                "action_ts_ms": at, **{name: made[offset][name] for name in CARRIED}}
+               for (offset, target), (label, actions, at) in rows.items()]
+    interactions, letters = sent([*made, event("", "heartbeat", 10**9, "", "")]), [
+        letter((0, one), reason) for reason, ones in (("no_exposure", orphans), ("repeated_exposure", again)) for one in ones]
+    rules = RULES._replace(targets=of, out_of_orderness_ms=10**6, noise=noise)
+    closed = {**event("z", "impression", 10**8), "value": 1.0}
+    interactions.append(Sent((1, 0), APPENDED, closed))
+    samples += [{**sample((1, 0), closed), "target": one.name} for one in of]
+    report = join(interactions, samples, letters, rules)
+    assert report.mismatches == 0 and report.checked == len(samples) and report.sent == len(made) + 1, report.examples
+    assert report.accounts["samples"] == len(samples) // 3 and report.accounts.get("exposures repeated", 0) == len(again)
+    wrong = data.draw(strategies.sampled_from(samples))
+    wrong["label"] = 1 - wrong["label"]
+    assert join(interactions, samples, letters, rules).differing["different"] == 1
+    samples.remove(wrong)
+    assert join(interactions, samples, letters, rules).differing["missing"] == (wrong["partition"] == 0), "the last may still come"
+
+
+def test_a_repeated_exposure_that_is_not_told_and_one_told_wrongly_are_found():
+    log = sent([event("a", "impression", 5000), event("b", "impression", 5400, request="r"), event("c", "click", 5500, request="r"),
+                event("d", "impression", 9000), event("", "heartbeat", 9900, "", "")])
+    samples = [sample((0, 0), log[0].record, [("click", 5500)]), sample((0, 3), log[3].record)]
+    rules = RULES._replace(noise=Noise(500), out_of_orderness_ms=10**6)
+    told = join(log, samples, [letter((0, 1), "repeated_exposure")], rules)
+    assert told.mismatches == 0 and told.accounts["exposures repeated"] == told.accounts["actions attributed"] == 1, told.examples
+    assert join(log, samples, [], rules).differing["repeated, and not told"] == 1
+    wrong = join(log, samples, [letter((0, n), "repeated_exposure") for n in (1, 3)], rules)
+    assert wrong.differing["told repeated, and is not"] == wrong.mismatches == 1
+    assert join(log, samples, [letter((0, 1), "repeated_exposure")], RULES._replace(out_of_orderness_ms=10**6)).mismatches > 0
+
+
+def test_a_click_with_a_short_dwell_must_count_as_none_and_keep_its_time():
+    log = sent([event("a", "impression", 5000), event("b", "click", 5100), {**event("c", "dwell", 5900), "value": 3.0},
+                {**event("d", "dwell", 5950), "value": 1.0}, event("", "heartbeat", 9900, "", "")])
+    said = {**sample((0, 0), log[0].record, [("click", 5100), ("dwell", 5900)]), "label": 0.0}
+    for accidental_s, differing in ((3.5, 0), (3.0, 1)):  # the longest dwell is judged
+        report = join(log, [said], [], RULES._replace(noise=Noise(accidental_s=accidental_s)))
+        assert report.mismatches == report.differing["different"] == differing, report.examples
