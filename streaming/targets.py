@@ -72,7 +72,8 @@ def _attributed_once(window: str, soon: str) -> list[str]:
     return [
         f"""CREATE TEMPORARY VIEW met AS
 SELECT {event}, `e_offset`, `ts`, `cause`, `action` = 'impression' AND `first_cause` <> `cause` AS `again`
-FROM (SELECT *, FIRST_VALUE(CASE WHEN `action` = 'impression' THEN `cause` END) OVER (PARTITION BY `user_id`, `item_id` ORDER BY `ts`
+FROM (SELECT {event}, `e_offset`, `ts`, `cause`, FIRST_VALUE(CASE WHEN `action` = 'impression' THEN `cause` END) OVER (
+  PARTITION BY `user_id`, `item_id` ORDER BY `ts`
   RANGE BETWEEN {soon} PRECEDING AND CURRENT ROW) AS `first_cause` FROM (SELECT *, {PACKED} AS `cause` FROM interactions))""",
         "CREATE TEMPORARY VIEW kept AS SELECT * FROM met WHERE `action` = 'impression' AND NOT `again`",
         "CREATE TEMPORARY VIEW repeated AS SELECT * FROM met WHERE `again`",

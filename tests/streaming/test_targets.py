@@ -61,7 +61,7 @@ def ran(env, views, made, folder, *wanted):
 
 
 @pytest.mark.parametrize(("of", "noise"), [
-    (SEVERAL, QUIET), ((CLICK,), QUIET), ((SEVERAL[1], CLICK), QUIET), (SEVERAL, Noise(3000, 4.0)), ((CLICK, SEVERAL[3]), Noise(20_000)),
+    (SEVERAL, QUIET), ((CLICK,), QUIET), ((SEVERAL[1], CLICK), QUIET), (SEVERAL, Noise(3000, 4.0)), ((CLICK, SEVERAL[3]), Noise(6000)),
     ((CLICK, SEVERAL[2]), Noise(0, 6.0))], ids=["several", "one", "widest first", "with noise", "repeated", "accidental"])
 def test_the_samples_of_every_target_are_those_of_the_twin(flink_env, tmp_path, of, noise):
     made = log(len(of))
@@ -71,11 +71,11 @@ def test_the_samples_of_every_target_are_those_of_the_twin(flink_env, tmp_path, 
                                 ("orphans", ("offset",)), *also)
     found = {(offset, target): (label, listed(actions), at) for offset, target, label, actions, at in rows}
     expected, without, left_out = joined(made, of, *noise)
-    assert len(rows) == len(found) == len(expected) > 150 * len(of) and found == expected
+    assert len(rows) == len(found) == len(expected) > 100 * len(of) and found == expected
     assert [{offset for offset, in one} for one in again] == [left_out] * len(also) and bool(left_out) == bool(also)
     assert {offset for offset, in orphans} == without and len(without) > 20
     positive = {one.name: sum(label for (_, target), (label, _, _) in found.items() if target == one.name) for one in of}
-    assert all(count > 5 for count in positive.values()), positive
+    assert all(count > 3 for count in positive.values()), positive
     assert bool(noise.accidental_s) == any(label == 0 and at is not None for label, _, at in found.values())
 
 
