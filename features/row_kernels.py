@@ -135,17 +135,33 @@ def _end(out, start, family, key, values, count):
     return at + count
 
 
+@inner
+def _ring(out, numbers, values, count, row, before, total, ring, length):
+    """The positions of a ring that were written: from where its next one was before to where it is, or all when that may be a round."""
+    shift = _U(8 * ring[0])
+    first = np.int64((before[0] >> shift) & _U(255))
+    written = (np.int64((row[0] >> shift) & _U(255)) - first) % length
+    if np.int64(row[total]) - np.int64(before[total]) >= length:
+        first, written = np.int64(0), np.int64(length)
+    for n in range(written):
+        count = _put(out, numbers, values, count, row, ring[1] + (first + n) % length)
+    return count
+
+
 @kernel
-def changes(rows, keys, places, before, stamp, family, values, out, at, changed):
-    """What rows uint64[places,w] at places int64[n] have that before uint64[n,w] has not, into out uint64[] from `at` on, and which places
-    changed into changed int64[]. `stamp`: the first word of a row that changed, 0 for what it is. Returns (at, changed, how many of them
-    are new: their first word was 0)."""
+def changes(rows, keys, places, before, stamp, rings, length, total, family, values, out, at, changed):
+    """What rows uint64[places,w] at places int64[n] have that before uint64[n,b] has not, into out uint64[] from `at` on, and which places
+    changed into changed int64[]. Words from b on are rings of `length` words: rings int64[r,2] are the byte of the row's first word
+    that says where the next one goes, and the ring's first word; word `total` counts what may have gone into them.
+    `stamp`: the first word of a row that changed, 0 for what it is. Returns (at, changed, how many of them are new: their first was 0)."""
     found, new = 0, 0
     for i in range(len(places)):
         row, count = rows[places[i]], 0
         for word in range(1, before.shape[1]):
             if row[word] != before[i, word]:
                 count = _put(out, at + 2, values, count, row, word)
+        for r in range(len(rings)):
+            count = _ring(out, at + 2, values, count, row, before[i], total, rings[r], length)
         if count == 0 and row[0] == before[i, 0]:
             continue
         if stamp != _NONE:
@@ -173,13 +189,14 @@ def keys_changed(words, families, keys):
 
 @kernel
 def redo(words, family, keys, rows):
-    """Put a family's changes in words uint64[] into rows uint64[n,w] of keys uint64[n], ascending, which all have a row."""
+    """Put a family's changes in words uint64[] into rows uint64[n,w], those of keys uint64[n], ascending; others are left out."""
     at = np.int64(0)
     while at < len(words):
         changed = np.int64(words[at] & _U((1 << COUNT_BITS) - 1))
         values = at + 2 + (changed + 3) // 4
-        if words[at] >> _U(COUNT_BITS) == _U(family):
-            row = rows[np.searchsorted(keys, words[at + 1])]
+        place = np.searchsorted(keys, words[at + 1])
+        if words[at] >> _U(COUNT_BITS) == _U(family) and place < len(keys) and keys[place] == words[at + 1]:
+            row = rows[place]
             for n in range(changed):
                 word = (words[at + 2 + n // 4] >> _U(16 * (n % 4))) & _U(WORDS_MAX - 1)
                 row[np.int64(word)] = words[values + n]

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from headrace.features.block_log import Writes
-from headrace.features.row_table import Changes, Load, RowTable
+from headrace.features.row_table import Changes, Load, Rings, RowTable
 from headrace.features.store import FeatureStore
 
 BLOCK = 1024  # events, or pairs read, that have their rows in memory at once
 FAMILIES_NOTE, BLOCK_KEY = b"log families", b"block"
-_SOME, _MANY = 128, 1024  # rows written a block when the log is half full, and when it is full
+_SOME, _MANY = 32, 1024  # rows written a block when the log is half full, and when it is full
 
 
 def last_block(store: FeatureStore) -> int:
@@ -56,9 +56,9 @@ class RowMemory:
         return max(self._rows_bytes // (8 * words), 4 * BLOCK * rows_max)
 
     def add(self, family: str, memory: np.ndarray, words: int, load: Load, *, rows_max: int = 1,
-            layout: int = 0) -> RowTable:
+            layout: int = 0, rings: Rings | None = None) -> RowTable:
         """A table of `family` in memory uint64[(places + 1) * words]; `layout` is told when a row is redone."""
-        table = self.tables[family] = RowTable(len(self.tables), words, memory, load)
+        table = self.tables[family] = RowTable(len(self.tables), words, memory, load, rings)
         self._room[family] = BLOCK * rows_max
         self._layouts.append((family, words, layout))
         return table
@@ -102,7 +102,7 @@ class RowMemory:
     def settle(self) -> None:
         """After a block: write some of the rows that have been dirty for long."""
         if self.settling:  # the more, the fuller
-            self._write(int(_SOME + (_MANY - _SOME) * min(1.0, 2 * self._held / self._log_bytes - 1)))
+            self._write(int(_SOME + (_MANY - _SOME) * min(1.0, 2 * self._held / self._log_bytes - 1) ** 3))
         for family, table in self.tables.items():
             while table.places - table.dirty < self._room[family]:  # the next block may need as many rows
                 self._write(_MANY, family)
@@ -110,7 +110,7 @@ class RowMemory:
     def undo(self) -> None:
         """Have all rows be as they were before this turn, whose block is not written."""
         for table in self.tables.values():
-            table.undo(self._turn)
+            table.undo(self._turn, (record.words for record in self._store.log.records()))
         self._changes.at = 0
 
     def flush(self) -> None:

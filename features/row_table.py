@@ -13,8 +13,17 @@ import numpy as np
 
 from headrace.features import row_kernels
 
+_NO_RINGS = np.zeros((0, 2), np.int64)
 Load = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(rows, which were found) of distinct keys, from the store."""
+
+
+class Rings:
+    """The end of a row that is rings of `length` positions; see row_kernels.changes."""
+
+    def __init__(self, rings: np.ndarray, length: int, total: int, before: int) -> None:
+        self.rings, self.length, self.total = rings, length, total
+        self.before = before  # words of a row ahead of them
 
 
 class Changes:
@@ -32,10 +41,10 @@ class RowTable:
     """Up to `places` rows of `words` words, in memory uint64[(places + 1) * words] that holds zeros. `number` is the family's in the log,
     `load` reads rows from the store."""
 
-    def __init__(self, number: int, words: int, memory: np.ndarray, load: Load) -> None:
+    def __init__(self, number: int, words: int, memory: np.ndarray, load: Load, rings: Rings | None = None) -> None:
         assert words <= row_kernels.WORDS_MAX, f"a row of {words} words; a change names them by 16 bits"
         self.number, self.words, self.rows = number, words, memory.reshape(-1, words)
-        self._load = load
+        self._load, self._rings = load, rings or Rings(_NO_RINGS, 1, 0, words)
         places = len(self.rows)
         self.keys = np.zeros(places, np.uint64)
         self._seats = np.zeros(1 << (2 * places - 1).bit_length(), np.int32)
@@ -75,7 +84,8 @@ class RowTable:
         found, missing = self._look(turn, keys)
         if missing:
             found = self._bring(turn, keys, found, blank=True)
-        self._before, self._holding, self._fresh = self.rows[self._touched[: self._count]], turn, 0
+        self._before = self.rows[self._touched[: self._count], : self._rings.before]
+        self._holding, self._fresh = turn, 0
         return found
 
     def _look(self, turn: int, keys: np.ndarray) -> tuple[np.ndarray, int]:
@@ -115,11 +125,11 @@ class RowTable:
     def changes(self, log: int, stamp: int, out: Changes) -> tuple[np.ndarray, int]:
         """What was changed of the rows held last, into `out`; they are dirty since the log's number `log`. Places int64[m] of rows that
         changed, and how many of them are new. `stamp`: the first word of a row that changed, 0 for what it is."""
-        touched = self._touched[: self._count]
+        touched, rings = self._touched[: self._count], self._rings
         out.room(self._count * (2 + (self.words + 3) // 4 + self.words))
         changed = np.empty(self._count, np.int64)
-        out.at, count, new = row_kernels.changes(self.rows, self.keys, touched, self._before, np.uint64(stamp), self.number, self._values,
-                                                 out.words, out.at, changed)
+        out.at, count, new = row_kernels.changes(self.rows, self.keys, touched, self._before, np.uint64(stamp), rings.rings, rings.length,
+                                                 rings.total, self.number, self._values, out.words, out.at, changed)
         changed = changed[:count]
         first = changed[self._dirty[changed] == 0]
         self._dirty[first] = log
@@ -128,13 +138,18 @@ class RowTable:
         self._fresh = len(first)
         return changed, int(new)
 
-    def undo(self, turn: int) -> None:
-        """Have the rows held in this turn, the last one, be as they were before; those that were not dirty are clean."""
-        if self._holding == turn:
-            self.rows[self._touched[: self._count]] = self._before
-            self._waiting -= self._fresh
-            self._dirty[self._queue[(self._head + self._waiting + np.arange(self._fresh)) % len(self._queue)]] = 0
-            self._fresh = 0
+    def undo(self, turn: int, log: Iterator[np.ndarray]) -> None:
+        """Have the rows held in this turn, the last one, be as before it: what the store has, changed by the words in `log`."""
+        if self._holding != turn:
+            return
+        self._waiting -= self._fresh
+        self._dirty[self._queue[(self._head + self._waiting + np.arange(self._fresh)) % len(self._queue)]] = 0
+        places = self._touched[: self._count]
+        places = places[np.argsort(self.keys[places])]
+        rows, _ = self._load(self.keys[places])
+        for words in log:
+            row_kernels.redo(words, self.number, self.keys[places], rows)
+        self.rows[places], self._fresh = rows, 0
 
     def since(self, after: int = 0) -> int:
         """The log's number from which on a dirty row, but for the first `after`, needs it; very large when there is none."""

@@ -21,6 +21,7 @@ from headrace.features.order import Order, first_rows, order_of
 from headrace.features.popular import Popular
 from headrace.features.redo import redo
 from headrace.features.row_memory import BLOCK, RowMemory
+from headrace.features.row_table import Rings as RowRings
 from headrace.features.row_table import RowTable
 from headrace.features.store import (
     FeatureStore,
@@ -42,6 +43,15 @@ _COUNTS = ("sequence", "applied", "retries", "late", "out_of_order", "users", "i
 
 
 _FOLDED = ("ts_ms", "action", "user", "item", "event", "user_fields", "item_fields", "context", "served")
+
+
+def _user_rings() -> RowRings:
+    at = {name: place for name, (_, place) in (USER_ROW.fields or {}).items()}  # type: ignore[misc]
+    rings = [(at[f"{name}_next"], at[name] // 8) for name in ("recent", "clicked", "event")]
+    return RowRings(np.array(rings, np.int64), RING, at["events_total"] // 8, at["recent"] // 8)
+
+
+_USER_RINGS = _user_rings()
 
 
 class User(NamedTuple):
@@ -304,7 +314,7 @@ class FeatureShard:
         self._answered = Answered(self.store, frozen, self._frozen_offsets)
         self.layouts: list[Layout] = frozen.layouts  # of every feature set that this store has had
         self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes)
-        self._users, users = self._table("users", USER_ROW)
+        self._users, users = self._table("users", USER_ROW, _USER_RINGS)
         self._items, items = self._table("items", ITEM_ROW)
         self._rows = users, items
         self._groups.open(self._memory)
@@ -323,11 +333,11 @@ class FeatureShard:
                 self._rings.restore_first(RingKey(*ring), int.from_bytes(data, "big"))
         self.popular.rebuild(_item_blocks(self.store))
 
-    def _table(self, family: str, dtype: np.dtype) -> tuple[RowTable, np.ndarray]:
+    def _table(self, family: str, dtype: np.dtype, rings: RowRings | None = None) -> tuple[RowTable, np.ndarray]:
         """Users or items in memory, and the same rows as the kernels see them."""
         words = dtype.itemsize // 8
         memory = np.zeros((1 + self._memory.places(words, 1)) * words, np.uint64)
-        return self._memory.add(family, memory, words, partial(self._load, family, dtype)), memory.view(dtype)
+        return self._memory.add(family, memory, words, partial(self._load, family, dtype), rings=rings), memory.view(dtype)
 
     def _load(self, family: str, dtype: np.dtype, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, found = self.store.rows(family, keys, dtype, lambda held: np.frombuffer(b"".join(now(row, dtype) for row in held), dtype))

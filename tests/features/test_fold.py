@@ -306,7 +306,7 @@ def test_rows_of_another_version_are_refused(tmp_path):
     batch = shard.store.batch()
     batch.put_rows("users", np.ones(1, np.uint64), rows)
     shard.store.write(batch)
+    shard.close()
     with pytest.raises(AssertionError, match="version"):
-        shard.freeze_and_fold(*columns([{"cause": (1, 0, 0)}]))
+        shard_at(tmp_path)
     assert (USER_ROW.itemsize, ITEM_ROW.itemsize) == (1648, 120)
-    shard.store.close()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.features import row_kernels
-from headrace.features.row_table import Changes, RowTable
+from headrace.features.row_table import Changes, Rings, RowTable
 
 WORDS, PLACES = 5, 12
 TURNS = st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 40), max_size=6), st.integers(0, 30), st.integers(0, 8),
@@ -46,8 +46,8 @@ def test_a_table_says_what_a_dictionary_says(turns):
             if undone:  # the block was not written
                 if undone > 1:
                     table.changes(turn, 0, out)
-                table.undo(turn)
-                table.undo(turn - 1)
+                table.undo(turn, iter(log))
+                table.undo(turn - 1, iter(log))
                 twin.now = before
                 continue
             changed, new = table.changes(turn, 0, out)
@@ -79,6 +79,26 @@ def _redone(twin, changes):
     row_kernels.redo(words, 3, keys, rows)
     row_kernels.redo(words, 2, keys, np.zeros_like(rows))  # another family's are left alone
     return twin.stored | {int(one): row.tolist() for one, row in zip(keys, rows, strict=True)}
+
+
+def test_rings_are_told_by_where_the_next_one_goes():
+    """Words of a ring that was written, no others, once round and when it was written all around."""
+    length, words = 4, 2 + 4
+    rings = Rings(np.array([[1, 2]]), length, 1, 2)
+    for written in range(9):
+        table = RowTable(0, words, np.zeros(3 * words, np.uint64), lambda keys: (np.zeros((len(keys), words), np.uint64), keys == 0), rings)
+        [place] = table.hold(1, np.array([7], np.uint64))
+        row = table.rows[place]
+        for n in range(written):
+            row[2 + n % length] = 100 + n
+            row[1] += 1
+        row[0] = np.uint64((written % length) << 8 | 1)
+        out = Changes()
+        table.changes(1, 0, out)
+        again = np.zeros((1, words), np.uint64)
+        row_kernels.redo(out.words[: out.at], 0, np.array([7], np.uint64), again)
+        assert again[0].tolist() == row.tolist()
+        assert int(out.words[0] & np.uint64(0xFFFFFFFF)) == 1 + (written > 0) + min(written, length)
 
 
 def test_a_stamp_marks_rows_that_changed_and_only_those():
