@@ -165,12 +165,16 @@ _RANKS = 2.0 ** -np.arange(256.0)
 
 
 @inner
-def _distinct_read(b, at, bits):
+def _distinct_read(f, b, at, bits):
     size, empty, total = 1 << int(bits), 0, 0.0
-    for n in range(size):
-        rank = b[8 * at + n]
-        empty += rank == 0
-        total += _RANKS[rank]
+    for word in range(at, at + size // 8):
+        if f[word] == 0.0:
+            empty += 8
+            total += 8.0
+            continue
+        for n in range(8 * word, 8 * word + 8):
+            empty += b[n] == 0
+            total += _RANKS[b[n]]
     alpha = 0.673 if size == 16 else 0.697 if size == 32 else 0.709 if size == 64 else 0.7213 / (1.0 + 1.079 / size)
     estimate = alpha * size * size / total
     return size * math.log(size / empty) if estimate <= 2.5 * size and empty else estimate
@@ -292,7 +296,7 @@ def read_number(code, f, b, at, p, ts):
     if code == LAST_TIME:
         return (ts - newest) / 1000.0
     if code == DISTINCT:
-        return _distinct_read(b, own, p[0])
+        return _distinct_read(f, b, own, p[0])
     return f[own]  # LOOKUP
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 NAME_CHARACTERS_MAX = 4096
 NAMES_MAX = 16_384
 TS_MS_MAX = 1 << 48
+BLOCK_BESIDE_READERS, READING_S = 256, 1.0  # events that a reader waits for, about 1 ms, while anybody reads
 _STATUS = ("folded", "repeated", "retry")
 
 
@@ -32,6 +33,7 @@ class FeatureService:
 
     def __init__(self, shard: FeatureShard, give_way: Callable[[], None] = lambda: None) -> None:
         self.shard, self.masks, self._give_way = shard, Masks(shard.store, shard.set), give_way
+        self._read_s = -READING_S  # when somebody read last
         self.registry = CollectorRegistry()
         self._events = Counter("headrace_features_events_total", "Events by status.", ["status"], registry=self.registry)
         self._seconds = Histogram("headrace_features_call_seconds", "Seconds of a call in its turn.", ["verb"], registry=self.registry,
@@ -74,7 +76,8 @@ class FeatureService:
         if n and not (events["user"].all() and events["item"].all()):
             raise BadMessage("an event has user or item 0: heartbeats are not folded")
         _moments(events["ts_ms"])
-        frozen = self.shard.freeze_and_fold(causes, events, self._give_way)
+        block = BLOCK_BESIDE_READERS if time.monotonic() - self._read_s < READING_S else 0
+        frozen = self.shard.freeze_and_fold(causes, events, self._give_way, block)
         for status, count in enumerate(np.bincount(frozen.status, minlength=3).tolist()):
             self._events.labels(_STATUS[status]).inc(count)
         return {"sequence": self.shard.sequence, "masked": self.masks.names}, frozen._asdict()
@@ -88,6 +91,7 @@ class FeatureService:
         if self.shard.set.moments:
             moment = column(arrays, "moment", "uint64", (len(user), len(self.shard.set.moments)))
         _moments(ts_ms)
+        self._read_s = time.monotonic()
         assembled = self.shard.assemble(user, item, context, ts_ms, moment)
         return {"sequence": self.shard.sequence, "masked": self.masks.names}, assembled._asdict()
 

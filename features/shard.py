@@ -97,9 +97,10 @@ class FeatureShard:
     def sequence(self) -> int:
         return self.counts["sequence"]
 
-    def freeze_and_fold(self, causes: Causes, events: Arrays, between: Callable[[], None] = lambda: None) -> Frozen:
-        """Freeze, fold and answer n events in their order; `events` are arrays as in FeatureSet.event_columns. All that a block of 1,024
-        changes is written, with its causes, in one batch, before it is answered; `between` two blocks this is called.
+    def freeze_and_fold(self, causes: Causes, events: Arrays, between: Callable[[], None] = lambda: None, block: int = 0) -> Frozen:
+        """Freeze, fold and answer n events in their order; `events` are arrays as in FeatureSet.event_columns. All that a `block` (at most
+        1,024, which 0 stands for) changes is written, with its causes, as one record, before it is answered; `between` two blocks this is
+        called.
 
         A cause applied before (or earlier in this call) is answered with what it was answered then: status REPEATED, or RETRY again.
         Raises TooOld when a cause lies before the ring, or was applied and its frozen sample is no longer kept; nothing of its block is
@@ -108,7 +109,7 @@ class FeatureShard:
         if self.failed:
             self.recover()
         parts = list[Frozen]()
-        for at in _blocks(len(causes)):
+        for at in _blocks(len(causes), block):
             if parts:
                 between()
             parts.append(self._block(Causes(*(_own(column[at]) for column in causes)),
@@ -344,9 +345,10 @@ class FeatureShard:
         return rows.view(np.uint64).reshape(len(keys), -1), found
 
 
-def _blocks(n: int) -> Iterator[slice]:
-    for start in range(0, n, BLOCK):
-        yield slice(start, start + BLOCK)
+def _blocks(n: int, size: int = 0) -> Iterator[slice]:
+    size = min(size or BLOCK, BLOCK)
+    for start in range(0, n, size):
+        yield slice(start, start + size)
 
 
 def _own(column: np.ndarray) -> np.ndarray:

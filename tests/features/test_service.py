@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from headrace.config import Config
+from headrace.features import service
 from headrace.features.client import FeatureClient
 from headrace.features.events import EventBatch
 from headrace.features.layout import EMPTY_KEYS, F, K
+from headrace.features.service import FeatureService
 from headrace.roles import features as role
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
 from headrace.rpc.errors import BadMessage, Refused, TooOld, Unavailable
 from headrace.schemas.hashing import feature_key
-from tests.features.events import T0, columns, random_rows
+from tests.features.events import T0, columns, random_rows, shard_at
 
 
 def free_port() -> int:
@@ -134,3 +136,23 @@ def test_a_second_opener_and_a_taken_port_are_said(client, config):
     config.stack.data_dir = config.stack.data_dir / "other"
     with pytest.raises(OSError, match="cannot serve"):
         role.start(config)
+
+
+def test_a_fold_gives_way_more_often_while_somebody_reads(tmp_path, monkeypatch):
+    given, shard = [], shard_at(tmp_path)
+    verbs = FeatureService(shard, lambda: given.append(shard.sequence)).verbs()
+
+    def fold(first):
+        causes, events = columns([{"cause": (1, 0, n), "event": n + 1} for n in range(first, first + 600)])
+        assert (verbs["freeze_and_fold"]({}, {**causes._asdict(), **events})[1]["status"] == 0).all()
+
+    fold(0)
+    assert given == []
+    one = np.ones(1, np.uint64)
+    verbs["assemble"]({}, {"user": one, "item": one, "context": np.zeros((1, 4), np.uint64), "ts_ms": np.array([T0])})
+    fold(600)
+    assert given == [856, 1112]
+    monkeypatch.setattr(service, "READING_S", 0.0)  # long ago
+    fold(1200)
+    assert given == [856, 1112]
+    shard.close()
