@@ -95,6 +95,11 @@ class RowMemory:
         self.number += 1
 
     @property
+    def blocks(self) -> int:
+        """Blocks in the log that a start after a kill would redo."""
+        return len(self._log)
+
+    @property
     def settling(self) -> bool:
         """Whether the log is half full, so that rows are written."""
         return 2 * self._held > self._log_bytes

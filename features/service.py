@@ -158,7 +158,7 @@ class FeatureService:
 
     def _stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held(),
-                "families": self.shard.store.held(),
+                "families": self.shard.families(),
                 "feature_set": self.shard.set.name, "frozen_bytes": 2 + 12 * self.shard.set.F + 4 * self.shard.set.K}, {}
 
 

@@ -159,6 +159,14 @@ class FeatureShard:
                 found[name][at] = held[f"{name}_total"]
         return found
 
+    def families(self) -> dict[str, dict[str, int]]:
+        """family -> rows and bytes on disk, approximately; of users, items and entities all rows, those in memory alone too; `log`: blocks
+        whose rows are not all written."""
+        held = self.store.held()
+        for family in self._memory.tables:
+            held[family]["rows"] = self.counts.get(family, 0)
+        return held | {"log": {"rows": self._memory.blocks, "bytes": self.store.log.bytes()}}
+
     @property
     def settling(self) -> bool:
         """Whether the log is half full, so that blocks write rows that changed before."""

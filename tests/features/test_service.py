@@ -148,6 +148,8 @@ def test_a_fold_gives_way_more_often_while_somebody_reads(tmp_path, monkeypatch)
 
     fold(0)
     assert given == []
+    held = verbs["stats"]({}, {})[0]["families"]
+    assert (held["users"]["rows"], held["items"]["rows"], held["log"]["rows"]) == (1, 1, 1) and held["log"]["bytes"] > 600
     one = np.ones(1, np.uint64)
     verbs["assemble"]({}, {"user": one, "item": one, "context": np.zeros((1, 4), np.uint64), "ts_ms": np.array([T0])})
     fold(600)
