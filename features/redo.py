@@ -24,7 +24,8 @@ def redo(store: FeatureStore, layouts: Layouts) -> int:
             store.write(store.batch(record.writes))
     if count:
         words = np.concatenate(changed)
-        family, key = np.empty(len(words) // 2 + 1, np.int64), np.empty(len(words) // 2 + 1, np.uint64)
+        most = len(words) // row_kernels.CHANGE_MIN
+        family, key = np.empty(most, np.int64), np.empty(most, np.uint64)
         changes = row_kernels.keys_changed(words, family, key)
         for number, (name, width, layout) in enumerate(json.loads(store.note(FAMILIES_NOTE) or b"[]")):
             _redo(store, layouts, words, number, np.unique(key[:changes][family[:changes] == number]), name, width, layout)

@@ -15,6 +15,7 @@ _U = np.uint64
 _NONE = np.uint64(0)
 COUNT_BITS = 32  # of a change's first word; the family's number is above
 WORDS_MAX = 1 << 16
+CHANGE_MIN = 4  # words of a change
 
 
 @inner

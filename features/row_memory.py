@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from headrace.features.block_log import Writes
-from headrace.features.row_table import Changes, Load, Rings, RowTable
+from headrace.features.row_table import PLACE_BYTES, Changes, Load, Rings, RowTable
 from headrace.features.store import FeatureStore
 
 BLOCK = 1024  # events, or pairs read, that have their rows in memory at once
@@ -53,7 +53,7 @@ class RowMemory:
 
     def places(self, words: int, rows_max: int) -> int:
         """Rows of so many words that are kept in memory, of a family of which an event has `rows_max`."""
-        return max(self._rows_bytes // (8 * words), 4 * BLOCK * rows_max)
+        return max(self._rows_bytes // (8 * words + PLACE_BYTES), 4 * BLOCK * rows_max)
 
     def add(self, family: str, memory: np.ndarray, words: int, load: Load, *, rows_max: int = 1,
             layout: int = 0, rings: Rings | None = None) -> RowTable:

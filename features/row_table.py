@@ -13,6 +13,7 @@ import numpy as np
 
 from headrace.features import row_kernels
 
+PLACE_BYTES = 64  # beside a row: its key, its seats, when it was used, its places in lists
 _NO_RINGS = np.zeros((0, 2), np.int64)
 Load = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """(rows, which were found) of distinct keys, from the store."""
