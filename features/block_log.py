@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,16 @@ class Writes:
     def delete_range(self, family: str, start: bytes, end: bytes) -> None:
         """The keys from `start` up to, not including, `end`."""
         self.all.append((DELETE_RANGE, family, start, end))
+
+    def into(self, batch: Any) -> None:
+        """Put them into a store's batch."""
+        for what, family, key, value in self.all:
+            if what == PUT:
+                batch.put(family, key, value)
+            elif what == DELETE:
+                batch.delete(family, key)
+            else:
+                batch.delete_range(family, key, value)
 
     def packed(self) -> bytes:
         parts = list[bytes]()

@@ -93,6 +93,8 @@ class RowMemory:
         self._held += size
         self._changes.at = 0
         self.number += 1
+        for table in self.tables.values():
+            table.keep()
 
     @property
     def blocks(self) -> int:

@@ -139,6 +139,10 @@ class RowTable:
         self._fresh = len(first)
         return changed, int(new)
 
+    def keep(self) -> None:
+        """What was changed is in the log: it is not undone any more."""
+        self._holding = 0
+
     def undo(self, turn: int, log: Iterator[np.ndarray]) -> None:
         """Have the rows held in this turn, the last one, be as before it: what the store has, changed by the words in `log`."""
         if self._holding != turn:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
-from headrace.features.block_log import DELETE, PUT, BlockLog, Writes
+from headrace.features.block_log import BlockLog, Writes
 
 WAL_BYTES_MAX, WRITE_BUFFER_BYTES, GROUP_BUFFER_BYTES = 256 << 20, 64 << 20, 16 << 20
 ROOM_BYTES = 16 << 20
@@ -121,13 +121,8 @@ class FeatureStore:
     def batch(self, writes: Writes | None = None) -> Batch:
         """One of these writes, or an empty one."""
         made = Batch(self._handles)
-        for what, family, key, value in writes.all if writes else ():
-            if what == PUT:
-                made.put(family, key, value)
-            elif what == DELETE:
-                made.delete(family, key)
-            else:
-                made.delete_range(family, key, value)
+        if writes:
+            writes.into(made)
         return made
 
     def write(self, batch: Batch) -> None:

@@ -86,8 +86,7 @@ class Trainer:
         def gradients(chosen: np.ndarray) -> Gradients:
             part = batch.take(chosen)
             at, own = _narrowed(index[chosen], len(keys))
-            whole = len(chosen) == len(batch)
-            return Gradients(at, own, everything[at] if whole else self._gradients(rows[at], seen[at], own, part)[1])
+            return Gradients(at, own, everything[at] if len(chosen) == len(batch) else self._gradients(rows[at], seen[at], own, part)[1])
 
         def updates(chosen: np.ndarray, found: Gradients) -> Updates:
             learnt = batch.weight[chosen] != 0
@@ -123,8 +122,7 @@ class Trainer:
                 if not again:
                     raise
                 self.stale += 1  # from rows of now; the scores stay those of before
-                told = _nothing if broken else refuse
-                self.learn(batch, causes, popularity, judged, newest, refuse=told, again=again - 1)
+                self.learn(batch, causes, popularity, judged, newest, refuse=_nothing if broken else refuse, again=again - 1)
                 break
         return predicted
 

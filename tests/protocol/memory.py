@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.features.block_log import DELETE, PUT, Record, Writes
+from headrace.features.block_log import Record, Writes
 from headrace.features.store import FAMILIES
 
 
@@ -77,13 +77,8 @@ class MemoryStore:
 
     def batch(self, writes: Writes | None = None) -> MemoryBatch:
         made = MemoryBatch()
-        for what, family, key, value in writes.all if writes else ():
-            if what == PUT:
-                made.put(family, key, value)
-            elif what == DELETE:
-                made.delete(family, key)
-            else:
-                made.delete_range(family, key, value)
+        if writes:
+            writes.into(made)
         return made
 
     def write(self, batch: Any) -> None:
