@@ -16,6 +16,8 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from headrace.arrow_memory import copied
+
 REQUIREMENT = "recbole==1.2.1"
 MEMBER = "recbole/dataset_example/ml-100k/ml-100k."
 SHA256 = {
@@ -126,7 +128,7 @@ def _tsv(data: bytes) -> pa.Table:
     """A table of texts; names in the header carry a type after a colon, which is dropped. Empty is null."""
     names = [name.split(":")[0] for name in data.split(b"\n", 1)[0].decode().strip().split("\t")]
     return pa.csv.read_csv(
-        pa.py_buffer(data), pa.csv.ReadOptions(skip_rows=1, column_names=names), pa.csv.ParseOptions(delimiter="\t", quote_char=False),
+        copied(data), pa.csv.ReadOptions(skip_rows=1, column_names=names), pa.csv.ParseOptions(delimiter="\t", quote_char=False),
         pa.csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=[""]),
     )
 

@@ -65,9 +65,16 @@ def answers(address: int | str, timeout_s: float = 0.3) -> bool:
 
 def any_free() -> int:
     """A port that nobody listens on now, and that the system gives to no client: it is free still when who listens there comes back."""
-    while not is_free(port := random.randrange(*UNCLAIMED)):
-        pass
-    return port
+    return some_free(1)[0]
+
+
+def some_free(number: int) -> list[int]:
+    """Such ports, no two of them the same: who asks `any_free` for several before anybody listens may get one twice."""
+    found: dict[int, None] = {}
+    while len(found) < number:
+        if is_free(port := random.randrange(*UNCLAIMED)):
+            found[port] = None
+    return list(found)
 
 
 class Claims:

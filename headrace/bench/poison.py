@@ -24,7 +24,7 @@ from headrace.config import Config
 from headrace.features.frozen import Frozen
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
-from headrace.ports import any_free
+from headrace.ports import some_free
 from headrace.rpc.causes import Causes
 from headrace.rpc.message import Arrays
 from headrace.schemas.codec import Codec
@@ -166,9 +166,9 @@ def _marks(quarantine: Quarantine) -> float:
 @contextmanager
 def broker(folder: Path) -> Iterator[str]:
     """The address of a broker of the local stack with its topics, which ends with the block. Raises BrokerFailed."""
-    config = Config()
+    config, (port, controller_port) = Config(), some_free(2)
     config.stack.data_dir = folder / "data"
-    config.kafka.bootstrap, config.kafka.controller_port = f"127.0.0.1:{any_free()}", any_free()
+    config.kafka.bootstrap, config.kafka.controller_port = f"127.0.0.1:{port}", controller_port
     stop, failed = threading.Event(), list[Exception]()
 
     def run() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from headrace import broker, java, stack, state
 from headrace.config import Config, Model, Ps, Replica
 from headrace.own_stack import running
-from headrace.ports import any_free
+from headrace.ports import some_free
 from headrace.processes import Child, Process
 
 READY_S = 120.0
@@ -47,10 +47,11 @@ class Broker:
 @contextmanager
 def processes(folder: Path) -> Iterator[tuple[Config, Broker]]:
     """Two shards and two replicas of a model of rows of 16, with the addresses that they took. Raises NotReady and what a start raises."""
-    serving = Replica(addresses=[f"127.0.0.1:{any_free()}" for _ in range(2)], http_ports=[any_free() for _ in range(2)])
+    kafka_port, controller_port, *replicas = some_free(6)
+    serving = Replica(addresses=[f"127.0.0.1:{port}" for port in replicas[:2]], http_ports=replicas[2:])
     config = Config(model=Model(factors=DIM - 1), replica=serving, ps=Ps(snapshot_s=20.0))
     config.stack.data_dir = folder / "data"
-    config.kafka.bootstrap, config.kafka.controller_port = f"127.0.0.1:{any_free()}", any_free()
+    config.kafka.bootstrap, config.kafka.controller_port = f"127.0.0.1:{kafka_port}", controller_port
     kafka = Broker(config)
     stop, failed = threading.Event(), list[BaseException]()
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from headrace.arrow_memory import copied
 from headrace.lake.errors import LakeDamaged
 from headrace.lake.manifest import RESTORE, REWRITTEN, File, Label, Span
 from headrace.lake.store import TEMPORARY, Store
@@ -65,7 +66,7 @@ def read(store: Store, file: File, columns: Sequence[str] | None = None) -> pa.T
     """Columns of a file that a manifest names, all by default; one that the file does not have yet is left out. Every byte of the file is
     checked, which costs a tenth of reading it: Parquet's own checksums leave out its footer. Raises LakeDamaged."""
     data = checked(store, file)
-    with pyarrow.parquet.ParquetFile(pa.BufferReader(data)) as opened:
+    with pyarrow.parquet.ParquetFile(pa.BufferReader(copied(data))) as opened:
         return opened.read(None if columns is None else [name for name in columns if name in opened.schema_arrow.names])
 
 

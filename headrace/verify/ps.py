@@ -3,6 +3,7 @@ is counted against what its causes say, at the owners and once more at their sta
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -99,8 +100,10 @@ class PsVictims(StackVictims):
 
 def run(data: Path, *, kills: int, seed: int, rate: float, control: str, say: Callable[[str], None]) -> dict[str, Any]:
     """The result as JSON. `data` must be a new folder. Raises NotRecovered, Stuck, and what starting a stack raises."""
+    chosen = iter(ports.some_free(4 * SHARDS + 2 * COPIES))
+
     def free(number: int) -> list[int]:
-        return [ports.any_free() for _ in range(number)]
+        return list(itertools.islice(chosen, number))
 
     def local(number: int) -> list[str]:
         return [f"127.0.0.1:{port}" for port in free(number)]

@@ -145,8 +145,9 @@ def test_another_number_of_shards(reader):
         reader.types(line.replace("/mnt/cold/headrace", "cold"))
     for line in lines_of("ps.md", "headrace ps reshard"):
         if line.startswith("headrace up"):
-            three = json.dumps([f"127.0.0.1:{ports.any_free()}" for _ in range(3)])
-            reader.more |= {"HEADRACE_PS__ADDRESSES": three, "HEADRACE_PS__HTTP_PORTS": json.dumps([ports.any_free() for _ in range(3)])}
+            six = ports.some_free(6)
+            reader.more |= {"HEADRACE_PS__ADDRESSES": json.dumps([f"127.0.0.1:{port}" for port in six[:3]]),
+                            "HEADRACE_PS__HTTP_PORTS": json.dumps(six[3:])}
         reader.types(line)
     assert reader.types("headrace ps stats --json").count('"unsnapshotted"') == 3
 

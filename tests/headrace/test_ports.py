@@ -89,6 +89,13 @@ def test_is_free(taken):
     assert ports.is_free(ports.any_free())
 
 
+def test_ports_asked_for_together_differ(monkeypatch):
+    drawn = iter([20001, 20001, 20002, 20002, 20003])
+    monkeypatch.setattr(ports.random, "randrange", lambda *_: next(drawn))
+    monkeypatch.setattr(ports, "is_free", lambda port: port != 20002)
+    assert ports.some_free(2) == [20001, 20003]
+
+
 def test_parts_that_are_not_started_keep_their_addresses_whoever_listens_there():
     config = Config()
     with socket.socket() as taken:

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechani
 
 from headrace import broker, java, kafka
 from headrace.config import Config
-from headrace.ports import any_free
+from headrace.ports import any_free, some_free
 from headrace.schemas.registry_service import app
 from headrace.schemas.registry_store import SchemaStore
 from tests.secured.certificates import Authority, Pem
@@ -49,7 +49,8 @@ def secured_broker(folder: Path) -> Iterator[Secured]:
     secret = password_of()
     file = folder / "password"
     file.write_text(secret + "\n", encoding="utf-8")
-    at = {name: f"127.0.0.1:{any_free()}" for name in ("SECURE", "EXPIRED", "MUTUAL", "CONTROLLER")}
+    names = "SECURE", "EXPIRED", "MUTUAL", "CONTROLLER"
+    at = {name: f"127.0.0.1:{port}" for name, port in zip(names, some_free(4), strict=True)}
     config = Config()
     config.stack.data_dir = folder
     config.kafka.bootstrap, config.kafka.controller_port = at["SECURE"], int(at["CONTROLLER"].rsplit(":", 1)[1])
