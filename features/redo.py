@@ -41,7 +41,9 @@ def _redo(store: FeatureStore, layouts: Layouts, words: np.ndarray, number: int,
             rows[place] = layouts.laid_out(name, row, layout).view(np.uint64)
     row_kernels.redo(words, number, keys, rows)
     for start in range(0, len(keys), _ROWS):
-        part = slice(start, start + _ROWS)
-        batch = store.batch()
-        batch.put_rows(name, keys[part], rows[part].view(f"V{8 * width}").reshape(-1))
+        part, batch = slice(start, start + _ROWS), store.batch()
+        there = rows[part, 0] != 0
+        batch.put_rows(name, keys[part][there], rows[part][there].view(f"V{8 * width}").reshape(-1))
+        for key in keys[part][~there].tolist():
+            batch.delete(name, key.to_bytes(8, "big"))
         store.write(batch)

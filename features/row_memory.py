@@ -80,6 +80,24 @@ class RowMemory:
         """Take what the block changed of a family into the log; see RowTable.changes."""
         return self.tables[family].changes(self.number, stamp, self._changes)
 
+    def clean(self, family: str, keys: np.ndarray) -> np.ndarray:
+        """Those of keys uint64[n] whose rows are in the store as they are."""
+        return keys[~self.tables[family].dirty_of(keys)] if family in self.tables else keys
+
+    def deleted(self, family: str, keys: np.ndarray) -> Writes:
+        """The deletion of clean rows of distinct keys uint64[n], in the log and as writes: to be committed; then they are to be dropped."""
+        if family in self.tables:
+            self.tables[family].deleted(keys, self._changes)
+        writes = Writes()
+        for key in keys.tolist():
+            writes.delete(family, key.to_bytes(8, "big"))
+        return writes
+
+    def drop(self, family: str, keys: np.ndarray) -> None:
+        """Hold none of these rows, which are gone from the store, in memory."""
+        if family in self.tables:
+            self.tables[family].drop(keys)
+
     def commit(self, writes: Writes) -> None:
         """Write the block: its changes and `writes` to the log, then `writes` to the store. If anything is raised nothing is written."""
         writes.put("meta", BLOCK_KEY, self.number.to_bytes(8, "big"))

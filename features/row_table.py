@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from headrace.features import row_kernels
+from headrace.features.layout import RING, USER_ROW
 
 PLACE_BYTES = 64  # beside a row: its key, its seats, when it was used, its places in lists
 _NO_RINGS = np.zeros((0, 2), np.int64)
@@ -25,6 +26,13 @@ class Rings:
     def __init__(self, rings: np.ndarray, length: int, total: int, before: int) -> None:
         self.rings, self.length, self.total = rings, length, total
         self.before = before  # words of a row ahead of them
+
+
+def user_rings() -> Rings:
+    """Those of USER_ROW."""
+    at = {name: place for name, (_, place) in (USER_ROW.fields or {}).items()}  # type: ignore[misc]
+    rings = [(at[f"{name}_next"], at[name] // 8) for name in ("recent", "clicked", "event")]
+    return Rings(np.array(rings, np.int64), RING, at["events_total"] // 8, at["recent"] // 8)
 
 
 class Changes:
@@ -139,6 +147,13 @@ class RowTable:
         self._fresh = len(first)
         return changed, int(new)
 
+    def deleted(self, keys: np.ndarray, out: Changes) -> None:
+        """Say into `out` that the rows of distinct keys uint64[n] are deleted."""
+        out.room(2 * len(keys))
+        heads = np.full_like(keys, self.number << row_kernels.COUNT_BITS)
+        out.words[out.at : out.at + 2 * len(keys)] = np.stack([heads, keys], 1).reshape(-1)
+        out.at += 2 * len(keys)
+
     def keep(self) -> None:
         """What was changed is in the log: it is not undone any more."""
         self._holding = 0
@@ -177,6 +192,14 @@ class RowTable:
 
     def look_held(self, keys: np.ndarray) -> np.ndarray:
         """Places int64[m] of those of distinct keys that are in memory."""
-        found = np.empty(len(keys), np.int64)
-        row_kernels.look(self._seats, self.keys, self._used, -1, keys, found, np.empty(len(keys), np.int64), 0)
+        found = self._held(keys)
         return found[found != 0]
+
+    def dirty_of(self, keys: np.ndarray) -> np.ndarray:
+        """bool[n] of keys uint64[n]: the row is in memory, and not in the store as it is."""
+        return self._dirty[self._held(keys)] != 0
+
+    def _held(self, keys: np.ndarray) -> np.ndarray:
+        found = np.empty(len(keys), np.int64)
+        row_kernels.find(self._seats, self.keys, keys, found)
+        return found

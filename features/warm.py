@@ -25,9 +25,11 @@ def compile_kernels(feature_set: FeatureSet = BASE) -> None:
         shard = _shard(folder, feature_set)  # redoes it
         shard.assemble(one, one, np.zeros((1, 4), np.uint64), np.ones(1, np.int64))
         shard.erase("user", 1)
+        shard.sweep(1)
         shard.close()
     assert frozen.values[0, 0] == 1.0, "a compiled kernel froze nothing"
 
 
 def _shard(folder: str, feature_set: FeatureSet) -> FeatureShard:
-    return FeatureShard(FeatureStore(folder), half_life_s=1.0, ring_length=1 << 16, log_bytes=1, rows_bytes=1, feature_set=feature_set)
+    return FeatureShard(FeatureStore(folder), half_life_s=1.0, ring_length=1 << 16, log_bytes=1, rows_bytes=1, feature_set=feature_set,
+                        idle_s=1.0)
