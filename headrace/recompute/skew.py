@@ -84,10 +84,13 @@ def skew(interactions: Mapping[Place, Record], enriched: Iterable[Record], featu
         of_kind = [one for one in exposures if one.kind == kind]
         take = min(limit - len(chosen), len(of_kind))
         chosen += [of_kind[at] for at in sorted(rng.permutation(len(of_kind))[:take].tolist())]
+    if not chosen:
+        raise SkewError(f"nothing could be checked: of the {len(events):,} events in enriched none is an exposure with features of"
+                        f" {feature_set.name}; see that the jobs run (headrace jobs list) and were started with these definitions")
     report = Report(feature_set.name, len(events), Counter(one.kind for one in chosen))
     moved(f"{len(events):,} events are folded again")
     _fold_again(events, chosen, feature_set, half_life_s, idle_s, report)
-    if feature_set.definitions and chosen:
+    if feature_set.definitions:
         moved(f"DuckDB computes {len(feature_set.definitions)} features of {len(chosen):,} exposures")
         _by_sql(events, chosen, feature_set, idle_s, report)
     return report
