@@ -32,6 +32,7 @@ class Popular:
         if len(rows):
             self.latest_ms = max(self.latest_ms, int(rows["last_ts_ms"].max()))
         clicked = rows["clicks"] > 0
+        self.forget(*items[~clicked].tolist())  # it may have begun anew
         rows = rows[clicked]
         levels = np.log2(rows["clicks"]) + rows["decayed_ts_ms"] / self._half_life_ms
         self._level.update(zip(items[clicked].tolist(), levels.tolist(), strict=True))

@@ -8,18 +8,22 @@ import numpy as np
 
 from headrace.features import row_kernels
 from headrace.features.layouts import Layouts
-from headrace.features.row_memory import FAMILIES_NOTE, last_block
+from headrace.features.row_memory import FAMILIES_NOTE, last_block, put_rows
 from headrace.features.store import FeatureStore
+from headrace.features.tail import Tail
 
 _ROWS = 1024  # a batch
 
 
-def redo(store: FeatureStore, layouts: Layouts) -> int:
-    """Returns how many blocks there were. Killed in its middle it begins again: changes say what words are. Raises LogError."""
+def redo(store: FeatureStore, layouts: Layouts, tail: Tail | None = None) -> int:
+    """Returns how many blocks there were, which `tail` gets unless it has them. Killed in its middle it begins again: changes say what
+    words are. Raises LogError."""
     changed, count, last = list[np.ndarray](), 0, last_block(store)
     for record in store.log.records():
         changed.append(record.words)
         count += 1
+        if tail is not None and record.number > tail.last:
+            tail.put(*record)
         if record.number > last:  # killed before the store had these
             store.write(store.batch(record.writes))
     if count:
@@ -42,8 +46,5 @@ def _redo(store: FeatureStore, layouts: Layouts, words: np.ndarray, number: int,
     row_kernels.redo(words, number, keys, rows)
     for start in range(0, len(keys), _ROWS):
         part, batch = slice(start, start + _ROWS), store.batch()
-        there = rows[part, 0] != 0
-        batch.put_rows(name, keys[part][there], rows[part][there].view(f"V{8 * width}").reshape(-1))
-        for key in keys[part][~there].tolist():
-            batch.delete(name, key.to_bytes(8, "big"))
+        put_rows(batch, name, keys[part], rows[part])
         store.write(batch)

@@ -217,6 +217,24 @@ def redo(words, family, keys, rows):
 
 
 @kernel
+def put(words, family, seats, keys, rows):
+    """As `redo`, into the rows of a table, which has all of them."""
+    at = np.int64(0)
+    while at < len(words):
+        changed = np.int64(words[at] & _U((1 << COUNT_BITS) - 1))
+        values = at + 2 + (changed + 3) // 4
+        if words[at] >> _U(COUNT_BITS) == _U(family):
+            row = rows[seats[_find(seats, keys, words[at + 1])]]
+            if changed == 0:
+                for n in range(len(row)):
+                    row[n] = _NONE
+            for n in range(changed):
+                word = (words[at + 2 + n // 4] >> _U(16 * (n % 4))) & _U(WORDS_MAX - 1)
+                row[np.int64(word)] = words[values + n]
+        at = values + changed
+
+
+@kernel
 def order_of(source, partition, offset, of, sources, partitions, highest):
     """Which partition each cause is of, into of int64[n]: a place in sources, partitions int64[m] that are met, and highest int64[m], which
     hold -1. Returns (how many partitions, or -1 when there are more than m; whether the offsets of each only rise)."""

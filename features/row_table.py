@@ -140,12 +140,23 @@ class RowTable:
         out.at, count, new = row_kernels.changes(self.rows, self.keys, touched, self._before, np.uint64(stamp), rings.rings, rings.length,
                                                  rings.total, self.number, self._values, out.words, out.at, changed)
         changed = changed[:count]
-        first = changed[self._dirty[changed] == 0]
+        self._soil(log, changed)
+        return changed, int(new)
+
+    def put(self, turn: int, log: int, keys: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """Have the rows of distinct keys uint64[n] be as the changes in `words`, which are of these keys, say; dirty since the log's number
+        `log`. Their places int64[n]."""
+        places = self.hold(turn, keys)
+        row_kernels.put(words, self.number, self._seats, self.keys, self.rows)
+        self._soil(log, places)
+        return places
+
+    def _soil(self, log: int, places: np.ndarray) -> None:
+        first = places[self._dirty[places] == 0]
         self._dirty[first] = log
         self._queue[(self._head + self._waiting + np.arange(len(first))) % len(self._queue)] = first
         self._waiting += len(first)
         self._fresh = len(first)
-        return changed, int(new)
 
     def deleted(self, keys: np.ndarray, out: Changes) -> None:
         """Say into `out` that the rows of distinct keys uint64[n] are deleted."""

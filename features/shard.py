@@ -32,6 +32,7 @@ from headrace.features.store import (
     rows_of,
 )
 from headrace.features.sweep import Sweep
+from headrace.features.tail import Tail
 from headrace.rpc.causes import PAGE_BITS, Causes, RingKey, Rings
 from headrace.rpc.errors import Unavailable
 from headrace.rpc.message import Arrays
@@ -64,7 +65,7 @@ class Sample(NamedTuple):
 class FeatureShard:
     """Owned by one thread. `frozen_offsets`: how many offsets a partition the frozen samples are kept for, at most `ring_length`.
     `log_bytes`: of changes that are kept before rows are written; `rows_bytes`: of rows in memory a family. `idle_s`: who was without an
-    event for longer begins anew (sweep.py), 0: never. `feature_set`: what is frozen
+    event for longer begins anew (sweep.py), 0: never. `tail` gets every block, for followers. `feature_set`: what is frozen
     beside the built-in features. Raises DefinitionError when one of its definitions was changed under its version.
 
     counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `late` (folded behind a newer event of
@@ -73,13 +74,14 @@ class FeatureShard:
     """
 
     def __init__(self, store: FeatureStore, *, half_life_s: float, ring_length: int, frozen_offsets: int = FROZEN_OFFSETS,
-                 log_bytes: int = LOG_BYTES, rows_bytes: int = ROWS_BYTES, feature_set: FeatureSet = BASE, idle_s: float = 0.0) -> None:
+                 log_bytes: int = LOG_BYTES, rows_bytes: int = ROWS_BYTES, feature_set: FeatureSet = BASE, idle_s: float = 0.0,
+                 tail: Tail | None = None) -> None:
         self.store, self.set = store, feature_set
         self._half_life_ms = half_life_s * 1000.0
         self._idle_ms = int(idle_s * 1000) or NEVER_MS
         self._ring_length = ring_length
         self._frozen_offsets = min(frozen_offsets, ring_length)
-        self._log_bytes, self._rows_bytes = log_bytes, rows_bytes
+        self._log_bytes, self._rows_bytes, self.tail = log_bytes, rows_bytes, tail
         self.duplicates = 0
         self.failed = ""
         self.counts: dict[str, int] = {}
@@ -89,6 +91,10 @@ class FeatureShard:
     @property
     def sequence(self) -> int:
         return self.counts["sequence"]
+
+    @property
+    def memory(self) -> RowMemory:
+        return self._memory
 
     def freeze_and_fold(self, causes: Causes, events: Arrays, between: Callable[[], None] = lambda: None, block: int = 0) -> Frozen:
         """Freeze, fold and answer n events in their order; `events` are arrays as in FeatureSet.event_columns. All that a `block` (at most
@@ -188,14 +194,13 @@ class FeatureShard:
             held[family]["rows"] = self.counts.get(family, 0)
         return held | {"log": {"rows": self._memory.blocks, "bytes": self.store.log.bytes()}}
 
-    @property
-    def settling(self) -> bool:
-        """Whether the log is half full, so that blocks write rows that changed before."""
-        return self._memory.settling
-
     def flush(self) -> None:
         """Write all rows that are in memory only: the store's families then hold what is known. Raises Unavailable."""
         self._written(self._memory.flush)
+
+    def write_some(self) -> None:
+        """Write the rows that are in memory only for longest. Raises Unavailable."""
+        self._written(self._memory.write_some)
 
     def close(self) -> None:
         """Write all rows, and close the store; what cannot be written is in the log, and redone at the next start."""
@@ -213,19 +218,19 @@ class FeatureShard:
         return {family: int(self.store.get(family, [key.to_bytes(8, "big")])[0] is not None) for family in rows_of(self.store, of)}
 
     def erase(self, of: str, key: int) -> dict[str, int]:
-        """Delete these rows, in one batch; how many of each family there were. Causes stay applied, and what was frozen stays until it is
+        """Delete these rows, in one block; how many of each family there were. Causes stay applied, and what was frozen stays until it is
         old: it answers the repetitions of a job that comes back. Raises Unavailable when the store cannot write."""
         if self.failed:
             self.recover()
-        found, batch = self.held(of, key), self.store.batch()  # the log is empty: nothing of it brings a row back
+        found, writes, keys = self.held(of, key), Writes(), np.array([key], np.uint64)
         for family in found:
-            batch.delete(family, key.to_bytes(8, "big"))
+            writes.all += self._memory.deleted(family, keys).all
         counts = self.counts | {name: self.counts[name] - rows for name, rows in found.items() if name in self.counts}
-        batch.put("meta", b"counts", counts_bytes(counts))
-        self._written(partial(self.store.write, batch))
+        writes.put("meta", b"counts", counts_bytes(counts))
+        self._written(lambda: self._memory.commit(writes))
         self.counts = counts
         for family in found:
-            self._memory.drop(family, np.array([key], np.uint64))
+            self._memory.drop(family, keys)
         if of == "item":
             self.popular.forget(key)
         return found
@@ -338,11 +343,11 @@ class FeatureShard:
     def _restore(self) -> None:
         """All that lives in memory, from the store."""
         self._groups, frozen = Groups(self.store, self.set, self._idle_ms), FrozenRows(self.store, self.set)
-        redo(self.store, self._groups.layouts)
+        redo(self.store, self._groups.layouts, self.tail)
         self.counts = dict.fromkeys(_COUNTS, 0) | self.store.meta()
         self._answered = Answered(self.store, frozen, self._frozen_offsets)
         self.layouts: list[Layout] = frozen.layouts  # of every feature set that this store has had
-        self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes)
+        self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes, tail=self.tail)
         self._users, users = self._table("users", USER_ROW)
         self._items, items = self._table("items", ITEM_ROW)
         self._rows = users, items
