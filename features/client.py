@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +14,14 @@ from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen
 from headrace.features.known_sets import KnownSets, Layout
 from headrace.features.layout import FEATURE_SET
+from headrace.features.readers import Readers
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
 
 ROWS_MAX = 4096
 NAMES_MAX = 8192
 NAMES_KEPT = 1 << 18
+_READ = ("assemble", "user")  # what a replica answers too
 
 
 class Assembled(NamedTuple):
@@ -47,12 +49,15 @@ class User(NamedTuple):
 class FeatureClient:
     """Calls the feature service at `address`. Every verb may be repeated, so each is tried again for `deadline_s` seconds while nobody
     answers; then Unavailable is raised. Safe between threads, not across a fork. A service of another `feature_set` raises Refused.
-    `masked`: features that are frozen to their defaults, as the newest answer said."""
+    `masked`: features that are frozen to their defaults, as the newest answer said. `replicas`: addresses that are asked for samples
+    and users first."""
 
-    def __init__(self, address: str, *, deadline_s: float = 60.0, timeout_s: float = 30.0, feature_set: FeatureSet = BASE) -> None:
+    def __init__(self, address: str, *, deadline_s: float = 60.0, timeout_s: float = 30.0, feature_set: FeatureSet = BASE,
+                 replicas: Sequence[str] = ()) -> None:
         self.set = feature_set
         self.masked: tuple[str, ...] = ()
         self._client = Client(address, timeout_s)
+        self._replicas = Readers(replicas, timeout_s)
         self._deadline_s = deadline_s
         self._told: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
@@ -132,9 +137,11 @@ class FeatureClient:
 
     def close(self) -> None:
         self._client.close()
+        self._replicas.close()
 
     def _call(self, verb: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        said, answer = self._client.call_until(self._deadline_s, verb, header, arrays)
+        found = self._replicas.call(verb, header, arrays) if verb in _READ else None
+        said, answer = found or self._client.call_until(self._deadline_s, verb, header, arrays)
         if "masked" in said:
             self.masked = tuple(said["masked"])
         return said, answer

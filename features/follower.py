@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headrace.features.block_log import Record
 from headrace.features.feature_set import FeatureSet
 from headrace.features.row_memory import BLOCK_KEY
 from headrace.features.shard import FeatureShard
@@ -27,7 +28,6 @@ from headrace.rpc.message import Arrays, Header
 
 log = logging.getLogger(__name__)
 NOTE = b"copied"  # of which store, as of which of its starts, once the copy is whole
-TURN = 16  # blocks that are done before a reader may come in between
 Call = Callable[[str, Header, Arrays], tuple[Header, Arrays]]
 
 
@@ -43,13 +43,12 @@ class Replica(FeatureShard):
     def sweep(self, count: int) -> int:
         return 0  # the shard does, and it follows
 
-    def follow(self, data: bytes) -> int:
-        """Do blocks again, as Tail.since gives them, from the next one on; how many. Raises Unavailable when the store cannot write: those
-        done before stay done."""
+    def follow(self, records: Sequence[Record]) -> None:
+        """Do blocks again, from the next one on. Raises Unavailable when the store cannot write: those done before stay done, the others
+        are to be asked for again."""
         if self.failed:
             self.recover()
-        done = 0
-        for record in records_of(data):
+        for record in records:
             places: dict[str, np.ndarray] = {}
             self._written(lambda record=record, places=places: places.update(self._memory.follow(record)))  # type: ignore[misc]
             for _, family, key, value in record.writes.all:
@@ -57,8 +56,6 @@ class Replica(FeatureShard):
                     self.counts = json.loads(value)
             self._popular(places.get("items", np.zeros(0, np.int64)))
             self._written(self._memory.settle)
-            done += 1
-        return done
 
     def _popular(self, items: np.ndarray) -> None:
         keys, rows = self._items.keys[items], self._rows[1][items]
@@ -85,8 +82,8 @@ class Follower:
             else:
                 store.close()
 
-    def poll(self) -> bytes | None:
-        """The blocks that come next, b"" when there are none; None when the replica has to be copied anew. Raises what `call` raises."""
+    def poll(self) -> list[Record] | None:
+        """The blocks that come next, none when there are none; None when the replica has to be copied anew. Raises what `call` raises."""
         assert self.replica is not None
         number = self.replica.memory.number
         said, arrays = self._call("blocks", self._asked(number), {})
@@ -95,7 +92,7 @@ class Follower:
         if said["start"] != self.start:
             self._noted(self.replica.store, said["name"], said["start"])
         self.behind, self.masked = said["next"] - number, said["masked"]
-        return arrays["data"].tobytes()
+        return list(records_of(arrays["data"].tobytes()))
 
     def copy(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Copy all rows, and open the replica; False when it was `stopped`. What was there is deleted; the replica must be closed.

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from headrace.features.followed import Followed
 from headrace.features.layout import CONTEXT_FIELDS
 from headrace.features.masks import MaskError, Masks
 from headrace.features.shard import FeatureShard
@@ -32,7 +33,17 @@ class FeatureService:
     of a fold, so that readers wait for a block and not for all of it."""
 
     def __init__(self, shard: FeatureShard, give_way: Callable[[], None] = lambda: None) -> None:
-        self.shard, self.masks, self._give_way = shard, Masks(shard.store, shard.set), give_way
+        self.masks = Masks(shard.store, shard.set)
+        self._followed = Followed(shard, lambda: self.masks.names) if shard.tail is not None else None
+        self._begin(lambda: shard, lambda: self.masks.names, give_way)
+        expired = Gauge("headrace_features_expired", "Rows deleted because nobody had an event for too long.", ["family"],
+                        registry=self.registry)
+        for name in shard.swept:
+            expired.labels(name).set_function(partial(self._count, f"expired {name}"))
+
+    def _begin(self, now: Callable[[], FeatureShard], masked: Callable[[], list[str]], give_way: Callable[[], None]) -> None:
+        """`now`: the shard; `masked`: the features that are frozen to their defaults."""
+        self._now, self._masked, self._give_way = now, masked, give_way
         self._read_s = -READING_S  # when somebody read last
         self.registry = CollectorRegistry()
         self._events = Counter("headrace_features_events_total", "Events by status.", ["status"], registry=self.registry)
@@ -42,15 +53,17 @@ class FeatureService:
             gauge = Gauge(f"headrace_features_{name}", f"Count of {name.replace('_', ' ')}.", registry=self.registry)
             gauge.set_function(partial(self._count, name))
 
-        expired = Gauge("headrace_features_expired", "Rows deleted because nobody had an event for too long.", ["family"],
-                        registry=self.registry)
-        for name in shard.swept:
-            expired.labels(name).set_function(partial(self._count, f"expired {name}"))
+    @property
+    def shard(self) -> FeatureShard:
+        return self._now()
 
     def verbs(self) -> Mapping[str, Verb]:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
                  "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats,
-                 "masks": self._masks, "decide": self._decide, "held": self._held, "erase": self._erase}
+                 "masks": self._told_masks, "decide": self._decide, "held": self._held, "erase": self._erase}
+        return self._each_timed({**verbs, **(self._followed.verbs() if self._followed is not None else {})})
+
+    def _each_timed(self, verbs: Mapping[str, Verb]) -> Mapping[str, Verb]:
         return {name: self._timed(name, verb) for name, verb in verbs.items()}
 
     def _count(self, name: str) -> float:
@@ -85,7 +98,7 @@ class FeatureService:
         frozen = self.shard.freeze_and_fold(causes, events, self._give_way, block)
         for status, count in enumerate(np.bincount(frozen.status, minlength=3).tolist()):
             self._events.labels(_STATUS[status]).inc(count)
-        return {"sequence": self.shard.sequence, "masked": self.masks.names}, frozen._asdict()
+        return {"sequence": self.shard.sequence, "masked": self._masked()}, frozen._asdict()
 
     def _assemble(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         self._known(header)
@@ -98,7 +111,7 @@ class FeatureService:
         _moments(ts_ms)
         self._read_s = time.monotonic()
         assembled = self.shard.assemble(user, item, context, ts_ms, moment)
-        return {"sequence": self.shard.sequence, "masked": self.masks.names}, assembled._asdict()
+        return {"sequence": self.shard.sequence, "masked": self._masked()}, assembled._asdict()
 
     def _known(self, header: Header) -> None:
         mine, wanted = self.shard.set.name, header.get("feature_set", self.shard.set.name)
@@ -145,7 +158,7 @@ class FeatureService:
     def _sets(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {"sets": [list(layout) for layout in self.shard.layouts]}, {}
 
-    def _masks(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+    def _told_masks(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {"masked": self.masks.names, **self.masks.told()}, {}
 
     def _decide(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:

@@ -45,6 +45,7 @@ def check_services(config: Config) -> None:
         return
     addresses = {"features.address": config.features.address, "ann.address": config.ann.address,
                  **{f"ps.addresses[{i}]": one for i, one in enumerate(config.ps.addresses)},
+                 **{f"features.replicas[{i}]": one for i, one in enumerate(config.features.replicas)},
                  **{f"ps.standbys[{i}]": one for i, one in enumerate(config.ps.standbys)},
                  **{f"replica.addresses[{i}]": one for i, one in enumerate(config.replica.addresses)}}
     for name, address in addresses.items():

@@ -44,6 +44,10 @@ def children(config: Config, parts: tuple[str, ...], settings: Path) -> list[Chi
     if "ps" in parts and len(config.ps.standbys) != len(config.ps.standby_http_ports):
         raise ConfigError(f"ps.standbys has {len(config.ps.standbys)} entries and ps.standby_http_ports"
                           f" {len(config.ps.standby_http_ports)}: one of each a shard")
+    own = config.features
+    if len(own.replicas) != len(own.replica_http_ports):
+        raise ConfigError(f"features.replicas has {len(own.replicas)} entries and features.replica_http_ports"
+                          f" {len(own.replica_http_ports)}: one of each a process")
     made: list[Child] = []
     if "kafka" in parts and not config.kafka.external:
         made.append(Child("kafka", broker.prepare(config), java.environment(), lambda: broker.ready(config), 0, config.kafka.bootstrap))
@@ -58,6 +62,8 @@ def children(config: Config, parts: tuple[str, ...], settings: Path) -> list[Chi
         if name in parts:
             body = getattr(config, name)
             made.append(_role(settings, name, 0, body.address, _local(body.http_port), 1))
+    for index, (address, port) in enumerate(zip(own.replicas, own.replica_http_ports, strict=True) if "features" in parts else ()):
+        made.append(_role(settings, "features_replica", index, address, _local(port), 1, f"features-replica-{index}"))
     serving = zip(config.replica.addresses, config.replica.http_ports, config.replica.names, strict=True) if "replica" in parts else ()
     for index, (address, port, name) in enumerate(serving):
         made.append(_role(settings, "replica", index, address, _local(port), 1, name))

@@ -17,6 +17,7 @@ from headrace.config import Config
 # Every address that the local stack listens on, as (section, key); lists are taken entry by entry.
 LISTENED = (
     ("kafka", "bootstrap"), ("kafka", "controller_port"), ("registry", "url"), ("features", "address"), ("features", "http_port"),
+    ("features", "replicas"), ("features", "replica_http_ports"),
     ("ps", "addresses"), ("ps", "http_ports"), ("ps", "standbys"), ("ps", "standby_http_ports"), ("replica", "addresses"),
     ("replica", "http_ports"), ("ann", "address"), ("ann", "http_port"), ("engine", "url"), ("watch", "http_port"), ("lake", "http_port"),
     ("flink", "url"),

@@ -15,7 +15,7 @@ from typing import Any
 from headrace.config import Config, Model
 
 log = logging.getLogger(__name__)
-ROLES = ("registry", "features", "ps", "replica", "ann", "engine", "watch", "lake")
+ROLES = ("registry", "features", "features_replica", "ps", "replica", "ann", "engine", "watch", "lake")
 RECORDS_MAX, WAIT_S = 512, 0.005  # of one batch that a reader folds
 
 EXTRAS = {"watch": "watch"}  # role -> extra, where it is not serve
@@ -24,7 +24,7 @@ Fold = Callable[[list[dict[str, Any]]], Any]
 
 
 class UnknownRole(Exception):
-    """`headrace serve` knows the roles registry, features, ps, replica, ann, engine, watch and lake."""
+    """`headrace serve` knows the roles registry, features, features_replica, ps, replica, ann, engine, watch and lake."""
 
 
 class RoleNeeds(Exception):

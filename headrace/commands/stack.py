@@ -136,7 +136,7 @@ def url(name: Annotated[str, typer.Argument(help="engine, registry, flink, kafka
 
 
 def serve(
-    role: Annotated[str, typer.Argument(help="registry, features, ps, replica, ann, engine, watch or lake.")],
+    role: Annotated[str, typer.Argument(help="registry, features, features_replica, ps, replica, ann, engine, watch or lake.")],
     index: Annotated[int, typer.Option("--index", help="Which of several processes of the role.")] = 0,
     file: File = None,
     data: Annotated[Path | None, typer.Option("--data", help="Data folder.")] = None,

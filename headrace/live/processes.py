@@ -67,6 +67,8 @@ def elsewhere(config: Config) -> Iterator[tuple[str, str, str]]:
     for name in ("features", "ann"):
         body = getattr(config, name)
         yield name, body.address, health(body.address, body.http_port)
+    for index, (address, port) in enumerate(zip(config.features.replicas, config.features.replica_http_ports, strict=False)):
+        yield f"features-replica-{index}", address, health(address, port)
     for name, address, port in zip(config.replica.names, config.replica.addresses, config.replica.http_ports, strict=False):
         yield name, address, health(address, port)
     yield "engine", config.engine.url, ""

@@ -109,7 +109,8 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     _warm(model, MODELS[config.model.name].dim(config.model.factors), inputs.F)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    features = FeatureClient(config.features.address, deadline_s=RETRY_S, timeout_s=CALL_S, feature_set=feature_set)
+    features = FeatureClient(config.features.address, deadline_s=RETRY_S, timeout_s=CALL_S, feature_set=feature_set,
+                             replicas=config.features.replicas)
     serving = ServingClient(config.replica.addresses, config.replica.shards, CALL_S)
     vectors = AnnClient(config.ann.address, CALL_S, RETRY_S)
     producer = Producer(config.kafka.cluster)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from headrace.config import Config
 from headrace.connections import ConfigError
@@ -13,6 +14,7 @@ from headrace.features.definitions import DefinitionError
 from headrace.features.service import FeatureService
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
+from headrace.features.tail import Tail
 from headrace.features.warm import compile_kernels
 from headrace.rpc.health import Health
 from headrace.rpc.owner import Owner
@@ -20,6 +22,13 @@ from headrace.rpc.server import Server
 
 log = logging.getLogger(__name__)
 SWEEP_S, SWEPT = 0.05, 128  # 2,500 rows a second are looked at, in 1 % of the time
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Of a shard, and of its replicas."""
+    own = config.features
+    return {"half_life_s": own.half_life_s, "ring_length": own.ring_length, "log_bytes": own.log_bytes, "rows_bytes": own.rows_bytes,
+            "idle_s": own.idle_s}
 
 
 def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
@@ -32,9 +41,7 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     except Exception as error:
         raise OSError(f"the feature store at {config.stack.data_dir / 'features'} cannot be opened: {error}") from error
     try:
-        shard = FeatureShard(store, half_life_s=config.features.half_life_s, ring_length=config.features.ring_length,
-                             log_bytes=config.features.log_bytes, rows_bytes=config.features.rows_bytes, feature_set=feature_set,
-                             idle_s=config.features.idle_s)
+        shard = FeatureShard(store, **settings(config), feature_set=feature_set, tail=Tail() if config.features.replicas else None)
     except (DefinitionError, LogError) as error:
         store.close()
         raise ConfigError(str(error)) from None

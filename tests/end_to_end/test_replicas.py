@@ -1,4 +1,5 @@
-"""Two serving replicas of a real stack, of which one is killed while the engine is asked: no request fails, and no score changes."""
+"""Two serving replicas of a real stack, and one of features, of which one is killed while the engine is asked: no request fails, and no
+score changes."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ import pytest
 
 from headrace.ann.client import AnnClient
 from headrace.config import Config
+from headrace.features.client import FeatureClient
+from headrace.features.events import EventBatch
 from headrace.ps.client import ParameterClient
 from headrace.rpc.causes import Causes
 from headrace.schemas.hashing import feature_key
@@ -27,7 +30,8 @@ PARTS = ("kafka", "registry", "ps", "features", "ann", "replica", "engine")
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
     replica = {"addresses": ["127.0.0.1:19110", "127.0.0.1:19111"], "http_ports": [19160, 19161]}
-    yield from running(tmp_path_factory.mktemp("replicas"), *PARTS, config=Config(replica=replica))
+    features = {"replicas": ["127.0.0.1:19140"], "replica_http_ports": [19180]}
+    yield from running(tmp_path_factory.mktemp("replicas"), *PARTS, config=Config(replica=replica, features=features))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,7 @@ class Asking:
 
 
 def test_every_process_of_the_replicas_is_known(stack):
-    assert {"replica-0", "replica-1"} <= set(processes(stack)) and "replica" not in processes(stack)
+    assert {"replica-0", "replica-1", "features-replica-0"} <= set(processes(stack)) and "replica" not in processes(stack)
     run = towards(stack)
     assert run("url", "replica").stdout.strip() == ",".join(stack.replica.addresses)
     found = json.loads(run("ps", "stats", "--json").stdout)
@@ -117,10 +121,57 @@ def test_a_replica_is_killed_and_no_request_fails(learnt):
     with Asking(learnt.engine.url) as asking:
         asking.more()
         assert len(asking.scores) == 1
-        for name in ("replica-0", "replica-1", "replica-0"):
+        for name in ("replica-0", "features-replica-0", "replica-1", "replica-0"):
             before = processes(learnt)[name]
             os.kill(before["pid"], signal.SIGKILL)
             asking.more()
             until(lambda name=name, before=before: processes(learnt)[name]["pid"] != before["pid"] and ready(learnt), f"{name} is back")
             asking.more()
     assert asking.failed == [] and len(asking.scores) == 1, "from a copy that has not fetched its rows yet other scores would come"
+
+
+def read_of(stack):
+    """Calls for samples that the replica of features has answered."""
+    return value(httpx.get(f"http://127.0.0.1:{stack.features.replica_http_ports[0]}/metrics", trust_env=False).text,
+                 'headrace_features_call_seconds_count{verb="assemble"}')
+
+
+def value(page, name):
+    return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(name))
+
+
+def folded(stack, events):
+    """Events of user v folded by the shard."""
+    client = FeatureClient(stack.features.address)
+    records = [{"event_id": f"e{n}", "user_id": "v", "item_id": ITEMS[n % 40], "scene": "feed", "action": "impression", "value": 1.0,
+                "ts_ms": 1_700_000_000_000 + n, "context": {}, "exposure": None} for n in events]
+    client.freeze_and_fold(Causes(np.full(len(records), 9, np.int32), np.zeros(len(records), np.int32), np.array(events, np.int64)),
+                           EventBatch(records))
+    client.close()
+
+
+def test_a_replica_of_features_answers_for_a_shard_that_is_away(stack):
+    """What was folded is read from the replica, and scores when the shard has just been killed; it follows the one that comes back."""
+    until(lambda: ready(stack), "every process is ready")
+
+    def sequence(http):
+        answer = http.get("/features", params={"user": "v", "item": "i1", "ts_ms": 1_700_000_100_000})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["features_sequence"]
+
+    with httpx.Client(base_url=stack.engine.url, timeout=60, trust_env=False) as http:
+        before, asked = sequence(http), read_of(stack)
+        folded(stack, range(50))
+        until(lambda: sequence(http) == before + 50, "the replica has followed")
+        assert read_of(stack) > asked
+        shard = processes(stack)["features"]
+        os.kill(shard["pid"], signal.SIGKILL)
+        for _ in range(5):
+            scored = http.post("/score", json={"user": "v", "items": ITEMS, "ts_ms": 1_700_000_100_000})
+            assert scored.status_code == 200 and len(scored.json()["items"]) == len(ITEMS)
+        until(lambda: processes(stack)["features"]["pid"] != shard["pid"] and ready(stack), "the shard is back")
+        folded(stack, range(50, 80))
+        until(lambda: sequence(http) == before + 80, "the replica follows again")
+    page = httpx.get(f"http://127.0.0.1:{stack.features.replica_http_ports[0]}/metrics", trust_env=False).text
+    assert value(page, "headrace_features_sequence") == before + 80
+    assert value(page, "headrace_features_replica_silent_seconds") < 10

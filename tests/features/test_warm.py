@@ -17,7 +17,10 @@ import numpy as np, pyarrow, tempfile
 from numba.core.dispatcher import Dispatcher
 from headrace.features import kernels, row_kernels, set_kernels, warm
 from headrace.features.events import EventBatch
+from headrace.features.follower import Replica
 from headrace.features.service import FeatureService
+from headrace.features.store import FeatureStore
+from headrace.features.tail import Tail, records_of
 from headrace.rpc.message import decode, encode
 from tests.features.events import columns, random_rows, shard_at
 from tests.features.test_groups import SHOP, causes_at, interactions
@@ -27,19 +30,23 @@ def asked(verbs, name, arrays):
 
 held = [one for file in (kernels, row_kernels, set_kernels) for one in vars(file).values() if isinstance(one, Dispatcher)]
 for feature_set in (warm.BASE, SHOP):
-    warm.compile_kernels(feature_set)
+    warm.compile_kernels(feature_set, follows=True)
 cached = [one for one in held if one.stats.cache_path]
 before = [len(one.signatures) for one in held]
 print(sum(sum(one.stats.cache_misses.values()) for one in cached), len(cached))
 with tempfile.TemporaryDirectory() as folder:
     for n, (feature_set, taken) in enumerate(((warm.BASE, random_rows(5000, 1)), (SHOP, interactions(300, 1)))):
-        shard = shard_at(folder + "/" + str(n), feature_set=feature_set, log_bytes=10000, rows_bytes=1)
+        shard = shard_at(folder + "/" + str(n), feature_set=feature_set, log_bytes=10000, rows_bytes=1, tail=Tail())
         verbs = FeatureService(shard).verbs()
         causes, events = (causes_at(0, 300), EventBatch(taken, SHOP).columns) if n else columns(taken)
         for at in (slice(0, 1), slice(1, 300), slice(290, 5000)):
             asked(verbs, "freeze_and_fold", {name: column[at] for name, column in {**causes._asdict(), **events}.items()})
         asked(verbs, "assemble", {"user": events["user"][:9], "item": events["item"][:9], "ts_ms": events["ts_ms"][:9],
                                   "context": events["context"][:9], "moment": np.zeros((9, len(feature_set.moments)), np.uint64)})
+        with_it = Replica(FeatureStore(folder + "/replica" + str(n)), half_life_s=3600.0, ring_length=1 << 16, feature_set=feature_set)
+        with_it.follow(list(records_of(shard.tail.since(1, 1 << 30))))
+        assert with_it.counts == shard.counts
+        with_it.close()
         shard.close()
 print([one.py_func.__name__ for one, count in zip(held, before) if len(one.signatures) != count])
 """
