@@ -12,9 +12,10 @@ shard's thread have a core each where there are two. `fold.processor`: events a 
 RocksDB's too, of Redis's: what a core does where others take of the clock.
 
 `multiget.*`: one user with 500 items as the engine asks, all features, while another process folds 20,000 events/s in calls of what comes
-in 20 ms. `local`: in the shard's process, in its turn behind the folds. `flight`: by the client to a shard process. `readable`: from an
-event's being given to the client, alone in its call, until an answer to another client that asks without a pause shows it: the turns of
-other folds, its own fold and write, and the read are in it; Kafka and the job before are not.
+in 20 ms. `local`: of a replica in the reader's process, in its turn behind the blocks. `flight`: by the client to a replica process, as an
+engine with `features.replicas`. `shard`: by the client to the shard itself. `readable`: from an event's being given to the client, alone in
+its call, until an answer of the replica (`readable.shard`: of the shard) to another client that asks without a pause shows it: the turns of
+other folds, its own fold and write, the way to the replica and the read are in it; Kafka and the job before are not.
 
 `user.*`: bytes of key and value of a user's rows. `definitions` are the 5 features of the user, of the memory of Redis's two keys of
 them; `disk` all rows of users as they lie in the store's files after a compaction.
@@ -22,12 +23,14 @@ them; `disk` all rows of users as they lie in the store's files after a compacti
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +38,8 @@ import numpy as np
 import psutil
 
 from headrace.bench.features_events import World, at, feature_set, requests_of
-from headrace.bench.features_server import opened, served
+from headrace.bench.features_replica import following
+from headrace.bench.features_server import opened
 from headrace.bench.features_writer import writing
 from headrace.bench.redis_peer import ask_until_pong, redis_of, said
 from headrace.bench.result import Row
@@ -80,8 +84,8 @@ class Best:
 
 
 def measure(quick: bool) -> list[Row]:
-    """Rows fold, fold.frozen, fold.flight, fold.processor (events/s), user.definitions, user.disk (bytes), multiget.local.p99,
-    multiget.flight.p99 and readable.p99 (ms)."""
+    """Rows fold, fold.frozen, fold.flight, fold.processor (events/s), user.definitions, user.disk (bytes), and in ms
+    multiget.local.p99, multiget.flight.p99, readable.p99, multiget.shard.p99, readable.shard.p99."""
     users, items = (USERS_QUICK, ITEMS_QUICK) if quick else (USERS, ITEMS)
     compile_kernels(feature_set())
     keep_freed()  # as a server does
@@ -169,24 +173,26 @@ def _bytes_a_row(shard: FeatureShard, family: str) -> float:
 def reads(users: int, items: int, quick: bool) -> list[Row]:
     """Multi-gets in the shard's process and from without, and an event's way to a reader, beside updates."""
     count, shown, longest_s = (READS_QUICK, SHOWN_QUICK, LONGEST_QUICK_S) if quick else (READS, SHOWN, LONGEST_S)
-    world, found = World(users, items, seed=2), list[Row]()
-    with tempfile.TemporaryDirectory() as folder:
-        with served(Path(folder) / "own") as here:
-            fill(world, here.shard.freeze_and_fold)
-            with writing(here.address, UPDATES, users, items, 2) as rate:
-                took = times(world, lambda *asked: here.owner.call(partial(here.shard.assemble, *asked)), count, longest_s)
-            found.append(_times_row("multiget.local", took, rate.reached))
-        with serving("headrace.bench.features_server", str(Path(folder) / "served")) as address:
-            clients = [FeatureClient(address, feature_set=feature_set()) for _ in range(2)]
-            fill(world, clients[0].freeze_and_fold)
-            with writing(address, UPDATES, users, items, 2) as rate:
-                took = times(world, clients[0].assemble, count, longest_s)
-            found.append(_times_row("multiget.flight", took, rate.reached))
-            with writing(address, UPDATES, users, items, 4) as rate:
-                took = until_readable(world, clients[0], clients[1], shown, longest_s)
-            found.append(_times_row("readable", took, rate.reached))
-            for client in clients:
-                client.close()
+    world, found, sources = World(users, items, seed=2), list[Row](), itertools.count(10)
+
+    def beside(name: str, measured: Callable[[], np.ndarray]) -> None:
+        with writing(address, UPDATES, users, items, next(sources)) as rate:
+            took = measured()
+        found.append(_times_row(name, took, rate.reached))
+
+    with (tempfile.TemporaryDirectory() as folder, serving("headrace.bench.features_server", f"{folder}/served") as address,
+          closing(FeatureClient(address, feature_set=feature_set())) as writer,
+          closing(FeatureClient(address, feature_set=feature_set())) as client):
+        fill(world, writer.freeze_and_fold)
+        with following(f"{folder}/local", address) as near:
+            beside("multiget.local", lambda: times(
+                world, lambda *asked: near.owner.call(partial(near.replica.assemble, *asked)), count, longest_s))
+        with (serving("headrace.bench.features_replica", f"{folder}/replica", address) as replica,
+              closing(FeatureClient(replica, feature_set=feature_set())) as reader):
+            beside("multiget.flight", lambda: times(world, reader.assemble, count, longest_s))
+            beside("readable", lambda: until_readable(world, writer, reader, shown, longest_s))
+        beside("multiget.shard", lambda: times(world, client.assemble, count, longest_s))
+        beside("readable.shard", lambda: until_readable(world, writer, client, shown, longest_s, 1))
     return found
 
 
@@ -211,16 +217,16 @@ def times(world: World, ask: Callable[..., object], count: int, longest_s: float
     return np.array(took)
 
 
-def until_readable(world: World, writer: FeatureClient, reader: FeatureClient, count: int, longest_s: float) -> np.ndarray:
+def until_readable(world: World, writer: FeatureClient, reader: FeatureClient, count: int, longest_s: float, turn: int = 0) -> np.ndarray:
     """Milliseconds from giving the event of a user who was never seen until an answer tells of it, of `count` or as many as there is time
     for."""
     strangers = World(count, len(world.items), seed=7)
-    strangers.users = strangers.users ^ np.uint64(1 << 63)
+    strangers.users = strangers.users ^ np.uint64((1 << 63) + turn)
     events = strangers.events(np.arange(count), np.arange(count) % len(world.items), *strangers.outcome(count))
     took, ends = list[float](), time.monotonic() + longest_s
     context, now = np.zeros((1, 4), np.uint64), np.full(1, time.time_ns() // 1_000_000)
     while len(took) < count and (not took or time.monotonic() < ends):
-        causes, event = at(events, slice(len(took), len(took) + 1), len(took), source=3)
+        causes, event = at(events, slice(len(took), len(took) + 1), len(took), source=3 + turn)
         giving = threading.Thread(target=writer.freeze_and_fold, args=(causes, event))
         began = time.perf_counter()
         giving.start()
@@ -235,7 +241,8 @@ def _times_row(name: str, took: np.ndarray, reached: float) -> Row:
     beside = f"beside {reached:,.0f} updates/s of {UPDATES:,} asked"
     asked = f"{len(took)} of {CANDIDATES} rows x {feature_set().K} numbers and {feature_set().F} keys with values" if "multiget" in name \
         else f"{len(took)} events, each alone in its call"
-    return Row(f"{name}.p99", float(np.percentile(took, 99)), "ms", "goal", FEATURES_MS[name],
+    goal = FEATURES_MS["readable" if "readable" in name else name.replace("shard", "flight")]
+    return Row(f"{name}.p99", float(np.percentile(took, 99)), "ms", "goal", goal,
                f"p50 {np.percentile(took, 50):.2f}; {asked}; {beside}")
 
 

@@ -14,6 +14,7 @@ from headrace.config import Features
 from headrace.features.service import FeatureService
 from headrace.features.shard import FeatureShard
 from headrace.features.store import FeatureStore
+from headrace.features.tail import Tail
 from headrace.features.warm import compile_kernels
 from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
@@ -30,7 +31,7 @@ class Served(NamedTuple):
 def opened(folder: str | Path) -> FeatureShard:
     """A shard in `folder`, by the settings that the role has unless told."""
     return FeatureShard(FeatureStore(folder), half_life_s=Features().half_life_s, ring_length=Features().ring_length,
-                        feature_set=feature_set())
+                        feature_set=feature_set(), tail=Tail())
 
 
 @contextmanager

@@ -29,7 +29,7 @@ TURN = 2  # blocks that are done before a reader comes in between
 STALE_S = 10.0  # without a word from the shard it is told; it goes on answering
 
 
-class _Following:
+class Following:
     """Keeps `follower` at the shard's newest block, on a thread of its own; what it changes it changes in `owner`'s turns."""
 
     def __init__(self, follower: Follower, owner: Owner) -> None:
@@ -113,7 +113,7 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
     host, port = config.features.replicas[index].rsplit(":", 1)
     server = Server(host, int(port), service.verbs(), owner)
     owner.start()
-    following = _Following(follower, owner)
+    following = Following(follower, owner)
     ProcessCollector(registry=service.registry)
     for name, said, value in (("behind", "Blocks of the shard that it has not done yet.", lambda: follower.behind),
                               ("silent_seconds", "Since the shard answered.", lambda: following.silent_s)):
