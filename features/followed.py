@@ -84,6 +84,15 @@ class Followed:
                           " the same files in [features] definitions")
 
 
+def _alone(header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+    raise Refused("this feature shard was started without features.replicas, and keeps no blocks for a replica: name them, and start it"
+                  " again")
+
+
+ALONE: Mapping[str, Verb] = dict.fromkeys(("blocks", "copy", "rows"), _alone)
+"""The verbs of a shard that nobody follows."""
+
+
 def _whole(header: Header, name: str) -> int:
     value = header.get(name)
     if not isinstance(value, int) or isinstance(value, bool):

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from headrace.features.followed import Followed
+from headrace.features.followed import ALONE, Followed
 from headrace.features.layout import CONTEXT_FIELDS
 from headrace.features.masks import MaskError, Masks
 from headrace.features.shard import FeatureShard
@@ -34,7 +34,7 @@ class FeatureService:
 
     def __init__(self, shard: FeatureShard, give_way: Callable[[], None] = lambda: None) -> None:
         self.masks = Masks(shard.store, shard.set)
-        self._followed = Followed(shard, lambda: self.masks.names) if shard.tail is not None else None
+        self._followed = Followed(shard, lambda: self.masks.names).verbs() if shard.tail is not None else ALONE
         self._begin(lambda: shard, lambda: self.masks.names, give_way)
         expired = Gauge("headrace_features_expired", "Rows deleted because nobody had an event for too long.", ["family"],
                         registry=self.registry)
@@ -61,7 +61,7 @@ class FeatureService:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
                  "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats,
                  "masks": self._told_masks, "decide": self._decide, "held": self._held, "erase": self._erase}
-        return self._each_timed({**verbs, **(self._followed.verbs() if self._followed is not None else {})})
+        return self._each_timed({**verbs, **self._followed})
 
     def _each_timed(self, verbs: Mapping[str, Verb]) -> Mapping[str, Verb]:
         return {name: self._timed(name, verb) for name, verb in verbs.items()}
