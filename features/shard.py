@@ -10,6 +10,7 @@ import numpy as np
 
 from headrace.features import kernels
 from headrace.features.answered import Answered
+from headrace.features.backfilled import Answer, Backfills, Part
 from headrace.features.block_log import Writes
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen, FrozenRows
@@ -120,6 +121,18 @@ class FeatureShard:
 
     def _blank(self, n: int) -> Frozen:
         return Frozen.empty(n, self.set.F, self.set.K)
+
+    def merge_states(self, part: Part) -> Answer:
+        """A part of a backfill into the live rows, once (backfilled.py). Raises BackfillRefused, Unavailable."""
+        if self.failed:
+            self.recover()
+        told = self.backfills.check(part)
+        try:
+            return told or self.backfills.merge(part, self._groups.layouts, self._memory, self.counts, self._written)
+        except BaseException as error:
+            self._memory.undo()
+            self.failed = self.failed or f"a part was left in its middle: {error}"
+            raise
 
     def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray,
                  moment: np.ndarray | None = None) -> Sample:
@@ -317,9 +330,11 @@ class FeatureShard:
 
     def _restore(self) -> None:
         """All that lives in memory, from the store."""
+        self.backfills = Backfills(self.store, self.set)
         self._groups, frozen = Groups(self.store, self.set), FrozenRows(self.store, self.set)
         redo(self.store, self._groups.layouts)
         self.counts = dict.fromkeys(_COUNTS, 0) | self.store.meta()
+        self.backfills.opened(self.sequence)
         self._answered = Answered(self.store, frozen, self._frozen_offsets)
         self.layouts: list[Layout] = frozen.layouts  # of every feature set that this store has had
         self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes)
