@@ -72,7 +72,8 @@ def topics(records, first=0):
 
 
 class Stream(Folded):
-    """The topics of a service that folds `step` more events of the rest whenever a part is sent, some of them not in enriched yet."""
+    """The topics of a service that folds `step` more events of the rest whenever a part is sent; the last, `behind`, are not in enriched
+    before a part is unsure of them."""
 
     def __init__(self, one, records, at, step=0, behind=0):
         super().__init__(*topics(records[: at - behind]))
@@ -91,12 +92,12 @@ class Stream(Folded):
             self.at = min(len(self._records), self.at + self._step)
         self.sent_parts.append(part)
         told = self.shard.merge_states(part)
-        self.unsure += bool(told.get("unsure"))
+        if told.get("unsure"):
+            self.unsure, self._behind = self.unsure + 1, 0
         return told
 
     def later(self, at):
         self.take(*topics(self._records[: max(0, self.at - self._behind)]))
-        self._behind = 0
         return super().later(at)
 
 
@@ -179,6 +180,40 @@ def test_backfilled_while_the_stream_goes_on_it_is_as_if_it_had_been_there(tmp_p
         assert one.merge_states(part) == {"next": one.backfills.told[part.identity]["backfill"]["next"]}
     assert_same(one, whole(seed))
     one.close()
+
+
+def test_a_state_that_may_have_died_meanwhile_waits_for_the_events_that_tell(tmp_path):
+    """The service is three hours of event time ahead of what is read: a state that lived on by then may be one that began anew."""
+    records = logged(300, 11)
+    for record in records[250:]:
+        record["ts_ms"] += 180 * MINUTE
+    one, full = begun(tmp_path / "one", records, 200, FEW), shard_at(tmp_path / "full", feature_set=FEW)
+    fold(full, records)
+    fold(one, records[200:], 200)
+    stream = Stream(one, records, 300, behind=52)
+    run(stream, FEW)
+    assert stream.unsure == 1
+    assert_same(one, full)
+    one.close()
+    full.close()
+
+
+@pytest.mark.parametrize(("late", "after"), [([-60], []), ([-60, -50], [5]), ([50], [10]), ([], [30])])
+def test_events_of_a_time_that_the_past_has_left_behind_do_not_count(tmp_path, late, after):
+    """`mean` of an item with a time to live of 40 minutes, events by their minutes behind the end of the past."""
+    [record] = [one for one in logged(300, 12) if one["action"] == "dwell"][:1]
+    minutes = [-20, -10, 0, *late, *after]
+    records = [{**record, "event_id": f"x{n}", "value": 1.0 + n * n, "ts_ms": record["ts_ms"] + at * MINUTE}
+               for n, at in enumerate(minutes)]
+    one, full = begun(tmp_path / "one", records, 3, FEW), shard_at(tmp_path / "full", feature_set=FEW)
+    fold(full, records)
+    fold(one, records[3 : 3 + len(late)], 3)
+    stream = Stream(one, records, 3 + len(late))
+    run(stream, FEW)
+    fold(one, records[stream.at :], stream.at)
+    assert_same(one, full)
+    one.close()
+    full.close()
 
 
 @pytest.fixture
