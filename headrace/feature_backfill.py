@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from headrace.feature_history import History
-from headrace.feature_past import Later, Scratch, Taken
+from headrace.feature_past import Later, Scratch, Taken, Unfound
 from headrace.features.backfilled import Part, newer_version, whole_why
 from headrace.features.feature_set import FeatureSet
 
@@ -102,7 +102,7 @@ def backfill(service: Service, feature_set: FeatureSet, history: History, names:
             raise FeatureBackfillError(missing(feature_set, one))
     for one in work:
         with tempfile.TemporaryDirectory(prefix="headrace-backfill-") as folder:
-            _Run(service, feature_set, history, one, Path(folder), half_life_s, tell).run()
+            _Run(service, feature_set, history, one, Path(folder), half_life_s, partial, tell).run()
     return work
 
 
@@ -117,22 +117,28 @@ class _Run:
     """Of definitions that began at one place, in `folder`."""
 
     def __init__(self, service: Service, feature_set: FeatureSet, history: History, work: ToDo, folder: Path, half_life_s: float,
-                 tell: Tell) -> None:
+                 partial: bool, tell: Tell) -> None:
         self._service, self._set, self._history, self._work, self._tell = service, feature_set, history, work, tell
-        self._folder, self._half_life_s = folder, half_life_s
+        self._folder, self._half_life_s, self._partial = folder, half_life_s, partial
         self._later: Later | None = None
 
     def run(self) -> None:
-        scratch = self._scratch("past")
+        scratch, first = self._scratch("past"), len(self._set.definitions)
         try:
             self._tell(f"{self._work.events:,} events are folded")
             scratch.fold(self._history.before(self._work.since), self._named)
-            digest, events = scratch.digest, scratch.folded  # before the stream is folded behind them
+            digest = scratch.digest  # before the stream is folded behind them
+            about = {"events": scratch.folded, "missing": self._work.missing, "source": self._history.source}
             taken = {d: Taken(scratch, d, self._folder) for d in {*self._work.definitions, *self._set.attributes}}
-            self._begin_later(scratch, taken)
-            about = {"events": events, "missing": self._work.missing, "source": self._history.source}
             for d in self._work.definitions:
-                self._send(taken[d], digest, about)
+                if d >= first:
+                    self._send(taken[d], digest, about)
+            unfound = self._begin_later(scratch, taken)
+            for d in self._work.definitions:
+                if unfound is not None and d in unfound.pairs:
+                    self._send(Taken(scratch, d, self._folder), f"{digest}+{unfound.end - self._work.since}", about)
+                elif d < first:
+                    self._send(taken[d], digest, about)
         finally:
             scratch.close()
             if self._later is not None:
@@ -149,20 +155,43 @@ class _Run:
         if names:
             self._service.names(names)
 
-    def _begin_later(self, scratch: Scratch, taken: dict[int, Taken]) -> None:
-        """Where a time to live may have ended a state of the past, fold the stream behind it."""
-        mortal = [self._set.all[d].identity for d in self._work.definitions if self._set.all[d].ttl_ms < float("inf")]
-        if not mortal:
-            return
-        told = self._service.backfills()
-        if told["sequence"] > self._work.since and not self._history.later(self._work.since):
-            raise FeatureBackfillError(f"{', '.join(mortal)}: whether a state of the past has passed its ttl is told by the events from"
-                                       f" {self._work.since:,} on, and the topics begin behind them (kafka.retention_ms);"
-                                       " leave these out with --feature, or wait until the stream has filled them")
-        known = [d for d in self._set.attributes if told["definitions"][self._set.all[d].identity]["since"] in range(self._work.since)]
+    def _mortal(self, d: int) -> bool:
+        return self._set.all[d].ttl_ms < float("inf")
+
+    def _begin_later(self, scratch: Scratch, taken: dict[int, Taken]) -> Unfound | None:
+        """Fold the stream behind the past, where a time to live may have ended a state of the past, or the service did not find the rows
+        of pairs because an attribute is as new as they are: then their states are those of `scratch`."""
+        told, since = self._service.backfills(), self._work.since
+        notes = {a: told["definitions"][self._set.all[a].identity] for a in self._set.attributes}
+        new = {a: (taken[a], note["backfill"]["at"]) for a, note in notes.items() if note["since"] == since and state_of(note) == "done"}
+        columns = {self._set.all[a].value for a in new}
+        mine = [d for d in self._work.definitions if d < len(self._set.definitions)]
+        pairs = [d for d in mine if not self._mortal(d) and columns & set(self._set.all[d].entity)]
+        mortal = [self._set.all[d].identity for d in mine if self._mortal(d)]
+        unfound = Unfound(self._set, since, pairs, new)
+        pairs = pairs if unfound.end > since else []
+        if told["sequence"] == since or not (pairs or mortal):
+            return None
+        if not self._history.later(since):
+            if self._partial and not mortal:
+                return None
+            said = ", ".join(mortal or [self._set.all[d].identity for d in pairs])
+            raise FeatureBackfillError(f"{said}: what of the past goes on in rows is told by the events from {since:,} on, which are gone"
+                                       " from the topics (kafka.retention_ms); --feature chooses others, --partial goes on with those"
+                                       " that have no ttl")
         self._tell("the events since are folded")
-        self._later = Later(scratch, self._scratch("since"), self._work.since, self._history.later, [taken[d] for d in known])
+        self._later = Later(scratch, self._scratch("since"), since, self._history.later, unfound,
+                            [taken[a] for a, note in notes.items() if note["since"] in range(since)])
+        until = time.monotonic() + WAIT_S
         self._later.advance()
+        while pairs and self._later.at < unfound.end:
+            if time.monotonic() > until:
+                raise FeatureBackfillError(f"enriched has {self._later.at:,} events, and {unfound.end:,} were folded when the columns of"
+                                           " items and users were put in: run the features job, then the backfill again, which goes on"
+                                           " where it was")
+            time.sleep(PAUSE_S)
+            self._later.advance()
+        return unfound if pairs else None
 
     def _send(self, taken: Taken, digest: str, about: dict[str, Any]) -> None:
         before = self._work.since if self._history.sent else -1
@@ -178,4 +207,4 @@ class _Run:
             self._tell(f"{taken.identity}: part {number + 1} of {taken.parts}")
 
     def _reached(self, d: int, part: Part) -> Part:
-        return self._later.reached(d, part) if self._later is not None and self._set.all[d].ttl_ms < float("inf") else part
+        return self._later.reached(d, part) if self._later is not None and self._mortal(d) else part

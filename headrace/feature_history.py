@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from headrace.config import Config
+from headrace.lake.erasing import hash_of
 from headrace.rows import Rows
 
 Record = Mapping[str, Any]
@@ -45,14 +47,20 @@ class Folded:
             if record["folded"] >= 0:  # no heartbeat, no retry
                 self._at.setdefault(record["folded"], ((record["partition"], record["offset"]), record["ts_ms"]))
 
+    def _erased(self, place: tuple[int, int], event: Record) -> bool:
+        """Whether an event is of somebody who was erased behind it: their past comes back to no row."""
+        return False
+
     def _event(self, at: int) -> Record | None:
         place, ts_ms = self._at.get(at, ((-1, -1), 0))
         sent = self._sent.get(place)
         return None if sent is None else {**sent, "ts_ms": ts_ms}  # which may have been clamped
 
     def before(self, since: int) -> Iterator[Record]:
-        events = (self._event(at) for at in sorted(at for at in self._at if at < since))
-        return (event for event in events if event is not None)
+        for at in sorted(at for at in self._at if at < since):
+            event = self._event(at)
+            if event is not None and not self._erased(self._at[at][0], event):
+                yield event
 
     def count(self, since: int) -> int:
         return sum(at < since and place in self._sent for at, (place, _) in self._at.items())
@@ -64,6 +72,23 @@ class Folded:
         return found
 
 
+Erasures = Mapping[tuple[str, str], Mapping[int, int]]
+"""(user or item, hash of the id) -> partition of interactions -> offset before which what is theirs was erased."""
+
+
+def erasures(config: Config) -> Erasures:
+    """Of the records that `headrace data erase` has kept here, as far as they are of this topic."""
+    from headrace import kafka
+    from headrace.erasure import FOLDER
+
+    made: dict[tuple[str, str], dict[int, int]] = {}
+    for file in sorted((config.stack.data_dir / FOLDER).glob("*.json")):
+        record = json.loads(file.read_text())
+        if record["before"]["source"] == kafka.topic_source(config.kafka.cluster, "interactions"):
+            made[record["of"], record["sha256"]] = {int(partition): offset for partition, offset in record["before"]["offsets"].items()}
+    return made
+
+
 class Topics(Folded):
     """A running stack's topics, in memory: read from their beginning when this is made, and on when later events are asked for."""
 
@@ -72,6 +97,7 @@ class Topics(Folded):
 
         super().__init__()
         self._cluster, self._codecs = config.kafka.cluster, Codecs(config)
+        self._erasures = erasures(config)
         self._ends: dict[str, dict[int, int]] = {"interactions": {}, "enriched": {}}
         self._read_s = 0.0
         self._read()
@@ -81,6 +107,10 @@ class Topics(Folded):
             self._read()
             found = super().later(at)
         return found
+
+    def _erased(self, place: tuple[int, int], event: Record) -> bool:
+        return bool(self._erasures) and any(
+            place[1] < self._erasures.get((of, hash_of(of, event[f"{of}_id"])), {}).get(place[0], 0) for of in ("user", "item"))
 
     def _read(self) -> None:
         """Raises KafkaUnavailable."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ BLOCK, RING = 2048, 1 << 26
 PART_ROWS, PART_BYTES = 1024, 8 << 20
 Names = Callable[[list[str]], Any]
 """Is told what keys mean, "field=value"."""
+Columns = dict[str, np.ndarray]
 
 
 def part_rows(words: int) -> int:
@@ -51,8 +53,11 @@ class Scratch:
     def digest(self) -> str:
         return self._hash.hexdigest()[:16]
 
-    def fold(self, events: Iterable[Record], names: Names = lambda names: None) -> None:
-        """In order. What functions of definitions fail on is left out."""
+    def fold(self, events: Iterable[Record], names: Names = lambda names: None,
+             change: Callable[[Columns, int], None] = lambda columns, first: None) -> None:
+        """In order. What functions of definitions fail on is left out. `change` may have definitions not count some of a block, which
+        begins with the `first` of these events."""
+        first = 0
         given = iter(events)
         while block := list(islice(given, BLOCK)):
             for event in block:
@@ -63,6 +68,8 @@ class Scratch:
                 block = [event for event in block if self._taken(event)]
                 batch = EventBatch([dict(event) for event in block], self.set)
             names(batch.names)
+            change(batch.columns, first)
+            first += len(block)
             if block:
                 self.shard.freeze_and_fold(causes_of(np.arange(self.folded, self.folded + len(block))), batch.columns)
             self.folded += len(block)
@@ -120,6 +127,14 @@ class Taken:
         """At least one: a definition without any state has its note as well."""
         return max(1, -(-self.count // self._rows))
 
+    def keys(self) -> np.ndarray:
+        """uint64[count], ascending."""
+        return np.fromfile(self._file, self._dtype)["key"].copy()
+
+    def part_of(self, places: np.ndarray) -> np.ndarray:
+        """In which part the states at places int64[n] of `keys` are."""
+        return places // self._rows
+
     def part(self, number: int, digest: str, before: int, about: dict[str, Any]) -> Part:
         """`reach` is the state's own: nothing was folded behind it."""
         size, start = self._dtype.itemsize, number * self._rows
@@ -129,13 +144,54 @@ class Taken:
                     states[:, 0].copy().view(np.float64), states)
 
 
+class Unfound:
+    """Which events behind `since` the service could not put into the rows of `pairs` (definitions), because it did not know yet what was
+    said of the item or user in the past: not said by the event, nor since. `attributes`: by place in the set their states of the past, and
+    at which sequence each part of them was merged: from then on the service knew."""
+
+    def __init__(self, feature_set: FeatureSet, since: int, pairs: Sequence[int],
+                 attributes: Mapping[int, tuple[Taken, Sequence[int]]]) -> None:
+        self._set, self.pairs = feature_set, pairs
+        self._until: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._said: dict[int, set[int]] = {a: set() for a in attributes}
+        self.end = since
+        for a, (taken, merged_at) in attributes.items():
+            keys = taken.keys()
+            self._until[a] = keys, np.array(merged_at, np.int64)[taken.part_of(np.arange(len(keys)))]
+            self.end = max(self.end, *merged_at)
+
+    def only(self, columns: Columns, at: int) -> None:
+        """Have the pairs count these of a block alone; its first event was folded as `at`."""
+        missed = {str(self._set.all[a].value): self._missed(a, columns, at) for a in self._until}
+        for d in self.pairs:
+            counted = np.zeros(len(columns["x"]), bool)
+            for part in self._set.all[d].entity:
+                counted |= missed.get(part, counted)
+            columns["x"][~counted, d] = columns["y"][~counted, d] = math.nan
+
+    def _missed(self, a: int, columns: Columns, at: int) -> np.ndarray:
+        keys, until = self._until[a]
+        owners, said = columns[self._set.all[a].entity[0]], self._said[a]
+        says = columns["tokens"][:, np.nonzero(self._set.with_tokens == a)[0][0], 0] != 0
+        unsaid = np.zeros(len(owners), bool)
+        for n, (owner, now) in enumerate(zip(owners.tolist(), says.tolist(), strict=True)):
+            if now:
+                said.add(owner)
+            unsaid[n] = owner not in said
+        if not len(keys):
+            return np.zeros(len(owners), bool)
+        place = np.minimum(np.searchsorted(keys, owners), len(keys) - 1)
+        return unsaid & (keys[place] == owners) & (at + np.arange(len(owners)) < until[place])
+
+
 class Later:
     """The events from `since` on, folded behind the past in `full`, and into a shard of its own that begins as the service's did. `more`
-    gives those that there are from a place on. `attributes`: what the service knew of items and users at `since`."""
+    gives those that there are from a place on. `attributes`: what the service knew of items and users at `since`. Definitions of `unfound`
+    are folded in `full` alone, and only what the service could not put into their rows."""
 
-    def __init__(self, full: Scratch, blank: Scratch, since: int, more: Callable[[int], Sequence[Record]],
+    def __init__(self, full: Scratch, blank: Scratch, since: int, more: Callable[[int], Sequence[Record]], unfound: Unfound,
                  attributes: Iterable[Taken] = ()) -> None:
-        self._full, self._blank, self._more, self.at = full, blank, more, since
+        self._full, self._blank, self._more, self._unfound, self.at = full, blank, more, unfound, since
         for one in attributes:
             for number in range(one.parts):
                 blank.shard.merge_states(one.part(number, "", -1, {"events": 0, "source": ""}))
@@ -143,7 +199,8 @@ class Later:
     def advance(self) -> None:
         """Fold what there is by now."""
         while events := self._more(self.at):
-            self._full.fold(events)
+            at = self.at
+            self._full.fold(events, change=lambda columns, first, at=at: self._unfound.only(columns, at + first))  # type: ignore[misc]
             self._blank.fold(events)
             self.at += len(events)
         self._full.shard.flush()
