@@ -56,7 +56,7 @@ class Part(NamedTuple):
 class Backfills:
     """Of `store`: made before its layouts are, `opened` when its log was redone. `told`: of each definition that is folded `since` (a
     sequence; None: since before this was kept), `gap` when it was away, and its `backfill`: digest, next (part), parts, events, missing,
-    source, and `at` which sequence each part was taken."""
+    source, and of attributes `at` which sequence each part was taken."""
 
     def __init__(self, store: FeatureStore, feature_set: FeatureSet) -> None:
         self._store, self.set = store, feature_set
@@ -100,8 +100,9 @@ class Backfills:
         table.rows[places[:, None], columns] = live
         _, new = memory.changed(family, layouts.stamp_of(group))
         rows = counts.get(family, 0) + new
-        taken_at = [*self._notes[part.identity].get("backfill", {}).get("at", ()), counts["sequence"]]
-        backfill = {**part.about, "digest": part.digest, "parts": part.parts, "next": part.number + 1, "at": taken_at}
+        backfill = {**part.about, "digest": part.digest, "parts": part.parts, "next": part.number + 1}
+        if d in self.set.attributes:
+            backfill["at"] = [*self._notes[part.identity].get("backfill", {}).get("at", ()), counts["sequence"]]
         notes = self._notes | {part.identity: {**self._notes[part.identity], "backfill": backfill}}
         writes = Writes()
         writes.put("meta", _KEY, json.dumps(notes).encode())

@@ -18,10 +18,9 @@ from headrace.rpc.server import Server
 from headrace.schemas.hashing import feature_key
 from tests.features.test_backfilled import topics
 from tests.features.test_groups import fold, interactions
-from tests.headrace.test_features_command import TOML, rows_csv, run
+from tests.headrace.test_features_command import TOML, rows_csv, run  # noqa: F401
 from tests.ps.test_roles import free_ports
 
-assert run
 PAST, LOG = 200, interactions(300, 1, late=0.0)
 OLD = "\n".join(['[feature.user_all]', 'entity = "user"', 'reducer = "count"'])
 
@@ -55,7 +54,7 @@ def presses(shard, user, ts_ms):
     return sample.numbers[0, K + 1]
 
 
-def test_it_says_what_is_to_do_does_it_and_then_says_that_it_was_done(run, service):
+def test_it_says_what_is_to_do_does_it_and_then_says_that_it_was_done(run, service):  # noqa: F811
     code, said, _ = run("list")
     assert code == 0 and "since 200, lacks its past" in said and "since 0" in said
     before = (service.counts, json.dumps(service.backfills.told))
@@ -80,7 +79,7 @@ def test_it_says_what_is_to_do_does_it_and_then_says_that_it_was_done(run, servi
     assert clicks and presses(service, "u1", LOG[-1]["ts_ms"]) == clicks
 
 
-def test_events_that_are_gone_need_a_word(run, service, monkeypatch):
+def test_events_that_are_gone_need_a_word(run, service, monkeypatch):  # noqa: F811
     interactions_, enriched = topics(LOG)
     monkeypatch.setattr(feature_history, "Topics", lambda settings: Folded(interactions_, enriched[30:]))
     assert "--partial goes on without it" in run("backfill", "--check")[1]
@@ -92,7 +91,7 @@ def test_events_that_are_gone_need_a_word(run, service, monkeypatch):
     assert "170 events of interactions, 30 missing" in " ".join(run("list")[1].split())
 
 
-def test_a_log_that_was_never_sent(run, service, tmp_path):
+def test_a_log_that_was_never_sent(run, service, tmp_path):  # noqa: F811
     log, mapping = rows_csv(tmp_path)
     code, _, err = run("backfill", "--file", str(log))
     assert code == 2 and "--mapping MAPPING.toml stand together" in err
@@ -105,7 +104,7 @@ def test_a_log_that_was_never_sent(run, service, tmp_path):
     assert code == 2 and "user_presses@1 was backfilled with 5 events of log.csv (" in err and "write version = 2 of user_presses" in err
 
 
-def test_what_cannot_be_done_is_a_sentence(run, service, tmp_path, monkeypatch):
+def test_what_cannot_be_done_is_a_sentence(run, service, tmp_path, monkeypatch):  # noqa: F811
     code, _, err = run("backfill", "--feature", "user_pressed")
     assert code == 2 and "'user_pressed' is no feature of [features] definitions; there are user_all, user_presses" in err
     (tmp_path / "f.toml").write_text(OLD)
