@@ -21,7 +21,7 @@ from headrace.features import row_memory
 from headrace.features.block_log import Writes
 from headrace.features.feature_set import HEADER_WORDS, FeatureSet
 from headrace.features.layouts import Layouts, identities_held
-from headrace.features.reducer_kernels import TTL
+from headrace.features.reducer_kernels import LAST_TIME, LOOKUP, LOOKUP_ID, TTL
 from headrace.features.row_memory import RowMemory
 from headrace.features.set_kernels import NEWEST, merge_rows
 from headrace.features.store import FeatureStore, counts_bytes
@@ -54,12 +54,12 @@ class Part(NamedTuple):
 
 
 class Backfills:
-    """Of `store`: made before its layouts are, `opened` when its log was redone. `told`: of each definition that is folded `since` (a
-    sequence; None: since before this was kept), `gap` when it was away, and its `backfill`: digest, next (part), parts, events, missing,
-    source, and of attributes `at` which sequence each part was taken."""
+    """Of `store`, whose states end `idle_ms` after their newest event: made before its layouts are, `opened` when its log was redone.
+    `told`: of each definition that is folded `since` (a sequence; None: since before this was kept), `gap` when it was away, and its
+    `backfill`: digest, next (part), parts, events, missing, source, and of attributes `at` which sequence each part was taken."""
 
-    def __init__(self, store: FeatureStore, feature_set: FeatureSet) -> None:
-        self._store, self.set = store, feature_set
+    def __init__(self, store: FeatureStore, feature_set: FeatureSet, idle_ms: float = float("inf")) -> None:
+        self._store, self.set, self._idle_ms = store, feature_set, idle_ms
         self._place = {one.identity: d for d, one in enumerate(feature_set.all)}
         if store.note(_KEY) is None:
             store.put_note(_KEY, json.dumps({identity: {"since": None} for identity in identities_held(store)}).encode())
@@ -94,7 +94,8 @@ class Backfills:
         places = table.hold(memory.turn(), part.keys)
         columns = np.concatenate([np.arange(HEADER_WORDS), np.arange(at, at + words)])
         live = table.rows[places][:, columns]
-        unsure = _merged(live, part, self.set.code[d : d + 1], self.set.p[d : d + 1])
+        ttl = min(self.set.p[d, TTL], self._idle_ms) if may_die(self.set, d) else float("inf")
+        unsure = _merged(live, part, self.set.code[d : d + 1], self.set.p[d : d + 1], ttl)
         if unsure:
             return {"unsure": unsure}
         table.rows[places[:, None], columns] = live
@@ -150,10 +151,15 @@ def newer_version(identity: str) -> str:
     return f"write version = {int(version) + 1} of {name.removeprefix('_')}, which begins blank, and backfill that"
 
 
-def _merged(live: np.ndarray, part: Part, code: np.ndarray, p: np.ndarray) -> int:
+def may_die(feature_set: FeatureSet, d: int) -> bool:
+    """Whether it matters to a definition's state that one of before passed its time to live: not where the newest event says all."""
+    return int(feature_set.code[d]) not in (LAST_TIME, LOOKUP, LOOKUP_ID)
+
+
+def _merged(live: np.ndarray, part: Part, code: np.ndarray, p: np.ndarray, ttl: float) -> int:
     """Merge the states of a part into live uint64[n,HEADER_WORDS+words], rows of one definition; how many cannot be told yet: when there
     are any, nothing is merged."""
-    ttl, width, n = float(p[0, TTL]), live.shape[1], len(live)
+    width, n = live.shape[1], len(live)
     ours, goes_on = live.view(np.float64)[:, HEADER_WORDS].copy(), part.reach > 0
     unsure = int((goes_on & (ours > 0) & (ours - part.reach > ttl)).sum())
     if unsure:

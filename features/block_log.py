@@ -97,7 +97,7 @@ class BlockLog:
             data = np.fromfile(self._path(first), np.uint8)
             words, at = data[: len(data) // 8 * 8].view(np.uint64), 0
             while at < len(words):
-                record, end = _record(words, at)
+                record, end = record_at(words, at)
                 if record is None:
                     if place + 1 < len(self._firsts):
                         raise LogError(f"{self._path(first)} is damaged at byte {8 * at}, and newer segments follow: restore the folder"
@@ -110,11 +110,7 @@ class BlockLog:
         """Write a record; returns its bytes. Raises OSError, and then there is nothing of it."""
         if self._fd < 0 or self._at >= self.segment_bytes:
             self._begin(number)
-        rest = writes.packed()
-        frame = np.array([_MAGIC, number, len(words), len(rest), 0], np.uint64)
-        padded = np.frombuffer(rest + bytes(-len(rest) % 8), np.uint64)
-        frame[4] = row_kernels.checksum(frame, words, padded, np.empty(4, np.uint64))
-        pieces: list[memoryview] = [memoryview(part).cast("B") for part in (frame, words, padded) if len(part)]
+        pieces = packed(number, words, writes)
         size = sum(len(piece) for piece in pieces)
         self._last = self._at
         try:
@@ -161,7 +157,16 @@ class BlockLog:
         return self._folder / f"{first:020d}.log"
 
 
-def _record(words: np.ndarray, at: int) -> tuple[Record | None, int]:
+def packed(number: int, words: np.ndarray, writes: Writes) -> list[memoryview]:
+    """A record, as bytes in pieces."""
+    rest = writes.packed()
+    frame = np.array([_MAGIC, number, len(words), len(rest), 0], np.uint64)
+    padded = np.frombuffer(rest + bytes(-len(rest) % 8), np.uint64)
+    frame[4] = row_kernels.checksum(frame, words, padded, np.empty(4, np.uint64))
+    return [memoryview(part).cast("B") for part in (frame, words, padded) if len(part)]
+
+
+def record_at(words: np.ndarray, at: int) -> tuple[Record | None, int]:
     """The record at a word of a segment, None for what is no whole one, and where the next one begins."""
     frame = words[at : at + _FRAME].copy()
     if len(frame) < _FRAME or int(frame[0]) != _MAGIC:

@@ -16,8 +16,9 @@ import numpy as np
 from headrace.features import set_kernels
 from headrace.features.feature_set import VALUES, FeatureSet, Group
 from headrace.features.inputs import Taken
-from headrace.features.layout import F, K
+from headrace.features.layout import NEVER_MS, F, K
 from headrace.features.layouts import Layouts
+from headrace.features.reducer_kernels import TTL
 from headrace.features.row_memory import RowMemory
 from headrace.features.row_table import RowTable
 from headrace.features.store import FeatureStore
@@ -31,10 +32,15 @@ class Extra(NamedTuple):
 
 
 class Groups:
-    """Of `feature_set` in `store`. Raises DefinitionError when a definition was changed under its version."""
+    """Of `feature_set` in `store`. A state that is idle for more than `idle_ms` begins anew, if not before.
+    Raises DefinitionError when a definition was changed under its version."""
 
-    def __init__(self, store: FeatureStore, feature_set: FeatureSet) -> None:
+    def __init__(self, store: FeatureStore, feature_set: FeatureSet, idle_ms: int = NEVER_MS) -> None:
         self.set = feature_set
+        *arrays, p = feature_set.arrays
+        self._all = *arrays, p.copy()
+        np.minimum(p[:, TTL], idle_ms, out=self._all[-1][:, TTL])
+        self._own = tuple(array[: len(feature_set.definitions)] for array in self._all)
         self.layouts = Layouts(store, feature_set)
 
     def open(self, memory: RowMemory) -> None:
@@ -65,8 +71,8 @@ class Groups:
         extra = self._blank(len(ts_ms))
         own = slice(0, len(self.set.definitions))
         set_kernels.freeze_and_fold_groups(
-            *self._views, starts, *(array[own] for array in self.set.arrays), self.set.default[own], self.set.column[own],
-            self._scratch, np.ascontiguousarray(taken.x[:, own]), np.ascontiguousarray(taken.y[:, own]),
+            *self._views, starts, *self._own, self.set.default[own], self.set.column[own], self._scratch,
+            np.ascontiguousarray(taken.x[:, own]), np.ascontiguousarray(taken.y[:, own]),
             np.ascontiguousarray(taken.tokens[:, own]), ts_ms, frozen, folded, *extra)  # type: ignore[call-arg]
         return extra
 
@@ -81,8 +87,7 @@ class Groups:
         starts = self._rows(turn, user, item, moment, ts_ms, none, np.zeros(len(ts_ms), np.uint8), False)
         extra = self._blank(len(ts_ms))
         own = slice(0, len(self.set.definitions))
-        set_kernels.read_groups(*self._views, starts, *(array[own] for array in self.set.arrays), self.set.default[own],
-                                self.set.column[own], self._scratch, ts_ms, *extra)  # type: ignore[call-arg]
+        set_kernels.read_groups(*self._views, starts, *self._own, self.set.default[own], self.set.column[own], self._scratch, ts_ms, *extra)  # type: ignore[call-arg]
         return extra
 
     def put(self, extra: Extra, chosen: np.ndarray, keys: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> None:
@@ -124,7 +129,7 @@ class Groups:
         feature_set, which = self.set, np.array(self.set.attributes)
         found = np.zeros((len(ts_ms), len(which), VALUES), np.uint64)
         set_kernels.fold_attributes(*self._views[:2], starts, feature_set.group[which], feature_set.at[which], feature_set.width[which],
-                                    np.ascontiguousarray(tokens[:, which]), ts_ms, folded, found)
+                                    self._all[-1][which], np.ascontiguousarray(tokens[:, which]), ts_ms, folded, found)
         return {str(feature_set.all[d].value): found[:, a] for a, d in enumerate(which)}
 
     def _find(self, turn: int, place: int, parts: Mapping[str, np.ndarray], starts: np.ndarray, holds: bool) -> None:

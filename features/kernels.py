@@ -192,14 +192,22 @@ def _item_side(row, item, ts_ms, half_life_ms, prior, keys, values, numbers):
     numbers[4], numbers[5], numbers[6], numbers[7] = impressions, clicks, ratio, age_s
 
 
+@inner
+def _forgotten(row, ts_ms, idle_ms):
+    """Whether a row was without an event for so long before ts_ms that it is as none."""
+    return row.version != 0 and ts_ms - row.last_ts_ms > idle_ms
+
+
 @kernel
-def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, totals, keys, values, numbers,
+def assemble(users, items, user_index, item_index, user, item, context, ts_ms, half_life_ms, idle_ms, totals, keys, values, numbers,
              kernels_number=KERNELS):
     """`assemble_one` for m pairs. users USER_ROW[u], items ITEM_ROW[i], *_index int64[m] into them, user and item uint64[m], totals as in
-    prior_of."""
+    prior_of. A row that was idle for more than idle_ms is read as the blank one."""
     prior = prior_of(totals)
     for i in range(len(ts_ms)):
-        assemble_one(users[user_index[i]], items[item_index[i]], user[i], item[i], context[i], ts_ms[i], half_life_ms, prior,
+        user_at = 0 if _forgotten(users[user_index[i]], ts_ms[i], idle_ms) else user_index[i]
+        item_at = 0 if _forgotten(items[item_index[i]], ts_ms[i], idle_ms) else item_index[i]
+        assemble_one(users[user_at], items[item_at], user[i], item[i], context[i], ts_ms[i], half_life_ms, prior,
                      keys[i], values[i], numbers[i])
 
 
@@ -277,14 +285,22 @@ def _describe(row, fields):
             row.fields[n] = fields[n]
 
 
+@inner
+def _clear(words):
+    for n in range(len(words)):
+        words[n] = _ZERO
+
+
 @kernel
-def freeze_and_fold(users, items, user_index, item_index, ts_ms, action, user, item, event,
-                    user_fields, item_fields, context, served, half_life_ms, totals, sequence_now, keys, values, numbers, sequence, status,
-                    kernels_number=KERNELS):
-    """Event by event: answer a retry, take the event's fields, freeze an impression, fold. Returns (the sequence after: events folded ever,
+def freeze_and_fold(users, items, user_words, item_words, user_index, item_index, ts_ms, action, user, item, event,
+                    user_fields, item_fields, context, served, half_life_ms, idle_ms, totals, sequence_now, keys, values, numbers,
+                    sequence, status, kernels_number=KERNELS):
+    """Event by event: answer a retry, begin a row anew that was idle for more than idle_ms, take the event's fields, freeze an impression,
+    fold. Returns (the sequence after: events folded ever,
     how many were folded behind a newer event of their user).
 
-    users USER_ROW[u], items ITEM_ROW[i] and totals int64[2] (see prior_of) are changed in place; *_index int64[n] into the rows. Written:
+    users USER_ROW[u], items ITEM_ROW[i] and totals int64[2] (see prior_of) are changed in place; *_words uint64[u or i,w] are the same
+    memory; *_index int64[n] into the rows. Written:
     keys uint64[n,F], values float32[n,F], numbers float32[n,K] (zeros unless an impression that is not served is frozen), sequence
     int64[n] before the event, status uint8[n].
     """
@@ -296,6 +312,12 @@ def freeze_and_fold(users, items, user_index, item_index, ts_ms, action, user, i
             status[i] = RETRY
             continue
         status[i] = FOLDED
+        if _forgotten(user_row, ts_ms[i], idle_ms):
+            begun = user_row.begun + 1
+            _clear(user_words[user_index[i]])
+            user_row.begun = begun
+        if _forgotten(item_row, ts_ms[i], idle_ms):
+            _clear(item_words[item_index[i]])
         _describe(user_row, user_fields[i])
         _describe(item_row, item_fields[i])
         impression = action[i] == IMPRESSION

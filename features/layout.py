@@ -61,7 +61,8 @@ OTHER = len(ACTIONS) + 1
 # click, like, repost, comment and follow (CLICK..FOLLOW) are positive: they count as clicks in ratios
 
 USER_ROW = np.dtype([
-    ("version", "u1"), ("recent_next", "u1"), ("clicked_next", "u1"), ("event_next", "u1"), ("spare", "u1", 4),
+    ("version", "u1"), ("recent_next", "u1"), ("clicked_next", "u1"), ("event_next", "u1"),
+    ("begun", "<u4"),  # how often it began anew
     ("impressions", "<f8"), ("clicks", "<f8"),  # decayed, as of decayed_ts_ms
     ("lift", "<f8"), ("streak", "<f8"),  # log-odds above those of the items shown: over days, over the last impressions
     ("decayed_ts_ms", "<i8"), ("last_ts_ms", "<i8"),
@@ -85,6 +86,9 @@ def now(row: bytes, dtype: np.dtype) -> bytes:
     assert row[0] in (ROW_VERSION, 3), f"a row of version {row[0]}; this code reads {ROW_VERSION}"
     return row if row[0] == ROW_VERSION else bytes([ROW_VERSION]) + row[1 : dtype.itemsize]
 
+
+NEVER_MS = 1 << 62
+"""What a row may be idle when it is never forgotten."""
 
 EVENT_COLUMNS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "ts_ms": ("int64", (None,)), "action": ("uint8", (None,)), "user": ("uint64", (None,)), "item": ("uint64", (None,)),

@@ -19,7 +19,7 @@ from headrace.features.store import FeatureStore
 ROW_VERSION = 1
 LAYOUTS_MAX = 255  # a row has a byte for it
 _KEY = b"layouts"
-_GROUP = "group "
+GROUP = "group "
 
 Layout = list[tuple[str, int]]
 """(identity, words) of each definition, in order."""
@@ -52,7 +52,7 @@ class Layouts:
     @staticmethod
     def family(group: Group) -> str:
         """The column family of a group's rows."""
-        return f"{_GROUP}{group.name}"
+        return f"{GROUP}{group.name}"
 
     def rows(self, group: Group, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows float64[n,words], found bool[n]) under uint64[n] keys, in the group's newest layout; zeros for one that is not there."""
@@ -77,10 +77,10 @@ class Layouts:
 
     def laid_out(self, family: str, row: bytes, number: int) -> np.ndarray:
         """float64[words] of a family's row of any layout in the one of this number; of users and items, which have one, as it is."""
-        if not family.startswith(_GROUP):
+        if not family.startswith(GROUP):
             return np.frombuffer(now(row, USER_ROW if family == "users" else ITEM_ROW), np.float64)
         old = np.frombuffer(row, np.float64)
-        layouts = self._known[family[len(_GROUP) :]]
+        layouts = self._known[family[len(GROUP) :]]
         assert row[0] == ROW_VERSION, f"a row of {family} of version {row[0]}, this code reads {ROW_VERSION}"
         if row[1] == number:
             return old

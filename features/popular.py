@@ -7,11 +7,15 @@ number changes only by its own clicks, upwards. The best N of it are exact witho
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-KEPT = 8192
+from headrace.features.layout import ITEM_ROW
+from headrace.features.store import FeatureStore
+
+KEPT, BLOCK = 8192, 1024
 
 
 class Popular:
@@ -28,6 +32,7 @@ class Popular:
         if len(rows):
             self.latest_ms = max(self.latest_ms, int(rows["last_ts_ms"].max()))
         clicked = rows["clicks"] > 0
+        self.forget(*items[~clicked].tolist())  # it may have begun anew
         rows = rows[clicked]
         levels = np.log2(rows["clicks"]) + rows["decayed_ts_ms"] / self._half_life_ms
         self._level.update(zip(items[clicked].tolist(), levels.tolist(), strict=True))
@@ -35,9 +40,10 @@ class Popular:
             best = heapq.nlargest(self._kept, self._level.items(), key=lambda entry: entry[1])
             self._level = dict(best)
 
-    def forget(self, item: int) -> None:
-        """Leave an item out, until it is folded again."""
-        self._level.pop(item, None)
+    def forget(self, *items: int) -> None:
+        """Leave items out, until they are folded again."""
+        for item in items:
+            self._level.pop(item, None)
 
     def rebuild(self, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Fold (keys, rows) of every stored item."""
@@ -50,3 +56,11 @@ class Popular:
         items = np.array([item for item, _ in best], np.uint64)
         levels = np.array([level for _, level in best], np.float64)
         return items, np.exp2(levels - self.latest_ms / self._half_life_ms).astype(np.float32)
+
+
+def item_blocks(store: FeatureStore) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(keys uint64[n], ITEM_ROW[n]) of every item of a store."""
+    held = store.scan("items")
+    while part := list(itertools.islice(held, BLOCK)):
+        keys, rows = zip(*part, strict=True)
+        yield np.frombuffer(b"".join(keys), ">u8").astype(np.uint64), np.frombuffer(b"".join(rows), ITEM_ROW)

@@ -8,18 +8,22 @@ import numpy as np
 
 from headrace.features import row_kernels
 from headrace.features.layouts import Layouts
-from headrace.features.row_memory import FAMILIES_NOTE, last_block
+from headrace.features.row_memory import FAMILIES_NOTE, last_block, put_rows
 from headrace.features.store import FeatureStore
+from headrace.features.tail import Tail
 
 _ROWS = 1024  # a batch
 
 
-def redo(store: FeatureStore, layouts: Layouts) -> int:
-    """Returns how many blocks there were. Killed in its middle it begins again: changes say what words are. Raises LogError."""
+def redo(store: FeatureStore, layouts: Layouts, tail: Tail | None = None) -> int:
+    """Returns how many blocks there were, which `tail` gets unless it has them. Killed in its middle it begins again: changes say what
+    words are. Raises LogError."""
     changed, count, last = list[np.ndarray](), 0, last_block(store)
     for record in store.log.records():
         changed.append(record.words)
         count += 1
+        if tail is not None and record.number > tail.last:
+            tail.put(*record)
         if record.number > last:  # killed before the store had these
             store.write(store.batch(record.writes))
     if count:
@@ -41,7 +45,6 @@ def _redo(store: FeatureStore, layouts: Layouts, words: np.ndarray, number: int,
             rows[place] = layouts.laid_out(name, row, layout).view(np.uint64)
     row_kernels.redo(words, number, keys, rows)
     for start in range(0, len(keys), _ROWS):
-        part = slice(start, start + _ROWS)
-        batch = store.batch()
-        batch.put_rows(name, keys[part], rows[part].view(f"V{8 * width}").reshape(-1))
+        part, batch = slice(start, start + _ROWS), store.batch()
+        put_rows(batch, name, keys[part], rows[part])
         store.write(batch)

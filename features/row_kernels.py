@@ -2,7 +2,7 @@
 
 A table's rows lie one after the other as words of 8 bytes, place 0 a blank one that is nobody's. Keys are found by open addressing: `seats`
 int32[a power of two] hold 1 + nothing (0: free) or the place of a row; keys uint64[places]. A change is words: one of the family's number
-and how many words changed, the key, their numbers (four a word, 16 bits each), and what they are now.
+and how many words changed, the key, their numbers (four a word, 16 bits each), and what they are now. Of no word: the row is deleted.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from headrace.features.jit_kernels import inner, kernel
 
 _U = np.uint64
 _NONE = np.uint64(0)
+_BEGUN = np.uint64(32)  # above these bits of its first word a row with rings says how often it began anew
 COUNT_BITS = 32  # of a change's first word; the family's number is above
 WORDS_MAX = 1 << 16
-CHANGE_MIN = 4  # words of a change
+CHANGE_MIN = 2  # words of a change
 
 
 @inner
@@ -53,6 +54,13 @@ def look(seats, keys, used, turn, wanted, places, touched, count):
             touched[count] = place
             count += 1
     return count, missing
+
+
+@kernel
+def find(seats, keys, wanted, places):
+    """places int64[n] of wanted uint64[n], 0 for one that is not held; nobody is taken to have used them."""
+    for i in range(len(wanted)):
+        places[i] = seats[_find(seats, keys, wanted[i])]
 
 
 @kernel
@@ -138,11 +146,12 @@ def _end(out, start, family, key, values, count):
 
 @inner
 def _ring(out, numbers, values, count, row, before, total, ring, length):
-    """The positions of a ring that were written: from where its next one was before to where it is, or all when that may be a round."""
+    """The positions of a ring that were written: from where its next one was before to where it is, or all when that may be a round or the
+    row began anew."""
     shift = _U(8 * ring[0])
     first = np.int64((before[0] >> shift) & _U(255))
     written = (np.int64((row[0] >> shift) & _U(255)) - first) % length
-    if np.int64(row[total]) - np.int64(before[total]) >= length:
+    if np.int64(row[total]) - np.int64(before[total]) >= length or row[0] >> _BEGUN != before[0] >> _BEGUN:
         first, written = np.int64(0), np.int64(length)
     for n in range(written):
         count = _put(out, numbers, values, count, row, ring[1] + (first + n) % length)
@@ -198,6 +207,27 @@ def redo(words, family, keys, rows):
         place = np.searchsorted(keys, words[at + 1])
         if words[at] >> _U(COUNT_BITS) == _U(family) and place < len(keys) and keys[place] == words[at + 1]:
             row = rows[place]
+            if changed == 0:
+                for n in range(len(row)):
+                    row[n] = _NONE
+            for n in range(changed):
+                word = (words[at + 2 + n // 4] >> _U(16 * (n % 4))) & _U(WORDS_MAX - 1)
+                row[np.int64(word)] = words[values + n]
+        at = values + changed
+
+
+@kernel
+def put(words, family, seats, keys, rows):
+    """As `redo`, into the rows of a table, which has all of them."""
+    at = np.int64(0)
+    while at < len(words):
+        changed = np.int64(words[at] & _U((1 << COUNT_BITS) - 1))
+        values = at + 2 + (changed + 3) // 4
+        if words[at] >> _U(COUNT_BITS) == _U(family):
+            row = rows[seats[_find(seats, keys, words[at + 1])]]
+            if changed == 0:
+                for n in range(len(row)):
+                    row[n] = _NONE
             for n in range(changed):
                 word = (words[at + 2 + n // 4] >> _U(16 * (n % 4))) & _U(WORDS_MAX - 1)
                 row[np.int64(word)] = words[values + n]

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from headrace.features.block_log import Writes
+from headrace.features import row_kernels
+from headrace.features.block_log import Record, Writes
 from headrace.features.row_table import PLACE_BYTES, Changes, Load, Rings, RowTable
-from headrace.features.store import FeatureStore
+from headrace.features.store import Batch, FeatureStore
+from headrace.features.tail import Tail
 
 BLOCK = 1024  # events, or pairs read, that have their rows in memory at once
 FAMILIES_NOTE, BLOCK_KEY = b"log families", b"block"
@@ -36,11 +38,19 @@ def _keys(store: FeatureStore, family: str) -> Iterator[np.ndarray]:
         yield np.frombuffer(b"".join(part), ">u8").astype(np.uint64)
 
 
+def put_rows(batch: Batch, family: str, keys: np.ndarray, rows: np.ndarray) -> None:
+    """Rows uint64[n,w] of distinct keys uint64[n] into a batch; one whose first word is 0 is deleted."""
+    there = rows[:, 0] != 0
+    batch.put_rows(family, keys[there], rows[there].view(f"V{8 * rows.shape[1]}").reshape(-1))
+    for key in keys[~there].tolist():
+        batch.delete(family, key.to_bytes(8, "big"))
+
+
 class RowMemory:
     """`log_bytes`: of changes that are kept before rows are written. `rows_bytes`: of rows a family. The log of `store` is empty."""
 
-    def __init__(self, store: FeatureStore, *, log_bytes: int, rows_bytes: int) -> None:
-        self._store, self._log_bytes, self._rows_bytes = store, log_bytes, rows_bytes
+    def __init__(self, store: FeatureStore, *, log_bytes: int, rows_bytes: int, tail: Tail | None = None) -> None:
+        self._store, self._log_bytes, self._rows_bytes, self._tail = store, log_bytes, rows_bytes, tail
         store.log.segment_bytes = max(1, log_bytes // 16)
         self.number = 1 + last_block(store)  # of the block that comes next
         self._turn = 0
@@ -80,21 +90,62 @@ class RowMemory:
         """Take what the block changed of a family into the log; see RowTable.changes."""
         return self.tables[family].changes(self.number, stamp, self._changes)
 
+    def clean(self, family: str, keys: np.ndarray) -> np.ndarray:
+        """Those of keys uint64[n] whose rows are in the store as they are."""
+        return keys[~self.tables[family].dirty_of(keys)] if family in self.tables else keys
+
+    def deleted(self, family: str, keys: np.ndarray) -> Writes:
+        """The deletion of clean rows of distinct keys uint64[n], in the log and as writes: to be committed; then they are to be dropped."""
+        if family in self.tables:
+            self.tables[family].deleted(keys, self._changes)
+        writes = Writes()
+        for key in keys.tolist():
+            writes.delete(family, key.to_bytes(8, "big"))
+        return writes
+
+    def drop(self, family: str, keys: np.ndarray) -> None:
+        """Hold none of these rows, which are gone from the store, in memory."""
+        if family in self.tables:
+            self.tables[family].drop(keys)
+
     def commit(self, writes: Writes) -> None:
         """Write the block: its changes and `writes` to the log, then `writes` to the store. If anything is raised nothing is written."""
         writes.put("meta", BLOCK_KEY, self.number.to_bytes(8, "big"))
-        size = self._store.log.append(self.number, self._changes.words[: self._changes.at], writes)
+        self._commit(self._changes.words[: self._changes.at], writes)
+
+    def follow(self, record: Record) -> dict[str, np.ndarray]:
+        """Do and write what another store's block of the number that comes next did; places of the rows that it changed, by family."""
+        assert record.number == self.number, f"block {record.number} comes after {self.number - 1}"
+        turn, most = self.turn(), len(record.words) // row_kernels.CHANGE_MIN
+        family, key = np.empty(most, np.int64), np.empty(most, np.uint64)
+        count, places = row_kernels.keys_changed(record.words, family, key), dict[str, np.ndarray]()
+        for name, table in self.tables.items():
+            keys = np.unique(key[:count][family[:count] == table.number])
+            if len(keys):
+                places[name] = table.put(turn, self.number, keys, record.words)
+        self._commit(record.words, record.writes)
+        return places
+
+    def _commit(self, words: np.ndarray, writes: Writes) -> None:
+        size = self._store.log.append(self.number, words, writes)
         try:
             self._store.write(self._store.batch(writes))
         except Exception:
             self._store.log.take_back()
             raise
+        if self._tail is not None:
+            self._tail.put(self.number, words, writes)
         self._log.append((self.number, size))
         self._held += size
         self._changes.at = 0
         self.number += 1
         for table in self.tables.values():
             table.keep()
+
+    @property
+    def first(self) -> int:
+        """The oldest block that rows in the store are without; the next one where there is none."""
+        return self._log[0][0] if self._log else self.number
 
     @property
     def blocks(self) -> int:
@@ -113,6 +164,11 @@ class RowMemory:
         for family, table in self.tables.items():
             while table.places - table.dirty < self._room[family]:  # the next block may need as many rows
                 self._write(_MANY, family)
+
+    def write_some(self) -> None:
+        """Write the rows that have been dirty longest."""
+        if any(table.dirty for table in self.tables.values()):
+            self._write(_MANY)
 
     def undo(self) -> None:
         """Have all rows be as they were before this turn, whose block is not written."""
@@ -134,7 +190,7 @@ class RowMemory:
         while count > 0 and (family := only or self._oldest(taken)) is not None:
             table = self.tables[family]
             places = table.oldest(count)
-            batch.put_rows(family, table.keys[places], table.rows[places].view(f"V{8 * table.words}").reshape(-1))
+            put_rows(batch, family, table.keys[places], table.rows[places])
             taken[family] = len(places)
             count -= max(len(places), 1)
             if only:
@@ -145,7 +201,7 @@ class RowMemory:
             self.tables[family].written(rows)
         while self._log and self._log[0][0] < since:
             self._held -= self._log.popleft()[1]
-        self._store.log.cut(self._log[0][0] if self._log else self.number)
+        self._store.log.cut(self.first)
 
     def _oldest(self, taken: dict[str, int]) -> str | None:
         """The family of which a row is dirty longest, but for those that are taken."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from headrace.features import row_kernels
+from headrace.features.layout import RING, USER_ROW
 
 PLACE_BYTES = 64  # beside a row: its key, its seats, when it was used, its places in lists
 _NO_RINGS = np.zeros((0, 2), np.int64)
@@ -25,6 +26,13 @@ class Rings:
     def __init__(self, rings: np.ndarray, length: int, total: int, before: int) -> None:
         self.rings, self.length, self.total = rings, length, total
         self.before = before  # words of a row ahead of them
+
+
+def user_rings() -> Rings:
+    """Those of USER_ROW."""
+    at = {name: place for name, (_, place) in (USER_ROW.fields or {}).items()}  # type: ignore[misc]
+    rings = [(at[f"{name}_next"], at[name] // 8) for name in ("recent", "clicked", "event")]
+    return Rings(np.array(rings, np.int64), RING, at["events_total"] // 8, at["recent"] // 8)
 
 
 class Changes:
@@ -132,12 +140,30 @@ class RowTable:
         out.at, count, new = row_kernels.changes(self.rows, self.keys, touched, self._before, np.uint64(stamp), rings.rings, rings.length,
                                                  rings.total, self.number, self._values, out.words, out.at, changed)
         changed = changed[:count]
-        first = changed[self._dirty[changed] == 0]
+        self._soil(log, changed)
+        return changed, int(new)
+
+    def put(self, turn: int, log: int, keys: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """Have the rows of distinct keys uint64[n] be as the changes in `words`, which are of these keys, say; dirty since the log's number
+        `log`. Their places int64[n]."""
+        places = self.hold(turn, keys)
+        row_kernels.put(words, self.number, self._seats, self.keys, self.rows)
+        self._soil(log, places)
+        return places
+
+    def _soil(self, log: int, places: np.ndarray) -> None:
+        first = places[self._dirty[places] == 0]
         self._dirty[first] = log
         self._queue[(self._head + self._waiting + np.arange(len(first))) % len(self._queue)] = first
         self._waiting += len(first)
         self._fresh = len(first)
-        return changed, int(new)
+
+    def deleted(self, keys: np.ndarray, out: Changes) -> None:
+        """Say into `out` that the rows of distinct keys uint64[n] are deleted."""
+        out.room(2 * len(keys))
+        heads = np.full_like(keys, self.number << row_kernels.COUNT_BITS)
+        out.words[out.at : out.at + 2 * len(keys)] = np.stack([heads, keys], 1).reshape(-1)
+        out.at += 2 * len(keys)
 
     def keep(self) -> None:
         """What was changed is in the log: it is not undone any more."""
@@ -177,6 +203,14 @@ class RowTable:
 
     def look_held(self, keys: np.ndarray) -> np.ndarray:
         """Places int64[m] of those of distinct keys that are in memory."""
-        found = np.empty(len(keys), np.int64)
-        row_kernels.look(self._seats, self.keys, self._used, -1, keys, found, np.empty(len(keys), np.int64), 0)
+        found = self._held(keys)
         return found[found != 0]
+
+    def dirty_of(self, keys: np.ndarray) -> np.ndarray:
+        """bool[n] of keys uint64[n]: the row is in memory, and not in the store as it is."""
+        return self._dirty[self._held(keys)] != 0
+
+    def _held(self, keys: np.ndarray) -> np.ndarray:
+        found = np.empty(len(keys), np.int64)
+        row_kernels.find(self._seats, self.keys, keys, found)
+        return found

@@ -43,6 +43,11 @@ class FeatureService:
             gauge = Gauge(f"headrace_features_{name}", f"Count of {name.replace('_', ' ')}.", registry=self.registry)
             gauge.set_function(partial(self._count, name))
 
+        expired = Gauge("headrace_features_expired", "Rows deleted because nobody had an event for too long.", ["family"],
+                        registry=self.registry)
+        for name in shard.swept:
+            expired.labels(name).set_function(partial(self._count, f"expired {name}"))
+
     def verbs(self) -> Mapping[str, Verb]:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
                  "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats,
@@ -51,7 +56,7 @@ class FeatureService:
         return {name: self._timed(name, verb) for name, verb in verbs.items()}
 
     def _count(self, name: str) -> float:
-        return self.shard.counts[name]
+        return self.shard.counts.get(name, 0)
 
     def _timed(self, name: str, verb: Verb) -> Verb:
         seconds = self._seconds.labels(name)

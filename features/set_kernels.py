@@ -99,18 +99,20 @@ def freeze_and_fold_groups(f, u, b, starts, group, at, words, width, code, p, de
 
 
 @kernel
-def fold_attributes(f, u, starts, group, at, width, tokens, ts_ms, folded, out, kernels_number=KERNELS):
+def fold_attributes(f, u, starts, group, at, width, p, tokens, ts_ms, folded, out, kernels_number=KERNELS):
     """Event by event: the lookups of columns take what it carries (tokens uint64[n,A,T]; folded uint8[n]), and say what holds then: into
-    out uint64[n,A,VALUES], which holds zeros. starts int64[n,G,M]; group, at, width int64[A]."""
+    out uint64[n,A,VALUES], which holds zeros. starts int64[n,G,M]; group, at, width int64[A], p float64[A,PARAMS]."""
     for i in range(len(ts_ms)):
         for a in range(len(at)):
             start = starts[i, group[a], 0]
             if start < 0:
                 continue
+            ts = float(ts_ms[i])
             if folded[i] and tokens[i, a, 0] != _NONE:
-                fold_ids(u, f, start + at[a], width[a], tokens, i, a, float(ts_ms[i]))
-                f[start + NEWEST] = max(f[start + NEWEST], float(ts_ms[i]) + 1.0)
-            for n in range(width[a]):
+                f[start + NEWEST] = max(f[start + NEWEST], ts + 1.0)
+                if _begins(f, start + at[a], 1 + width[a], p[a, TTL], ts):
+                    fold_ids(u, f, start + at[a], width[a], tokens, i, a, ts)
+            for n in range(0 if expired(f, start + at[a], p[a], ts) else width[a]):
                 out[i, a, n] = u[start + at[a] + 1 + n]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,13 +16,13 @@ from headrace.features.frozen import Frozen, FrozenRows
 from headrace.features.groups import Groups
 from headrace.features.inputs import taken_of
 from headrace.features.known_sets import Layout
-from headrace.features.layout import FEATURE_SET, FOLDED, IMPRESSION, ITEM_ROW, REPEATED, RETRY, RING, USER_ROW, now
+from headrace.features.layout import FEATURE_SET, FOLDED, IMPRESSION, ITEM_ROW, NEVER_MS, REPEATED, RETRY, RING, USER_ROW, now
 from headrace.features.order import Order, first_rows, order_of
-from headrace.features.popular import Popular
+from headrace.features.popular import Popular, item_blocks
 from headrace.features.redo import redo
 from headrace.features.row_memory import BLOCK, RowMemory
-from headrace.features.row_table import Rings as RowRings
-from headrace.features.row_table import RowTable
+from headrace.features.row_table import RowTable, user_rings
+from headrace.features.seen import Sample, User
 from headrace.features.store import (
     FeatureStore,
     counts_bytes,
@@ -33,6 +32,8 @@ from headrace.features.store import (
     ring_page_of,
     rows_of,
 )
+from headrace.features.sweep import Sweep
+from headrace.features.tail import Tail
 from headrace.rpc.causes import PAGE_BITS, Causes, RingKey, Rings
 from headrace.rpc.errors import Unavailable
 from headrace.rpc.message import Arrays
@@ -41,39 +42,13 @@ EFFECT = "fold"
 FROZEN_OFFSETS = 1 << 18  # what is replayed after a crash: the rate of a partition times the checkpoint interval
 LOG_BYTES, ROWS_BYTES = 256 << 20, 64 << 20
 _COUNTS = ("sequence", "applied", "retries", "late", "out_of_order", "users", "items", "impressions", "clicks")
-
-
 _FOLDED = ("ts_ms", "action", "user", "item", "event", "user_fields", "item_fields", "context", "served")
-
-
-def _user_rings() -> RowRings:
-    at = {name: place for name, (_, place) in (USER_ROW.fields or {}).items()}  # type: ignore[misc]
-    rings = [(at[f"{name}_next"], at[name] // 8) for name in ("recent", "clicked", "event")]
-    return RowRings(np.array(rings, np.int64), RING, at["events_total"] // 8, at["recent"] // 8)
-
-
-_USER_RINGS = _user_rings()
-
-
-class User(NamedTuple):
-    found: bool
-    impressions: int
-    clicks: int
-    recent: np.ndarray
-    recent_clicked: np.ndarray
-
-
-class Sample(NamedTuple):
-    """keys uint64[m,F], values float32[m,F], numbers float32[m,K]."""
-
-    keys: np.ndarray
-    values: np.ndarray
-    numbers: np.ndarray
 
 
 class FeatureShard:
     """Owned by one thread. `frozen_offsets`: how many offsets a partition the frozen samples are kept for, at most `ring_length`.
-    `log_bytes`: of changes that are kept before rows are written; `rows_bytes`: of rows in memory a family. `feature_set`: what is frozen
+    `log_bytes`: of changes that are kept before rows are written; `rows_bytes`: of rows in memory a family. `idle_s`: who was without an
+    event for longer begins anew (sweep.py), 0: never. `tail` gets every block, for followers. `feature_set`: what is frozen
     beside the built-in features. Raises DefinitionError when one of its definitions was changed under its version.
 
     counts: `sequence` (events folded ever), `applied` (causes ever: folded and retries), `retries`, `late` (folded behind a newer event of
@@ -82,12 +57,14 @@ class FeatureShard:
     """
 
     def __init__(self, store: FeatureStore, *, half_life_s: float, ring_length: int, frozen_offsets: int = FROZEN_OFFSETS,
-                 log_bytes: int = LOG_BYTES, rows_bytes: int = ROWS_BYTES, feature_set: FeatureSet = BASE) -> None:
+                 log_bytes: int = LOG_BYTES, rows_bytes: int = ROWS_BYTES, feature_set: FeatureSet = BASE, idle_s: float = 0.0,
+                 tail: Tail | None = None) -> None:
         self.store, self.set = store, feature_set
         self._half_life_ms = half_life_s * 1000.0
+        self._idle_ms = int(idle_s * 1000) or NEVER_MS
         self._ring_length = ring_length
         self._frozen_offsets = min(frozen_offsets, ring_length)
-        self._log_bytes, self._rows_bytes = log_bytes, rows_bytes
+        self._log_bytes, self._rows_bytes, self.tail = log_bytes, rows_bytes, tail
         self.duplicates = 0
         self.failed = ""
         self.counts: dict[str, int] = {}
@@ -97,6 +74,10 @@ class FeatureShard:
     @property
     def sequence(self) -> int:
         return self.counts["sequence"]
+
+    @property
+    def memory(self) -> RowMemory:
+        return self._memory
 
     def freeze_and_fold(self, causes: Causes, events: Arrays, between: Callable[[], None] = lambda: None, block: int = 0) -> Frozen:
         """Freeze, fold and answer n events in their order; `events` are arrays as in FeatureSet.event_columns. All that a `block` (at most
@@ -145,8 +126,8 @@ class FeatureShard:
         for at in _blocks(len(ts_ms)):
             part, turn = Sample(*(column[at] for column in sample)), self._memory.turn()
             places = [table.look(turn, column[at]) for table, column in ((self._users, user), (self._items, item))]
-            kernels.assemble(*self._rows, *places, user[at], item[at], context[at], ts_ms[at], self._half_life_ms, self._totals(),
-                             *part)
+            kernels.assemble(*self._rows, *places, user[at], item[at], context[at], ts_ms[at], self._half_life_ms, self._idle_ms,
+                             self._totals(), *part)
             if self.set.definitions:
                 extra = self._groups.read(turn, user[at], item[at], moment[at], ts_ms[at])
                 self._groups.put(extra, np.ones(len(part.keys), bool), *part)
@@ -154,8 +135,7 @@ class FeatureShard:
 
     def user(self, key: int) -> User:
         """Counts and the last items of a user, newest first, 0 where there are fewer."""
-        place = self._users.look(self._memory.turn(), np.array([key], np.uint64))
-        row = self._rows[0][place[0]]
+        row = self._rows[0][self._looked("user", np.array([key], np.uint64))[0]]
         newest = np.arange(RING)
         recent = row["recent"][(int(row["recent_next"]) - 1 - newest) % RING]
         clicked = row["clicked"][(int(row["clicked_next"]) - 1 - newest) % RING]
@@ -163,14 +143,43 @@ class FeatureShard:
 
     def totals(self, of: str, keys: np.ndarray) -> Arrays:
         """impressions, clicks and events int64[n] ever folded of the users or items (`of`: user, item) under uint64[n]; 0 where unknown."""
-        table, rows = {"user": (self._users, self._rows[0]), "item": (self._items, self._rows[1])}[of]
-        names = ("impressions", "clicks", "events")
+        rows, names = self._rows[of == "item"], ("impressions", "clicks", "events")
         found = {name: np.zeros(len(keys), np.int64) for name in names}
         for at in _blocks(len(keys)):
-            held = rows[table.look(self._memory.turn(), keys[at])]
+            held = rows[self._looked(of, keys[at])]
             for name in names:
                 found[name][at] = held[f"{name}_total"]
         return found
+
+    def _looked(self, of: str, keys: np.ndarray) -> np.ndarray:
+        """Places of users or items; of those that were idle for too long by the newest event, of nobody."""
+        table, rows = (self._users, self._rows[0]) if of == "user" else (self._items, self._rows[1])
+        places = table.look(self._memory.turn(), keys)
+        return np.where(self.popular.latest_ms - rows["last_ts_ms"][places] > self._idle_ms, 0, places)
+
+    @property
+    def swept(self) -> list[str]:
+        """Families whose rows are deleted when they are idle for too long."""
+        return [] if self._idle_ms == NEVER_MS else self._sweep.families
+
+    def sweep(self, count: int) -> int:
+        """Look at up to `count` rows on the disk, and delete those that were idle for more than twice `idle_s`; how many went. `expired
+        FAMILY` counts them. Raises Unavailable when the store cannot write."""
+        if self.failed or self._idle_ms == NEVER_MS:
+            return 0
+        family, keys = self._sweep.next(self.popular.latest_ms, count)
+        if not len(keys := self._memory.clean(family, keys)):
+            return 0
+        writes = self._memory.deleted(family, keys)
+        counts = self.counts | {f"expired {family}": self.counts.get(f"expired {family}", 0) + len(keys),
+                                family: self.counts.get(family, 0) - len(keys)}
+        writes.put("meta", b"counts", counts_bytes(counts))
+        self._written(lambda: self._memory.commit(writes))
+        self.counts = counts
+        self._memory.drop(family, keys)
+        if family == "items":
+            self.popular.forget(*keys.tolist())
+        return len(keys)
 
     def families(self) -> dict[str, dict[str, int]]:
         """family -> rows and bytes on disk, approximately; of users, items and entities all rows, those in memory alone too; `log`: blocks
@@ -180,14 +189,13 @@ class FeatureShard:
             held[family]["rows"] = self.counts.get(family, 0)
         return held | {"log": {"rows": self._memory.blocks, "bytes": self.store.log.bytes()}}
 
-    @property
-    def settling(self) -> bool:
-        """Whether the log is half full, so that blocks write rows that changed before."""
-        return self._memory.settling
-
     def flush(self) -> None:
         """Write all rows that are in memory only: the store's families then hold what is known. Raises Unavailable."""
         self._written(self._memory.flush)
+
+    def write_some(self) -> None:
+        """Write the rows that are in memory only for longest. Raises Unavailable."""
+        self._written(self._memory.write_some)
 
     def close(self) -> None:
         """Write all rows, and close the store; what cannot be written is in the log, and redone at the next start."""
@@ -205,20 +213,19 @@ class FeatureShard:
         return {family: int(self.store.get(family, [key.to_bytes(8, "big")])[0] is not None) for family in rows_of(self.store, of)}
 
     def erase(self, of: str, key: int) -> dict[str, int]:
-        """Delete these rows, in one batch; how many of each family there were. Causes stay applied, and what was frozen stays until it is
+        """Delete these rows, in one block; how many of each family there were. Causes stay applied, and what was frozen stays until it is
         old: it answers the repetitions of a job that comes back. Raises Unavailable when the store cannot write."""
         if self.failed:
             self.recover()
-        found, batch = self.held(of, key), self.store.batch()  # the log is empty: nothing of it brings a row back
+        found, writes, keys = self.held(of, key), Writes(), np.array([key], np.uint64)
         for family in found:
-            batch.delete(family, key.to_bytes(8, "big"))
+            writes.all += self._memory.deleted(family, keys).all
         counts = self.counts | {name: self.counts[name] - rows for name, rows in found.items() if name in self.counts}
-        batch.put("meta", b"counts", counts_bytes(counts))
-        self._written(partial(self.store.write, batch))
+        writes.put("meta", b"counts", counts_bytes(counts))
+        self._written(lambda: self._memory.commit(writes))
         self.counts = counts
         for family in found:
-            if family in self._memory.tables:
-                self._memory.tables[family].drop(np.array([key], np.uint64))
+            self._memory.drop(family, keys)
         if of == "item":
             self.popular.forget(key)
         return found
@@ -263,8 +270,8 @@ class FeatureShard:
         answer, turn, totals = self._blank(len(causes)), self._memory.turn(), self._totals()
         places = [table.hold(turn, events[name]) for table, name in ((self._users, "user"), (self._items, "item"))]
         sequence, late = kernels.freeze_and_fold(
-            *self._rows, *places, *(events[name] for name in _FOLDED), self._half_life_ms, totals, self.sequence,
-            *answer)
+            *self._rows, self._users.rows, self._items.rows, *places, *(events[name] for name in _FOLDED), self._half_life_ms,
+            self._idle_ms, totals, self.sequence, *answer)
         folded = answer.status == FOLDED
         new = dict[str, int]()
         if self.set.definitions:
@@ -330,15 +337,15 @@ class FeatureShard:
 
     def _restore(self) -> None:
         """All that lives in memory, from the store."""
-        self.backfills = Backfills(self.store, self.set)
-        self._groups, frozen = Groups(self.store, self.set), FrozenRows(self.store, self.set)
-        redo(self.store, self._groups.layouts)
+        self.backfills = Backfills(self.store, self.set, self._idle_ms)
+        self._groups, frozen = Groups(self.store, self.set, self._idle_ms), FrozenRows(self.store, self.set)
+        redo(self.store, self._groups.layouts, self.tail)
         self.counts = dict.fromkeys(_COUNTS, 0) | self.store.meta()
         self.backfills.opened(self.sequence)
         self._answered = Answered(self.store, frozen, self._frozen_offsets)
         self.layouts: list[Layout] = frozen.layouts  # of every feature set that this store has had
-        self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes)
-        self._users, users = self._table("users", USER_ROW, _USER_RINGS)
+        self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes, tail=self.tail)
+        self._users, users = self._table("users", USER_ROW)
         self._items, items = self._table("items", ITEM_ROW)
         self._rows = users, items
         self._groups.open(self._memory)
@@ -355,13 +362,15 @@ class FeatureShard:
             ring = ring_first_of(data_key)
             if ring is not None:
                 self._rings.restore_first(RingKey(*ring), int.from_bytes(data, "big"))
-        self.popular.rebuild(_item_blocks(self.store))
+        self.popular.rebuild(item_blocks(self.store))
+        self._sweep = Sweep(self.store, self._idle_ms)
 
-    def _table(self, family: str, dtype: np.dtype, rings: RowRings | None = None) -> tuple[RowTable, np.ndarray]:
+    def _table(self, family: str, dtype: np.dtype) -> tuple[RowTable, np.ndarray]:
         """Users or items in memory, and the same rows as the kernels see them."""
         words = dtype.itemsize // 8
         memory = np.zeros((1 + self._memory.places(words, 1)) * words, np.uint64)
-        return self._memory.add(family, memory, words, partial(self._load, family, dtype), rings=rings), memory.view(dtype)
+        return self._memory.add(family, memory, words, partial(self._load, family, dtype),
+                                rings=user_rings() if family == "users" else None), memory.view(dtype)
 
     def _load(self, family: str, dtype: np.dtype, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, found = self.store.rows(family, keys, dtype, lambda held: np.frombuffer(b"".join(now(row, dtype) for row in held), dtype))
@@ -382,15 +391,3 @@ def _own(column: np.ndarray) -> np.ndarray:
 def _put(answer: Frozen, at: np.ndarray, part: Frozen) -> None:
     for whole, column in zip(answer, part, strict=True):
         whole[at] = column
-
-
-def _item_blocks(store: FeatureStore) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    keys, rows = [], []
-    for key, row in store.scan("items"):
-        keys.append(key)
-        rows.append(row)
-        if len(keys) == BLOCK:
-            yield np.frombuffer(b"".join(keys), ">u8").astype(np.uint64), np.frombuffer(b"".join(rows), ITEM_ROW)
-            keys, rows = [], []
-    if keys:
-        yield np.frombuffer(b"".join(keys), ">u8").astype(np.uint64), np.frombuffer(b"".join(rows), ITEM_ROW)

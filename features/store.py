@@ -7,6 +7,7 @@ A batch outlives the process's death (kill -9), not a power cut: the write-ahead
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import logging
 import struct
@@ -151,6 +152,11 @@ class FeatureStore:
     def scan(self, family: str) -> Iterator[tuple[bytes, bytes]]:
         """Every key and value in order."""
         yield from self._columns[family].items()
+
+    def some(self, family: str, since: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Up to `count` keys from `since` on, in order, with their values."""
+        items: Any = self._columns[family].items(from_key=since)  # typed for its other mode
+        return list(itertools.islice(items, count))
 
     def meta(self) -> dict[str, int]:
         """The shard's counts as written last; empty for a new store."""

@@ -29,9 +29,11 @@ def compile_kernels(feature_set: FeatureSet = BASE) -> None:
         if feature_set.all:
             shard.merge_states(Part(feature_set.all[0].identity, "", 0, 1, -1, {"events": 1, "source": ""}, one, np.ones(1), np.ones(1),
                                     np.ones((1, int(feature_set.words[0])), np.uint64)))
+        shard.sweep(1)
         shard.close()
     assert frozen.values[0, 0] == 1.0, "a compiled kernel froze nothing"
 
 
 def _shard(folder: str, feature_set: FeatureSet) -> FeatureShard:
-    return FeatureShard(FeatureStore(folder), half_life_s=1.0, ring_length=1 << 16, log_bytes=1, rows_bytes=1, feature_set=feature_set)
+    return FeatureShard(FeatureStore(folder), half_life_s=1.0, ring_length=1 << 16, log_bytes=1, rows_bytes=1, feature_set=feature_set,
+                        idle_s=1.0)

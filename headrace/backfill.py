@@ -94,7 +94,8 @@ def from_rows(config: Config, model: Model, rows: Rows, moved: Callable[[Report]
     feature_set, inputs = feature_set_of(config), model_inputs(config, model)
 
     def parts() -> Iterator[Part]:
-        for batch, _, popularity in samples(rows, config.features.half_life_s, inputs, feature_set, choice=choice_of(config)):
+        for batch, _, popularity in samples(rows, config.features.half_life_s, inputs, feature_set, choice=choice_of(config),
+                                            idle_s=config.features.idle_s):
             row = rows.row[report.read : report.read + len(batch)]
             report.read += len(batch)
             yield batch, Causes(np.full(len(row), source, np.int32), np.zeros(len(row), np.int32), row), popularity

@@ -63,6 +63,8 @@ class Features(Section):
                            " reads it, about a second for the default.")
     rows_bytes: int = Field(64 << 20, ge=1 << 20, description="Memory of the rows of each family: users, items, each entity of definitions."
                             " What is not in it is read from disk.")
+    idle_s: float = Field(0.0, ge=0, description="Who was without an event for so long, by event time, is as new, and twice as long, is"
+                          " deleted: users, items, entities of definitions; 0: nobody.")
     definitions: list[Path] = Field([], description="Files of feature definitions, .toml or .py, kept beside the built-in features.")
 
 

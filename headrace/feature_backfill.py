@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from headrace.feature_history import History
 from headrace.feature_past import Later, Scratch, Taken, Unfound
-from headrace.features.backfilled import Part, newer_version, whole_why
+from headrace.features.backfilled import Part, may_die, newer_version, whole_why
 from headrace.features.feature_set import FeatureSet
 
 WAIT_S, PAUSE_S = 60.0, 0.2
@@ -93,7 +93,7 @@ def _places(feature_set: FeatureSet, names: Sequence[str]) -> list[int]:
 
 
 def backfill(service: Service, feature_set: FeatureSet, history: History, names: Sequence[str] = (), *, half_life_s: float,
-             partial: bool = False, tell: Tell = lambda text: None) -> list[ToDo]:
+             idle_s: float = 0.0, partial: bool = False, tell: Tell = lambda text: None) -> list[ToDo]:
     """Do what `to_do` says; returns that. Raises FeatureBackfillError when events of the past are gone and `partial` is not given, and
     Refused and Unavailable of the service: Unavailable is to be run again."""
     work = to_do(feature_set, service.backfills()["definitions"], history, names)
@@ -102,7 +102,7 @@ def backfill(service: Service, feature_set: FeatureSet, history: History, names:
             raise FeatureBackfillError(missing(feature_set, one))
     for one in work:
         with tempfile.TemporaryDirectory(prefix="headrace-backfill-") as folder:
-            _Run(service, feature_set, history, one, Path(folder), half_life_s, partial, tell).run()
+            _Run(service, feature_set, history, one, Path(folder), (half_life_s, idle_s), partial, tell).run()
     return work
 
 
@@ -116,10 +116,10 @@ def missing(feature_set: FeatureSet, one: ToDo) -> str:
 class _Run:
     """Of definitions that began at one place, in `folder`."""
 
-    def __init__(self, service: Service, feature_set: FeatureSet, history: History, work: ToDo, folder: Path, half_life_s: float,
-                 partial: bool, tell: Tell) -> None:
+    def __init__(self, service: Service, feature_set: FeatureSet, history: History, work: ToDo, folder: Path,
+                 spans_s: tuple[float, float], partial: bool, tell: Tell) -> None:
         self._service, self._set, self._history, self._work, self._tell = service, feature_set, history, work, tell
-        self._folder, self._half_life_s, self._partial = folder, half_life_s, partial
+        self._folder, self._spans_s, self._partial = folder, spans_s, partial
         self._later: Later | None = None
 
     def run(self) -> None:
@@ -145,7 +145,7 @@ class _Run:
                 self._later.close()
 
     def _scratch(self, name: str) -> Scratch:
-        return Scratch(self._folder / name, self._set, self._half_life_s)
+        return Scratch(self._folder / name, self._set, *self._spans_s)
 
     def _named(self, names: list[str]) -> None:
         """Names that the stream has not told: those of a log that was not sent, and what functions of new definitions made."""
@@ -156,7 +156,7 @@ class _Run:
             self._service.names(names)
 
     def _mortal(self, d: int) -> bool:
-        return self._set.all[d].ttl_ms < float("inf")
+        return may_die(self._set, d) and (self._set.all[d].ttl_ms < float("inf") or self._spans_s[1] > 0)
 
     def _begin_later(self, scratch: Scratch, taken: dict[int, Taken]) -> Unfound | None:
         """Fold the stream behind the past, where a time to live may have ended a state of the past, or the service did not find the rows
@@ -178,7 +178,7 @@ class _Run:
             said = ", ".join(mortal or [self._set.all[d].identity for d in pairs])
             raise FeatureBackfillError(f"{said}: what of the past goes on in rows is told by the events from {since:,} on, which are gone"
                                        " from the topics (kafka.retention_ms); --feature chooses others, --partial goes on with those"
-                                       " that have no ttl")
+                                       " that have no ttl (features.idle_s is one of all)")
         self._tell("the events since are folded")
         self._later = Later(scratch, self._scratch("since"), since, self._history.later, unfound,
                             [taken[a] for a, note in notes.items() if note["since"] in range(since)])

@@ -43,10 +43,10 @@ class Scratch:
     """A shard of `feature_set` in `folder`. `folded` events so far; `failed` on which a definition's function failed: in the stream they
     are dead letters. `digest`: of all events that were given."""
 
-    def __init__(self, folder: Path, feature_set: FeatureSet, half_life_s: float) -> None:
+    def __init__(self, folder: Path, feature_set: FeatureSet, half_life_s: float, idle_s: float = 0.0) -> None:
         self.set, self.folded, self.failed = feature_set, 0, 0
         self.shard = FeatureShard(FeatureStore(folder), half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096,
-                                  feature_set=feature_set)
+                                  feature_set=feature_set, idle_s=idle_s)
         self._hash = hashlib.sha256()
 
     @property

@@ -45,7 +45,7 @@ Part = tuple[Batch, Causes, np.ndarray]
 
 
 def run(rows: Rows, model: Model, batch_rows: int, seed: int = 0, *, half_life_s: float = Features().half_life_s,
-        feature_set: FeatureSet = BASE, masked: Sequence[str] = (),
+        idle_s: float = 0.0, feature_set: FeatureSet = BASE, masked: Sequence[str] = (),
         moved: Callable[[int], Any] = lambda rows: None) -> dict[str, Any]:
     """Learn `rows` in their order with pushes of `batch_rows` samples; the figures of model and popularity, as a replay reports them.
 
@@ -53,7 +53,7 @@ def run(rows: Rows, model: Model, batch_rows: int, seed: int = 0, *, half_life_s
     as their defaults. `moved` is told the rows done. Raises TransformError, and FunctionError of a definition.
     """
     parameters, inputs = Parameters(model), inputs_of(feature_set, transforms_of(model.transforms))
-    learn(samples(rows, half_life_s, inputs, feature_set, masked), parameters, model, batch_rows, seed, moved, inputs)
+    learn(samples(rows, half_life_s, inputs, feature_set, masked, idle_s=idle_s), parameters, model, batch_rows, seed, moved, inputs)
     figures, baseline = parameters.summary(MODEL), parameters.summary(POPULARITY)
     return {"samples": figures["samples"], "auc": figures["auc"], "auc_popularity": baseline["auc"], "logloss": figures["logloss"],
             "logloss_base_rate": figures["logloss_base_rate"], "calibration": figures["calibration"]}
@@ -85,13 +85,14 @@ def learn(parts: Iterable[Part], parameters: Parameters, model: Model, batch_row
 
 
 def samples(rows: Rows, half_life_s: float, inputs: Inputs | None = None, feature_set: FeatureSet = BASE,
-            masked: Sequence[str] = (), choice: Choice = EVERY) -> Iterator[Part]:
+            masked: Sequence[str] = (), choice: Choice = EVERY, idle_s: float = 0.0) -> Iterator[Part]:
     """(batch, causes, popularity float32[n]) of successive rows: each frozen before it and its action are folded, as in the stack, then
     made a model's by `inputs` of the feature set, `masked` features as their defaults. Weights say who is active by `choice`."""
     inputs = inputs or inputs_of(feature_set)
     with tempfile.TemporaryDirectory(prefix="headrace-offline-") as folder:
         store = FeatureStore(folder)
-        shard = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096, feature_set=feature_set)
+        shard = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096, feature_set=feature_set,
+                             idle_s=idle_s)
         offset = 0
         try:
             for start in range(0, len(rows), ROWS_A_CALL):

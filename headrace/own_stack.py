@@ -14,8 +14,9 @@ from headrace import stack, state
 from headrace.children import PARTS
 from headrace.config import Config
 
-UNJUDGED: dict[str, dict[str, Any]] = {"samples": {"noise": {}}}
-"""Settings of a stack whose samples are compared with a file's rows, one by one: no rule against noise stands between."""
+UNJUDGED: dict[str, dict[str, Any]] = {"samples": {"noise": {}}, "features": {"idle_s": 0.0}}
+"""Settings of a stack whose samples and features are compared with a file's rows, one by one: no rule against noise stands between, and
+nobody is forgotten."""
 
 
 @contextmanager

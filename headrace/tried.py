@@ -20,14 +20,16 @@ from headrace.rows import Rows
 from headrace.schemas.hashing import feature_key
 
 
-def tried(rows: Rows, feature_set: FeatureSet, half_life_s: float, last: int, moved: Callable[[int], Any]) -> dict[str, Any]:
+def tried(rows: Rows, feature_set: FeatureSet, half_life_s: float, last: int, moved: Callable[[int], Any],
+          idle_s: float = 0.0) -> dict[str, Any]:
     """Fold `rows` in their order, as the stack does. `definitions`: of each how many events it counted and what exposures saw of it: blank
     (the share that saw nothing), and of numbers min, mean, max. `last`: what the last exposures saw, ids by name. Raises FunctionError."""
     counted = np.zeros(len(feature_set.definitions), np.int64)
     numbers, values, shown, names = [], [], [], dict[int, str]()
     with tempfile.TemporaryDirectory(prefix="headrace-tried-") as folder:
         store = FeatureStore(folder)
-        shard, offset = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096, feature_set=feature_set), 0
+        shard, offset = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096, feature_set=feature_set,
+                                     idle_s=idle_s), 0
         try:
             for start in range(0, len(rows), ROWS_A_CALL):
                 part = slice(start, min(start + ROWS_A_CALL, len(rows)))

@@ -130,23 +130,25 @@ class PsLedger:
 class Features:
     """freeze_and_fold on dicts, an event at a time: what a user and an item are, then the event put into them."""
 
-    def __init__(self, half_life_s):
-        self.half_life_ms = half_life_s * 1000
+    def __init__(self, half_life_s, idle_s=math.inf):
+        self.half_life_ms, self.idle_ms = half_life_s * 1000, idle_s * 1000
         self.users, self.items, self.answers, self.sequence, self.retries = {}, {}, {}, 0, 0
-        self.shown = self.clicked = 0  # of everybody
+        self.shown = self.clicked = self.newest_ms = 0  # of everybody
 
     def event(self, cause, ts_ms, action, user, item, event, user_fields, item_fields, context, served):
         """(keys, values, numbers, sequence, status) of one event."""
         if cause in self.answers:
             *answer, status = self.answers[cause]
             return (*answer, 2 if status == 2 else 1)
-        u = self.users.get(user) or {"log": [], "recent": [], "clicked": [], "events": [], "fields": (0,) * 4, "as_of": 0}
-        i = self.items.get(item) or {"log": [], "fields": (0,) * 6, "as_of": 0}
+        new_user = {"log": [], "recent": [], "clicked": [], "events": [], "fields": (0,) * 4, "as_of": 0}
+        new_item = {"log": [], "fields": (0,) * 6, "as_of": 0}
+        u, i = self.users.get(user, new_user), self.items.get(item, new_item)
         before = self.sequence
         if event and event in u["events"][-64:]:
             self.retries += 1
             self.answers[cause] = (None, None, None, before, 2)
             return self.answers[cause]
+        u, i = self.alive(u, ts_ms) or new_user, self.alive(i, ts_ms) or new_item
         self.users[user], self.items[item] = u, i
         u["fields"] = tuple(user_fields) if any(user_fields) else u["fields"]
         i["fields"] = tuple(item_fields) if any(item_fields) else i["fields"]
@@ -165,6 +167,7 @@ class Features:
         if event:
             u["events"].append(event)
         self.sequence += 1
+        self.newest_ms = max(self.newest_ms, ts_ms)
         self.answers[cause] = (*frozen, before, 0)
         return self.answers[cause]
 
@@ -173,7 +176,7 @@ class Features:
         from headrace.features.layout import NUMBERS, SLOTS
         from headrace.schemas.hashing import feature_key
 
-        u, i = self.users.get(user, {}), self.items.get(item, {})
+        u, i = self.alive(self.users.get(user, {}), ts_ms), self.alive(self.items.get(item, {}), ts_ms)
         found = {"bias": feature_key("bias", "")}
         found |= {f"context.{n}": key for n, key in enumerate(context)}
         numbers, lifts = dict.fromkeys(NUMBERS, 0.0), {}
@@ -206,6 +209,10 @@ class Features:
         keys = [found.get(slot) or feature_key(slot, "") for slot in SLOTS]
         values = [lifts.get(slot, (0.125 if "last" in slot else 1.0) if found.get(slot) else 0.0) for slot in SLOTS]
         return keys, values, list(numbers.values())
+
+    def alive(self, row, ts_ms):
+        """The row, unless it was without an event for too long."""
+        return {} if row.get("log") and ts_ms - max(t for t, *_ in row["log"]) > self.idle_ms else row
 
     def decayed(self, log, actions, ts_ms):
         """Each event halves from its own time to the newest event or the reading, whichever is later."""

@@ -103,7 +103,7 @@ def folds(users: int, items: int, quick: bool) -> list[Row]:
         best = {name: Best(os.getpid()) for name in feeds}
         theirs = Best(number)
         every_user(world, feeds, peer)
-        while not quick and not shard.settling:  # from here on each block writes rows of before, as it does for ever
+        while not quick and not shard.memory.settling:  # from here on each block writes rows of before, as it does for ever
             feeds["fold"].turn()
         for _ in range(turns):
             for name, feed in feeds.items():

@@ -44,7 +44,7 @@ def measure(quick: bool) -> list[Row]:
     """Rows join, features (impressions/s), state (bytes an open exposure) and state.growth."""
     rows, opened, most = (ROWS_QUICK, OPEN_QUICK, MOST_QUICK) if quick else (ROWS, OPEN, MOST)
     every_ms = WINDOW_MS / opened
-    with _stack() as config:
+    with _stack(quick) as config:
         sent_rows(config, rows, seed=1, every_ms=every_ms)
         features = _timed(config, ["features"], "enriched", high(config, "interactions")) * rows
         sql = _timed(config, ["samples"], "samples", rows) * rows
@@ -60,7 +60,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 @contextmanager
-def _stack(quick: bool = True) -> Iterator[Config]:
+def _stack(quick: bool) -> Iterator[Config]:
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         file = Path(folder) / "features.toml"
         file.write_text(DEFINITIONS)

@@ -55,8 +55,8 @@ def backfill(
         if check:
             work = to_do(feature_set, client.backfills()["definitions"], history, features)
         else:
-            work = run(client, feature_set, history, features, half_life_s=settings.features.half_life_s, partial=partial,
-                       tell=status.update)
+            work = run(client, feature_set, history, features, half_life_s=settings.features.half_life_s,
+                       idle_s=settings.features.idle_s, partial=partial, tell=status.update)
         notes = client.backfills()["definitions"]
     _tell(feature_set, work, notes, history, check, as_json)
 

@@ -108,7 +108,7 @@ def try_(
     rows = rows if limit is None else rows.first(limit)
     with Console(stderr=True).status("kernels are compiled") as status:
         found = tried(rows, feature_set, settings.features.half_life_s, last,
-                      lambda done: status.update(f"{done:,} of {len(rows):,} rows"))
+                      lambda done: status.update(f"{done:,} of {len(rows):,} rows"), settings.features.idle_s)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -55,6 +55,7 @@ def command(
     chosen = settings.model.model_copy(update={"name": model} if model else {})
     with errors.status("kernels are compiled") as status:
         figures = run(rows, chosen, batch_rows or settings.flink.train_batch_rows, seed, half_life_s=settings.features.half_life_s,
+                      idle_s=settings.features.idle_s,
                       feature_set=feature_set, masked=tuple(frozen),
                       moved=lambda done: status.update(f"{done:,} of {len(rows):,} rows"))
     if output is not None:

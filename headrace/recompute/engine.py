@@ -38,10 +38,10 @@ class Query(NamedTuple):
 
 
 class Recomputed:
-    """Over `events`: (sequence, interaction) of all that a shard folded, in any order."""
+    """Over `events`: (sequence, interaction) of all that a shard folded, in any order; `idle_s` as the shard's."""
 
-    def __init__(self, definitions: Sequence[Definition], events: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
-        self.definitions = definitions
+    def __init__(self, definitions: Sequence[Definition], events: Sequence[tuple[int, Mapping[str, Any]]], idle_s: float = 0.0) -> None:
+        self.definitions, self.idle_s = definitions, idle_s
         self._db = duckdb.connect()
         self._db.create_function("feature_key", _key, ["VARCHAR", "VARCHAR"], "UBIGINT", null_handling="special")  # type: ignore[call-overload]
         self._db.create_function("number", _number, ["VARCHAR"], "DOUBLE", null_handling="special")  # type: ignore[call-overload]
@@ -60,7 +60,7 @@ class Recomputed:
         answers: list[dict[str, Any]] = [{one.identity: [] if one.reducer == "distinct" or one.state.width else one.blank
                                           for one in self.definitions} for _ in queries]
         for one in self.definitions:
-            for qid, said in self._db.execute(statements.said(one)).fetchall():
+            for qid, said in self._db.execute(statements.said(one, 1000.0 * self.idle_s or math.inf)).fetchall():
                 answers[qid][one.identity] = said if isinstance(said, list) else float(said)
         return answers
 

@@ -48,8 +48,8 @@ def live_skew(config: Config, feature_set: FeatureSet, limit: int, seed: int, mo
     interactions = {one.place: one.record for one in topics.sent("interactions", topics.ends("interactions")) if one.record is not None}
     if not interactions:
         raise SkewError("no interaction has been sent yet: there is nothing to check")
-    return skew(interactions, topics.records("enriched", enriched_ends), feature_set, half_life_s=config.features.half_life_s, limit=limit,
-                seed=seed, moved=moved)
+    return skew(interactions, topics.records("enriched", enriched_ends), feature_set, half_life_s=config.features.half_life_s,
+                idle_s=config.features.idle_s, limit=limit, seed=seed, moved=moved)
 
 
 def live_join(config: Config, restarted: bool, moved: Callable[[str], Any] = lambda text: None) -> join.Report:

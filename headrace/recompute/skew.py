@@ -74,7 +74,7 @@ class Report:
 
 
 def skew(interactions: Mapping[Place, Record], enriched: Iterable[Record], feature_set: FeatureSet, *, half_life_s: float, limit: int,
-         seed: int = 0, moved: Callable[[str], Any] = lambda text: None) -> Report:
+         idle_s: float = 0.0, seed: int = 0, moved: Callable[[str], Any] = lambda text: None) -> Report:
     """Check at most `limit` exposures, chosen by `seed`, the served ones first. `interactions` by (partition, offset) as they were sent,
     `enriched` as the features job wrote them. Raises SkewError."""
     events, exposures = gathered(interactions, enriched, feature_set)
@@ -84,12 +84,15 @@ def skew(interactions: Mapping[Place, Record], enriched: Iterable[Record], featu
         of_kind = [one for one in exposures if one.kind == kind]
         take = min(limit - len(chosen), len(of_kind))
         chosen += [of_kind[at] for at in sorted(rng.permutation(len(of_kind))[:take].tolist())]
+    if not chosen:
+        raise SkewError(f"nothing could be checked: of the {len(events):,} events in enriched none is an exposure with features of"
+                        f" {feature_set.name}; see that the jobs run (headrace jobs list) and were started with these definitions")
     report = Report(feature_set.name, len(events), Counter(one.kind for one in chosen))
     moved(f"{len(events):,} events are folded again")
-    _fold_again(events, chosen, feature_set, half_life_s, report)
-    if feature_set.definitions and chosen:
+    _fold_again(events, chosen, feature_set, half_life_s, idle_s, report)
+    if feature_set.definitions:
         moved(f"DuckDB computes {len(feature_set.definitions)} features of {len(chosen):,} exposures")
-        _by_sql(events, chosen, feature_set, report)
+        _by_sql(events, chosen, feature_set, idle_s, report)
     return report
 
 
@@ -125,12 +128,14 @@ def _arrays(record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             np.frombuffer(record["numbers"], "<f4"))
 
 
-def _fold_again(events: Sequence[Record], chosen: Sequence[Seen], feature_set: FeatureSet, half_life_s: float, report: Report) -> None:
+def _fold_again(events: Sequence[Record], chosen: Sequence[Seen], feature_set: FeatureSet, half_life_s: float, idle_s: float,
+                report: Report) -> None:
     served = sorted((one for one in chosen if one.kind == SERVED), key=lambda one: one.query.sequence)
     frozen = {one.query.sequence: one for one in chosen if one.kind == FROZEN}
     with tempfile.TemporaryDirectory(prefix="headrace-skew-") as folder:
         store = FeatureStore(folder)
-        shard = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096, feature_set=feature_set)
+        shard = FeatureShard(store, half_life_s=half_life_s, ring_length=RING, frozen_offsets=4096, feature_set=feature_set,
+                             idle_s=idle_s)
         try:
             at = 0
             for one in [*served, None]:
@@ -170,8 +175,8 @@ def _compare(feature_set: FeatureSet, seen: Seen, again: Sequence[np.ndarray], r
         report.note(report.folded_again, feature_set.numbers[place], seen, float(seen.numbers[place]), float(numbers[place]))
 
 
-def _by_sql(events: Sequence[Record], chosen: Sequence[Seen], feature_set: FeatureSet, report: Report) -> None:
-    recomputed = Recomputed(feature_set.definitions, list(enumerate(events)))
+def _by_sql(events: Sequence[Record], chosen: Sequence[Seen], feature_set: FeatureSet, idle_s: float, report: Report) -> None:
+    recomputed = Recomputed(feature_set.definitions, list(enumerate(events)), idle_s)
     try:
         answers = recomputed.seen([one.query for one in chosen])
     finally:

@@ -50,23 +50,23 @@ def condition(one: Condition) -> str:
 
 
 def attribute(name: str) -> str:
-    """A view of a user's or an item's column: (owner, seq, held), each change of it. Of two at one time the greater key stands."""
+    """A view of a user's or an item's column: (owner, seq, ts, held), each change of it. Of two at one time the greater key stands."""
     side = name.partition(".")[0]
     return f"""CREATE OR REPLACE TABLE {view_of(name)} AS
     WITH told AS (SELECT seq, ts, {side}_id AS owner, {values(name)} AS held, feature_key({text(name)}, {values(name)}[1]) AS stands
                   FROM events WHERE len({values(name)}) > 0),
     ranked AS (SELECT *, max(struct_pack(ts := ts, stands := stands)) OVER (
                    PARTITION BY owner ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM told)
-    SELECT owner, seq, held FROM ranked WHERE before IS NULL OR struct_pack(ts := ts, stands := stands) > before"""
+    SELECT owner, seq, ts, held FROM ranked WHERE before IS NULL OR struct_pack(ts := ts, stands := stands) > before"""
 
 
 def view_of(name: str) -> str:
     return "attribute_" + "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def rows_of(definition: Definition, source: str, keep: str) -> str:
+def rows_of(definition: Definition, source: str, keep: str, idle_ms: float) -> str:
     """SELECT of columns `keep` of `source`, and r1, r2: the rows that the entity has there, one a combination of values. Columns of users
-    and items are as they stood below the place `sees`."""
+    and items are as they stood below the place `sees`, unless they were told longer than idle_ms before."""
     joins, lists = [], []
     for place, part in enumerate(definition.entity):
         if part in ("user", "item"):
@@ -76,7 +76,8 @@ def rows_of(definition: Definition, source: str, keep: str) -> str:
         elif part.startswith(OWN):
             owner = f"t.{part.split('.')[0]}_id"
             joins.append(f"ASOF LEFT JOIN {view_of(part)} a{place} ON {owner} = a{place}.owner AND t.sees > a{place}.seq")
-            lists.append(f"coalesce(a{place}.held, [])")
+            lists.append(f"coalesce(a{place}.held, [])" if math.isinf(idle_ms) else
+                         f"CASE WHEN t.ts - a{place}.ts <= {idle_ms!r} THEN a{place}.held ELSE [] END")
         else:
             lists.append(values(part, "t."))
     lists += ["['']"] * (2 - len(lists))
@@ -103,10 +104,10 @@ def taken(definition: Definition) -> str:
     WHERE taken OR over"""
 
 
-def seen(definition: Definition) -> str:
+def seen(definition: Definition, idle_ms: float) -> str:
     """SELECT qid, upto, and the events of the rows that each query sees: seq, ts, x, y, tokens. A row's events that its time to live has
-    passed over, or that came too late for it, are not among them."""
-    bound, ttl = "q.seq + q.own" if definition.reducer.startswith("lookup") else "q.seq", definition.ttl_ms
+    passed over, or that came too late for it, are not among them; none lives longer than idle_ms."""
+    bound, ttl = "q.seq + q.own" if definition.reducer.startswith("lookup") else "q.seq", min(definition.ttl_ms, idle_ms)
     alive, life, lives = "SELECT *, 0 AS life FROM told", "", "TRUE"
     if not math.isinf(ttl):
         alive = f"""SELECT *, sum(CASE WHEN ts > newest + {ttl!r} THEN 1 ELSE 0 END) OVER (PARTITION BY r1, r2 ORDER BY seq) AS life
@@ -114,16 +115,16 @@ def seen(definition: Definition) -> str:
                   FROM told) WHERE newest IS NULL OR ts >= newest - {ttl!r}"""
         lives = f"life = last_life AND asked_ts <= newest_ts + {ttl!r}"
         life = ", max(e.life) OVER w AS last_life"
-    return f"""WITH told AS ({rows_of(definition, taken(definition), "seq, ts, x, y, tokens")}),
+    return f"""WITH told AS ({rows_of(definition, taken(definition), "seq, ts, x, y, tokens", idle_ms)}),
     alive AS ({alive}),
-    asked AS ({rows_of(definition, "SELECT *, seq + own AS sees FROM queries", "qid, seq, own, ts")}),
+    asked AS ({rows_of(definition, "SELECT *, seq + own AS sees FROM queries", "qid, seq, own, ts", idle_ms)}),
     joined AS (SELECT q.qid, q.ts AS asked_ts, e.seq, e.ts, e.x, e.y, e.tokens, e.life, max(e.ts) OVER w AS newest_ts{life}
                FROM asked q JOIN alive e ON e.r1 = q.r1 AND e.r2 = q.r2 AND e.seq < {bound}
                WINDOW w AS (PARTITION BY q.qid, q.r1, q.r2))
     SELECT qid, greatest(asked_ts, max(ts) OVER (PARTITION BY qid)) AS upto, seq, ts, x, y, tokens FROM joined WHERE {lives}"""
 
 
-def said(definition: Definition) -> str:
+def said(definition: Definition, idle_ms: float = math.inf) -> str:
     """SELECT qid, said: a number, or a list of texts, of every query that sees anything."""
     given = dict(definition.parameters)
     weight = "1.0" if not definition.half_life_ms else f"pow(2.0, -(upto - ts) / {definition.half_life_ms!r})"
@@ -133,7 +134,7 @@ def said(definition: Definition) -> str:
         inside = f"floor(ts / {tile!r}) > floor(upto / {tile!r}) - {definition.tiles}"
     x, y = f"coalesce(sum(x * {weight}) FILTER (WHERE {inside}), 0.0)", f"coalesce(sum(y * {weight}) FILTER (WHERE {inside}), 0.0)"
     n = int(given.get("n", 1))
-    tokens = f"FROM (SELECT qid, upto, ts, x, unnest(tokens) AS token FROM ({seen(definition)}))"
+    tokens = f"FROM (SELECT qid, upto, ts, x, unnest(tokens) AS token FROM ({seen(definition, idle_ms)}))"
     field = text(field_of(definition))
     prior, weigh = given.get("prior", 0.0), given.get("weight", 1.0)
     aggregates = {
@@ -145,7 +146,7 @@ def said(definition: Definition) -> str:
         "lookup_id": f"arg_max(tokens, struct_pack(ts := ts, stands := feature_key({field}, tokens[1])))[:{n}]",
     }
     if definition.reducer in aggregates:
-        return f"SELECT qid, {aggregates[definition.reducer]} AS said FROM ({seen(definition)}) GROUP BY qid"
+        return f"SELECT qid, {aggregates[definition.reducer]} AS said FROM ({seen(definition, idle_ms)}) GROUP BY qid"
     if definition.reducer == "distinct":
         return f"SELECT qid, list(DISTINCT token) AS said {tokens} GROUP BY qid"
     order = "max(ts)" if definition.reducer == "last_n" else f"sum(x * {weight})"

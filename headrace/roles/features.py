@@ -19,6 +19,7 @@ from headrace.rpc.owner import Owner
 from headrace.rpc.server import Server
 
 log = logging.getLogger(__name__)
+SWEEP_S, SWEPT = 0.05, 128  # 2,500 rows a second are looked at, in 1 % of the time
 
 
 def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
@@ -32,12 +33,14 @@ def start(config: Config, index: int = 0, **_: object) -> Callable[[], None]:
         raise OSError(f"the feature store at {config.stack.data_dir / 'features'} cannot be opened: {error}") from error
     try:
         shard = FeatureShard(store, half_life_s=config.features.half_life_s, ring_length=config.features.ring_length,
-                             log_bytes=config.features.log_bytes, rows_bytes=config.features.rows_bytes, feature_set=feature_set)
+                             log_bytes=config.features.log_bytes, rows_bytes=config.features.rows_bytes, feature_set=feature_set,
+                             idle_s=config.features.idle_s)
     except (DefinitionError, LogError) as error:
         store.close()
         raise ConfigError(str(error)) from None
     owner = Owner("features")
     service = FeatureService(shard, owner.give_way)
+    owner.every(SWEEP_S, lambda: shard.sweep(SWEPT))
     host, port = config.features.address.rsplit(":", 1)
     try:
         server = Server(host, int(port), service.verbs(), owner)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace.config import Features
 from headrace.features.events import EventBatch
 from headrace.features.frozen import Frozen
 from headrace.features.shard import FeatureShard
@@ -22,8 +23,7 @@ from headrace.verify.counts import Cause, Check, Record, check
 BLOCK = 2048
 
 
-def compare(enriched: dict[Cause, Record], interactions: dict[tuple[int, int], Record], half_life_s: float,
-            ring_length: int) -> list[Check]:
+def compare(enriched: dict[Cause, Record], interactions: dict[tuple[int, int], Record], settings: Features) -> list[Check]:
     """Frozen features that differ from those of a run without kills, and holes or repeats in the recorded order.
 
     `enriched`: the first record by cause; `interactions`: what producers sent, by (partition, offset), with columns and context.
@@ -32,7 +32,7 @@ def compare(enriched: dict[Cause, Record], interactions: dict[tuple[int, int], R
     sequences = [enriched[cause]["features_sequence"] for cause in order]
     misplaced = sum(at != sequence for at, sequence in enumerate(sequences))
     differing = frozen = 0
-    for causes, answer in _folded(order, enriched, interactions, half_life_s, ring_length):
+    for causes, answer in _folded(order, enriched, interactions, settings):
         for row, cause in enumerate(causes):
             record = enriched[cause]
             if record["action"] == "impression":
@@ -44,11 +44,11 @@ def compare(enriched: dict[Cause, Record], interactions: dict[tuple[int, int], R
             check("exposures compared", frozen, sum(record["action"] == "impression" for record in enriched.values()))]
 
 
-def _folded(order: list[Cause], enriched: dict[Cause, Record], interactions: dict[tuple[int, int], Record], half_life_s: float,
-            ring_length: int) -> Iterator[tuple[list[Cause], Frozen]]:
+def _folded(order: list[Cause], enriched: dict[Cause, Record], interactions: dict[tuple[int, int], Record],
+            settings: Features) -> Iterator[tuple[list[Cause], Frozen]]:
     with tempfile.TemporaryDirectory(prefix="headrace-verify-") as folder:
         store = FeatureStore(folder)
-        shard = FeatureShard(store, half_life_s=half_life_s, ring_length=ring_length)
+        shard = FeatureShard(store, half_life_s=settings.half_life_s, ring_length=settings.ring_length, idle_s=settings.idle_s)
         try:
             for start in range(0, len(order), BLOCK):
                 part = order[start : start + BLOCK]

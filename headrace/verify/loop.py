@@ -67,7 +67,7 @@ def run(data: Path, rows: Rows, plan: Plan, say: Callable[[str], None]) -> dict[
                                   choice_of(config))
             if report is not None:
                 found += counts.joined(report, sent.interactions, stream.disorder["duplicates"])
-            found += frozen.compare(left.enriched, _interactions(config), config.features.half_life_s, config.features.ring_length)
+            found += frozen.compare(left.enriched, _interactions(config), config.features)
             found.append(served(config, taps.model))
             dropped = look.dropped
     return {"seed": plan.seed, "rows": sent.rows, "interactions": sent.interactions, "seconds": round(seconds, 1),

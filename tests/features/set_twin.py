@@ -1,5 +1,6 @@
 """A feature set by dictionaries and reducer_twins: what each definition says at each event, from the interactions themselves."""
 
+import dataclasses
 import math
 
 from headrace.features.reducers import IDS
@@ -10,8 +11,9 @@ from tests.features.reducer_twins import Twin
 class SetTwin:
     """Takes interactions in order. `read` gives {definition: number, or list of tokens}."""
 
-    def __init__(self, definitions):
-        self.definitions, self.states, self.attributes = definitions, {}, {}
+    def __init__(self, definitions, idle_s=math.inf):
+        self.definitions = [dataclasses.replace(one, ttl_ms=min(one.ttl_ms, 1000 * idle_s)) for one in definitions]
+        self.states, self.attributes, self.idle_ms = {}, {}, 1000 * idle_s
 
     def event(self, record):
         """What is seen at the event, which then is folded."""
@@ -34,7 +36,7 @@ class SetTwin:
         if stamp > self.attributes.get((side, one, name), ((-1, 0), []))[0]:
             self.attributes[side, one, name] = stamp, values
 
-    def rows(self, definition, user, item, scene, context):
+    def rows(self, definition, user, item, scene, context, ts):
         """Of the entity: keys of the states that the event is folded into."""
         parts = []
         for part in definition.entity:
@@ -45,12 +47,13 @@ class SetTwin:
                 parts.append([text] if text else [])
             else:
                 side = part.split(".")[0]
-                parts.append(self.attributes.get((side, {"user": user, "item": item}[side], part), (0, []))[1])
+                (told_ms, _), values = self.attributes.get((side, {"user": user, "item": item}[side], part), ((ts, 0), []))
+                parts.append(values if ts - told_ms <= self.idle_ms else [])
         return [(definition, *key) for key in product(parts)]
 
     def fold(self, definition, record):
         for x, y, token in taken(definition, record):
-            for key in self.rows(definition, record["user_id"], record["item_id"], record["scene"], record["context"]):
+            for key in self.rows(definition, record["user_id"], record["item_id"], record["scene"], record["context"], record["ts_ms"]):
                 self.state(key, definition).fold(x, y, token, record["ts_ms"])
 
     def state(self, key, definition):
@@ -64,7 +67,7 @@ class SetTwin:
         found = {}
         for one in self.definitions:
             ids = one.kind.makes == IDS
-            live = [state for key in self.rows(one, user, item, scene, context) if (state := self.states.get(key)) is not None
+            live = [state for key in self.rows(one, user, item, scene, context, ts) if (state := self.states.get(key)) is not None
                     and state.newest is not None and ts <= state.newest + state.ttl_ms]
             whole = Twin(one.reducer, one.ttl_ms, one.window_ms, one.tiles, one.half_life_ms, **dict(one.parameters))
             whole.events = [event for state in live for event in state.events]

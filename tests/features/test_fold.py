@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 
@@ -46,17 +47,17 @@ def play(shard, twin, rows, size) -> None:
             check(answer, i, twin.event(**row))
 
 
-@given(rows=ROWS, size=st.integers(1, 50))
-@settings(max_examples=25, deadline=None)
-def test_folds_as_the_naive_twin_does(rows, size):
+@given(rows=ROWS, size=st.integers(1, 50), idle_s=st.sampled_from([0.0, 0.0, 900.0, 7200.0]))
+@settings(max_examples=40, deadline=None)
+def test_folds_as_the_naive_twin_does(rows, size, idle_s):
     """Random events, repeated causes, times out of order, retries; in batches of any size, and the store opened again between."""
     with tempfile.TemporaryDirectory() as folder:
-        twin, shard = naive.Features(HALF_LIFE_S), shard_at(folder)
+        twin, shard = naive.Features(HALF_LIFE_S, idle_s or math.inf), shard_at(folder, idle_s=idle_s)
         half = len(rows) // 2
         # a twin decides row by row; a batch with the same event under two causes has the same answer
         play(shard, twin, rows[:half], size)
         shard.store.close()
-        shard = shard_at(folder)
+        shard = shard_at(folder, idle_s=idle_s)
         play(shard, twin, rows[half:] + rows[:20], size)
         assert shard.counts["sequence"] == twin.sequence
         assert shard.counts["retries"] == twin.retries
@@ -64,6 +65,7 @@ def test_folds_as_the_naive_twin_does(rows, size):
         assert shard.counts["applied"] == len(twin.answers)
         assert (shard.counts["users"], shard.counts["items"]) == (len(twin.users), len(twin.items))
         for key, held in twin.users.items():
+            held = twin.alive(held, twin.newest_ms) or {"log": [], "recent": [], "clicked": []}
             user = shard.user(key)
             assert user.impressions == sum(action == 1 for _, action, _ in held["log"])
             assert user.clicks == sum(2 <= action <= 6 for _, action, _ in held["log"])

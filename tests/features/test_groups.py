@@ -82,10 +82,10 @@ def assert_same(found, wanted, what):
             assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-4), (what, name)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_what_is_frozen_and_read_is_what_the_twin_says(tmp_path, seed):
-    records, twin = interactions(700, seed), SetTwin(SHOP.definitions)
-    shard, at = shard_at(tmp_path, feature_set=SHOP), 0
+@pytest.mark.parametrize(("seed", "idle"), [(1, {}), (2, {}), (3, {"idle_s": 300.0}), (4, {"idle_s": 1500.0})])
+def test_what_is_frozen_and_read_is_what_the_twin_says(tmp_path, seed, idle):
+    records, twin = interactions(700, seed), SetTwin(SHOP.definitions, **idle)
+    shard, at = shard_at(tmp_path, feature_set=SHOP, **idle), 0
     for size in (1, 2, 300, 1, 396):  # calls of several sizes: rows are read anew between them
         part = records[at : at + size]
         frozen = fold(shard, part, at)
@@ -96,7 +96,7 @@ def test_what_is_frozen_and_read_is_what_the_twin_says(tmp_path, seed):
         at += size
         if size == 300:  # a new process
             shard.store.close()
-            shard = shard_at(tmp_path, feature_set=SHOP)
+            shard = shard_at(tmp_path, feature_set=SHOP, **idle)
     shard.flush()
     stored = [np.frombuffer(row, np.float64) for family in shard.store.families() if family.startswith("group ")
               for _, row in shard.store.scan(family)]

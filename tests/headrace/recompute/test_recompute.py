@@ -26,12 +26,13 @@ def as_slots(said, definitions):
             if isinstance(said[one.identity], list) else said[one.identity] for one in definitions}
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
+@pytest.fixture(scope="module", params=[(1, 0.0), (2, 0.0), (3, 0.0), (4, 300.0), (5, 1500.0)])
 def folded(request, tmp_path_factory):
-    records = interactions(600, request.param, late=0.2)
-    shard = shard_at(tmp_path_factory.mktemp("shard"), feature_set=SHOP)
+    seed, idle_s = request.param
+    records = interactions(600, seed, late=0.2)
+    shard = shard_at(tmp_path_factory.mktemp("shard"), feature_set=SHOP, idle_s=idle_s)
     frozen = fold(shard, records)
-    made = Recomputed(SHOP.definitions, list(zip(frozen.sequence.tolist(), records, strict=True)))
+    made = Recomputed(SHOP.definitions, list(zip(frozen.sequence.tolist(), records, strict=True)), idle_s)
     yield records, shard, frozen, made
     made.close()
     shard.store.close()
@@ -64,10 +65,10 @@ def test_what_is_served_is_what_the_log_says(folded):
 
 def test_a_feature_that_is_computed_otherwise_is_found(folded):
     """What the check is for: one definition read as another."""
-    records, _, frozen, _ = folded
+    records, _, frozen, right = folded
     wrong = [dataclasses.replace(one, where=Condition(actions=("click",))) if one.name == "user_clicks_1h" else one
              for one in SHOP.definitions]
-    recomputed = Recomputed(wrong, list(zip(frozen.sequence.tolist(), records, strict=True)))
+    recomputed = Recomputed(wrong, list(zip(frozen.sequence.tolist(), records, strict=True)), right.idle_s)
     at = [i for i, record in enumerate(records) if record["action"] == "impression"]
     said = recomputed.seen([Query(int(frozen.sequence[i]), True, records[i]["ts_ms"], records[i]["user_id"], records[i]["item_id"],
                                   records[i]["scene"], records[i]["context"]) for i in at])

@@ -17,8 +17,12 @@ def exposure(sample, i, sequence):
 
 @pytest.fixture
 def log(tmp_path):
+    return logged(tmp_path)
+
+
+def logged(folder, **settings):
     """(interactions by place, enriched): four of ten impressions were served by an engine, some time before they were folded."""
-    rng, shard = np.random.default_rng(2), shard_at(tmp_path, feature_set=SHOP)
+    rng, shard = np.random.default_rng(2), shard_at(folder, feature_set=SHOP, **settings)
     sent, enriched = {}, []
     pending = interactions(400, 5)
     for at in range(0, 400, 10):
@@ -45,8 +49,8 @@ def log(tmp_path):
     return sent, enriched
 
 
-def checked(log, limit=1000):
-    return skew(*log, SHOP, half_life_s=HALF_LIFE_S, limit=limit)
+def checked(log, limit=1000, **settings):
+    return skew(*log, SHOP, half_life_s=HALF_LIFE_S, limit=limit, **settings)
 
 
 def test_nothing_differs_where_nothing_is_wrong(log):
@@ -55,6 +59,21 @@ def test_nothing_differs_where_nothing_is_wrong(log):
     assert report.checked[SERVED] > 20 and report.checked[FROZEN] > 20 and report.events == 400
     few = checked(log, 25)
     assert sum(few.checked.values()) == 25 and few.checked[SERVED] >= 20
+
+
+def test_what_is_forgotten_is_forgotten_by_the_check_too(tmp_path):
+    log = logged(tmp_path, idle_s=300.0)
+    report = checked(log, idle_s=300.0)
+    assert report.mismatches == 0, report.examples
+    assert {"user_count", "user_impressions"} <= set(checked(log).folded_again)
+
+
+def test_where_there_is_nothing_to_check_it_fails(log):
+    sent, enriched = log
+    with pytest.raises(SkewError, match="nothing could be checked: of the 400 events"):
+        checked((sent, [record | {"feature_set": "base@1+other"} for record in enriched]))
+    with pytest.raises(SkewError, match="of the 0 events"):
+        checked((sent, []))
 
 
 def test_a_number_that_was_served_otherwise_is_named(log):
@@ -97,10 +116,5 @@ def test_repeats_of_enriched_and_heartbeats_are_passed_over(log):
     sent, enriched = log
     report = checked((sent, [*enriched, *enriched[:50], {**enriched[0], "folded": -1}]))
     assert report.mismatches == 0 and report.events == 400
-
-
-def test_nothing_folded_is_nothing_to_check():
-    report = skew({}, [], SHOP, half_life_s=HALF_LIFE_S, limit=10)
-    assert report.mismatches == 0 and report.events == 0 and not report.checked
 
 

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 
+from headrace.config import Features
 from headrace.features.events import EventBatch
 from headrace.features.layout import F
 from headrace.rpc.causes import Causes
@@ -40,11 +41,11 @@ def enriched(tmp_path):
 
 
 def differing(enriched):
-    return [one["found"] for one in compare(enriched, sent(300), HALF_LIFE_S, RING) if not one["agree"]]
+    return [one["found"] for one in compare(enriched, sent(300), Features(half_life_s=HALF_LIFE_S, ring_length=RING)) if not one["agree"]]
 
 
 def test_what_was_not_changed_agrees(enriched):
-    checks = compare(enriched, sent(300), HALF_LIFE_S, RING)
+    checks = compare(enriched, sent(300), Features(half_life_s=HALF_LIFE_S, ring_length=RING))
     assert all(one["agree"] for one in checks) and checks[-1]["found"] == 200
 
 
