@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from headrace.features.backfilled import Part
 from headrace.features.events import EventBatch
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen
@@ -130,6 +131,18 @@ class FeatureClient:
     def decide(self, decision: str, feature: str, by: str, why: str) -> bool:
         """features.masks.Masks.decide. Raises Refused for what is no feature."""
         return bool(self._call("decide", {"decision": decision, "feature": feature, "by": by, "why": why}, {})[0]["changed"])
+
+    def backfills(self) -> dict[str, Any]:
+        """sequence: of the shard; definitions: features.backfilled.Backfills.told."""
+        return self._call("backfills", {}, {})[0]
+
+    def merge_states(self, part: Part) -> dict[str, Any]:
+        """Put a part of a backfill in, once: next (the part that comes next), or unsure: how many states of it have come further than their
+        time to live from `reach`; sequence. Raises Refused."""
+        header = {"feature_set": self.set.name, "definition": part.identity, "digest": part.digest, "part": part.number,
+                  "parts": part.parts, "before": part.before, "about": part.about}
+        arrays = {name: getattr(part, name) for name in ("keys", "newest", "reach", "states")}
+        return self._call("merge_states", header, arrays)[0]
 
     def stats(self) -> dict[str, Any]:
         """users, items, sequence, applied, duplicates, retries, bytes."""

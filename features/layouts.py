@@ -100,6 +100,11 @@ class Layouts:
         return made
 
 
+def identities_held(store: FeatureStore) -> list[str]:
+    """name@version of every definition that `store` ever had."""
+    return list(json.loads(store.note(_KEY) or b'{"meanings": {}}')["meanings"])
+
+
 def _meaning(one: Definition) -> dict[str, Any]:
     return json.loads(json.dumps(one.meaning))  # type: ignore[no-any-return]
 

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from headrace.features.backfilled import BackfillRefused, Part
 from headrace.features.followed import ALONE, Followed
 from headrace.features.layout import CONTEXT_FIELDS
 from headrace.features.masks import MaskError, Masks
@@ -60,7 +61,8 @@ class FeatureService:
     def verbs(self) -> Mapping[str, Verb]:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
                  "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats,
-                 "masks": self._told_masks, "decide": self._decide, "held": self._held, "erase": self._erase}
+                 "masks": self._told_masks, "decide": self._decide, "held": self._held, "erase": self._erase,
+                 "backfills": self._backfills, "merge_states": self._merge_states}
         return self._each_timed({**verbs, **self._followed})
 
     def _each_timed(self, verbs: Mapping[str, Verb]) -> Mapping[str, Verb]:
@@ -173,6 +175,29 @@ class FeatureService:
         if changed:
             log.warning("%s %s by %s: %s", decision, feature, by, why)
         return {"changed": changed, "masked": self.masks.names}, {}
+
+    def _backfills(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        return {"sequence": self.shard.sequence, "definitions": self.shard.backfills.told}, {}
+
+    def _merge_states(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        self._known(header)
+        identity, number, parts, before = (header.get(key) for key in ("definition", "part", "parts", "before"))
+        about, digest = header.get("about"), header.get("digest")
+        words = {one.identity: int(self.shard.set.words[d]) for d, one in enumerate(self.shard.set.all)}.get(str(identity), 1)
+        if not isinstance(number, int) or not isinstance(parts, int) or not isinstance(before, int) or not 0 <= number < parts:
+            raise BadMessage(f"part {number!r} of {parts!r}, before {before!r}: whole numbers, a part below their count")
+        if not isinstance(about, dict) or not isinstance(digest, str) or not {"events", "source"} <= about.keys():
+            raise BadMessage("digest is a text, and about says events and source")
+        keys = column(arrays, "keys", "uint64", (None,))
+        n = len(keys)
+        if n and (keys[0] == 0 or not (keys[1:] > keys[:-1]).all()):
+            raise BadMessage("keys are row keys, ascending")
+        part = Part(str(identity), digest, number, parts, before, about, keys, column(arrays, "newest", "float64", (n,)),
+                    column(arrays, "reach", "float64", (n,)), column(arrays, "states", "uint64", (n, words)))
+        try:
+            return {"sequence": self.shard.sequence, **self.shard.merge_states(part)}, {}
+        except BackfillRefused as error:
+            raise Refused(str(error)) from None
 
     def _stats(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {**self.shard.counts, "duplicates": self.shard.duplicates, "bytes": self.shard.store.bytes_held(),

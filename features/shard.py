@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from headrace.features import kernels
 from headrace.features.answered import Answered
+from headrace.features.backfilled import Answer, Backfills, Part
 from headrace.features.block_log import Writes
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.frozen import Frozen, FrozenRows
@@ -22,6 +22,7 @@ from headrace.features.popular import Popular, item_blocks
 from headrace.features.redo import redo
 from headrace.features.row_memory import BLOCK, RowMemory
 from headrace.features.row_table import RowTable, user_rings
+from headrace.features.seen import Sample, User
 from headrace.features.store import (
     FeatureStore,
     counts_bytes,
@@ -41,25 +42,7 @@ EFFECT = "fold"
 FROZEN_OFFSETS = 1 << 18  # what is replayed after a crash: the rate of a partition times the checkpoint interval
 LOG_BYTES, ROWS_BYTES = 256 << 20, 64 << 20
 _COUNTS = ("sequence", "applied", "retries", "late", "out_of_order", "users", "items", "impressions", "clicks")
-
-
 _FOLDED = ("ts_ms", "action", "user", "item", "event", "user_fields", "item_fields", "context", "served")
-
-
-class User(NamedTuple):
-    found: bool
-    impressions: int
-    clicks: int
-    recent: np.ndarray
-    recent_clicked: np.ndarray
-
-
-class Sample(NamedTuple):
-    """keys uint64[m,F], values float32[m,F], numbers float32[m,K]."""
-
-    keys: np.ndarray
-    values: np.ndarray
-    numbers: np.ndarray
 
 
 class FeatureShard:
@@ -119,6 +102,18 @@ class FeatureShard:
 
     def _blank(self, n: int) -> Frozen:
         return Frozen.empty(n, self.set.F, self.set.K)
+
+    def merge_states(self, part: Part) -> Answer:
+        """A part of a backfill into the live rows, once (backfilled.py). Raises BackfillRefused, Unavailable."""
+        if self.failed:
+            self.recover()
+        told = self.backfills.check(part)
+        try:
+            return told or self.backfills.merge(part, self._groups.layouts, self._memory, self.counts, self._written)
+        except BaseException as error:
+            self._memory.undo()
+            self.failed = self.failed or f"a part was left in its middle: {error}"
+            raise
 
     def assemble(self, user: np.ndarray, item: np.ndarray, context: np.ndarray, ts_ms: np.ndarray,
                  moment: np.ndarray | None = None) -> Sample:
@@ -342,9 +337,11 @@ class FeatureShard:
 
     def _restore(self) -> None:
         """All that lives in memory, from the store."""
+        self.backfills = Backfills(self.store, self.set, self._idle_ms)
         self._groups, frozen = Groups(self.store, self.set, self._idle_ms), FrozenRows(self.store, self.set)
         redo(self.store, self._groups.layouts, self.tail)
         self.counts = dict.fromkeys(_COUNTS, 0) | self.store.meta()
+        self.backfills.opened(self.sequence)
         self._answered = Answered(self.store, frozen, self._frozen_offsets)
         self.layouts: list[Layout] = frozen.layouts  # of every feature set that this store has had
         self._memory = RowMemory(self.store, log_bytes=self._log_bytes, rows_bytes=self._rows_bytes, tail=self.tail)

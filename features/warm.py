@@ -6,6 +6,7 @@ import tempfile
 
 import numpy as np
 
+from headrace.features.backfilled import Part
 from headrace.features.feature_set import BASE, FeatureSet
 from headrace.features.follower import Replica
 from headrace.features.shard import FeatureShard
@@ -32,6 +33,9 @@ def compile_kernels(feature_set: FeatureSet = BASE, *, follows: bool = False) ->
         shard = _shard(f"{folder}/shard", feature_set)  # redoes it
         shard.assemble(one, one, np.zeros((1, 4), np.uint64), np.ones(1, np.int64))
         shard.erase("user", 1)
+        if feature_set.all:
+            shard.merge_states(Part(feature_set.all[0].identity, "", 0, 1, -1, {"events": 1, "source": ""}, one, np.ones(1), np.ones(1),
+                                    np.ones((1, int(feature_set.words[0])), np.uint64)))
         shard.sweep(1)
         shard.close()
     assert frozen.values[0, 0] == 1.0, "a compiled kernel froze nothing"

@@ -46,7 +46,8 @@ COMMANDS = {
 # Errors of what was asked for, against errors of the world (1).
 ASKED = {"KeysError", "UnknownReason", "BadPlace", "BadAge", "ConfigError", "PortTaken", "UnknownPart", "UnknownRole", "UnknownAddress",
          "TopicMismatch", "ReshardError", "BackupError", "IngestError", "SourceError", "MappingError",
-         "VersionUnknown", "VersionError", "NoSuchData", "NobodyNamed", "BadRange", "LabelError", "LakeAbsent", "NoSuchSample"}
+         "VersionUnknown", "VersionError", "NoSuchData", "NobodyNamed", "BadRange", "LabelError", "LakeAbsent", "NoSuchSample",
+         "FeatureBackfillError"}
 
 
 class CommandAbsent(Exception):

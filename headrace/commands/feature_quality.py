@@ -17,6 +17,7 @@ from headrace.commands.tables import print_table
 if TYPE_CHECKING:
     from headrace.config import Config
     from headrace.features.client import FeatureClient
+    from headrace.features.feature_set import FeatureSet
 
 CALL_S, BUSY_S = 5.0, 30.0  # until nobody is there; until one that compiles its kernels, or folds much, has answered
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A feature: a definition, a built-in number or slot.")]
@@ -34,7 +35,7 @@ def stats(as_json: Json = False, file: File = None, data: Data = None) -> None:
     from headrace.watch.feature_figures import read
 
     settings = options.configured(file, data)
-    with _service(settings) as client:
+    with service(settings) as client:
         held, masks = client.stats(), client.masks()
     figures = read(settings.watch.http_port)
     if as_json:
@@ -92,7 +93,7 @@ def events(
     data: Data = None,
 ) -> None:
     """What was frozen, unfrozen, alarmed of: when, by whom, why."""
-    with _service(options.configured(file, data)) as client:
+    with service(options.configured(file, data)) as client:
         found = client.masks()["events"][-last:]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -106,16 +107,18 @@ def events(
 def _decide(decision: str, name: str, why: str, file: Any, data: Any) -> bool:
     from headrace.versions import PERSON
 
-    with _service(options.configured(file, data)) as client:
+    with service(options.configured(file, data)) as client:
         return client.decide(decision, name, PERSON, why)
 
 
 @contextmanager
-def _service(settings: Config) -> Iterator[FeatureClient]:
+def service(settings: Config, feature_set: FeatureSet | None = None) -> Iterator[FeatureClient]:
+    """A client of the service that the configuration names. Raises FeaturesAway."""
     from headrace.features.client import FeatureClient
+    from headrace.features.feature_set import BASE
     from headrace.rpc.errors import Unavailable
 
-    client = FeatureClient(settings.features.address, deadline_s=CALL_S, timeout_s=BUSY_S)
+    client = FeatureClient(settings.features.address, deadline_s=CALL_S, timeout_s=BUSY_S, feature_set=feature_set or BASE)
     try:
         yield client
     except Unavailable as error:

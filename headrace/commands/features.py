@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from headrace.commands import feature_quality, options
+from headrace.commands import feature_backfill, feature_quality, options
 from headrace.commands.options import Data, File, Json
 from headrace.commands.tables import print_table
 
@@ -22,18 +22,23 @@ app = typer.Typer(no_args_is_help=True, help="Feature definitions: list them, tr
                                              " do on the live stream; freeze one to its default.")
 Files = Annotated[list[Path], typer.Option("--definitions", help="A file of definitions, .toml or .py; may stand several times. By default"
                                            " those of [features] definitions.")]
-for command in (feature_quality.stats, feature_quality.freeze, feature_quality.unfreeze, feature_quality.reference, feature_quality.events):
+for command in (feature_quality.stats, feature_quality.freeze, feature_quality.unfreeze, feature_quality.reference, feature_quality.events,
+                feature_backfill.backfill):
     app.command()(command)
 
 
 @app.command("list")
 def list_(definitions: Files = [], as_json: Json = False, file: File = None, data: Data = None) -> None:  # noqa: B006 (typer copies it)
-    """The definitions, checked, with what each takes and keeps; and the feature set's name, by which samples are known."""
-    feature_set = _set(options.configured(file, data, running=False), definitions)
+    """The definitions, checked, with what each takes and keeps; and the feature set's name, by which samples are known. Where a feature
+    service runs, since which of its events it folds each, and whether the past was put in."""
+    settings = options.configured(file, data)
+    feature_set = _set(settings, definitions)
+    notes = feature_backfill.notes_of(settings) if feature_set.definitions else None
     rows: list[dict[str, Any]] = [
         {"feature": one.identity, "entity": one.group, "reducer": one.reducer, **_spans(one), "takes": _takes(one),
          "default": None if feature_set.width[d] else one.blank, "bytes": 8 * int(feature_set.words[d]), "owner": one.owner,
-         "freshness_ms": one.freshness_ms, "about": one.about, "place": one.place} for d, one in enumerate(feature_set.definitions)]
+         "freshness_ms": one.freshness_ms, "about": one.about, "place": one.place,
+         "folded": None if notes is None else notes.get(one.identity)} for d, one in enumerate(feature_set.definitions)]
     if as_json:
         typer.echo(json.dumps({"feature_set": feature_set.name, "slots": feature_set.slots, "numbers": feature_set.numbers,
                                "features": rows}, indent=2))
@@ -42,8 +47,10 @@ def list_(definitions: Files = [], as_json: Json = False, file: File = None, dat
     if not rows:
         typer.echo("no definitions: [features] definitions names their files (docs/features.md); the built-in features are always kept")
         return
-    print_table(["feature", "entity", "reducer", "takes", "bytes a row", "owner", "about"], [
-        [row["feature"], row["entity"], _kept(row), row["takes"], str(row["bytes"]), row["owner"], row["about"]] for row in rows])
+    folded = {} if notes is None else {one["feature"]: feature_backfill.told_of(one["folded"]) for one in rows}
+    print_table(["feature", "entity", "reducer", "takes", "bytes a row", *(["folded"] if folded else []), "owner", "about"], [
+        [row["feature"], row["entity"], _kept(row), row["takes"], str(row["bytes"]), *([folded[row["feature"]]] if folded else []),
+         row["owner"], row["about"]] for row in rows])
 
 
 @app.command()

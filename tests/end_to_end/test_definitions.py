@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 
 from headrace.config import Config
 from headrace.feature_set import feature_set_of
+from headrace.features.client import FeatureClient
 from headrace.features.layout import F, K
 from headrace.features.reducers import IDS
 from headrace.models.inputs import transforms_of
@@ -161,3 +164,44 @@ def test_nothing_that_was_served_or_frozen_differs_from_the_log(stack, replayed)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert told["mismatches"] == 0 and told["checked"]["frozen"] == LIMIT and told["checked"]["served"] >= shown > 100
+
+
+NEW = """
+[feature.item_presses_ever]
+entity = "item"
+reducer = "count"
+where = { action = "click" }
+
+[feature.age_genre_presses]
+entity = "user.age x item.genre"
+reducer = "count"
+where = { action = "click" }
+"""
+
+
+def test_a_definition_that_begins_late_is_backfilled_from_the_topics(stack, replayed):
+    """The last of this module: the service comes back with two definitions more, which jobs and engine do not have."""
+    _, outside = replayed
+    command = towards(stack, HEADRACE_FEATURES__DEFINITIONS=json.dumps([str(path) for path in stack.features.definitions]))
+    stack.features.definitions[0].write_text(FEATURES + NEW)
+    feature_set = feature_set_of(stack)
+    [process] = [one for one in json.loads(command("status", "--json").stdout) if one["name"] == "features"]
+    os.kill(process["pid"], signal.SIGKILL)
+    client = FeatureClient(stack.features.address, feature_set=feature_set)
+    try:
+        until(lambda: client.stats()["feature_set"] == feature_set.name, "the service has the definitions")
+        told = json.loads(command("features", "backfill", "--check", "--json").stdout)
+        assert [one["feature"] for one in told["chosen"]] == ["_user_age@1", "item_presses_ever@1", "age_genre_presses@1"]
+        assert {(one["missing"], one["since"]) for one in told["chosen"]} == {(0, client.stats()["sequence"])}
+        done = command("features", "backfill")
+        assert done.returncode == 0 and "3 definitions have the past of interactions" in done.stdout, done.stdout + done.stderr
+        assert "nothing is to be backfilled" in command("features", "backfill").stdout
+        clicks = [row.record for row in outside.read("interactions", dict.fromkeys(outside.offsets("interactions"), 0))
+                  if row.record["action"] == "click"]
+        items = sorted({record["item_id"] for record in clicks})
+        keys, none = np.array([feature_key("item_id", item) for item in items], np.uint64), np.zeros(len(items), np.uint64)
+        read = client.assemble(none, keys, np.zeros((len(items), 4), np.uint64), np.full(len(items), clicks[-1]["ts_ms"] + 1))
+        column = feature_set.numbers.index("item_presses_ever")
+        assert read.numbers[:, column].tolist() == [sum(record["item_id"] == item for record in clicks) for item in items]
+    finally:
+        client.close()

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "headrace verify ps": "test_verify_ps.py", "headrace bench world": "tests/headrace/test_bench.py",
     "headrace data get movielens-100k": "test_accounts.py, and it needs a network",
     "headrace replay .headrace/data/movielens-100k": "test_accounts.py",
+    "headrace features backfill": "test_definitions.py: it takes a service that came back with more definitions",
 }
 
 

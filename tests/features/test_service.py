@@ -12,6 +12,7 @@ from headrace.config import Config
 from headrace.features import service
 from headrace.features.client import FeatureClient
 from headrace.features.events import EventBatch
+from headrace.features.feature_set import FeatureSet
 from headrace.features.layout import EMPTY_KEYS, F, K
 from headrace.features.service import FeatureService
 from headrace.roles import features as role
@@ -158,3 +159,28 @@ def test_a_fold_gives_way_more_often_while_somebody_reads(tmp_path, monkeypatch)
     fold(1200)
     assert given == [856, 1112]
     shard.close()
+
+
+def test_a_part_of_a_backfill_is_looked_at_at_the_door(tmp_path):
+    one = shard_at(tmp_path, feature_set=FeatureSet.of((("a.toml", '[feature.user_all]\nentity = "user"\nreducer = "count"\n'),)))
+    merge, told = FeatureService(one).verbs()["merge_states"], FeatureService(one).verbs()["backfills"]
+    header = {"feature_set": one.set.name, "definition": "user_all@1", "digest": "d", "part": 0, "parts": 1, "before": -1,
+              "about": {"events": 3, "source": "a log"}}
+    arrays = {"keys": np.array([4, 9], np.uint64), "newest": np.full(2, 6.0), "reach": np.full(2, 6.0),
+              "states": np.array([[6.0, 3.0], [5.0, 1.0]]).view(np.uint64)}
+    for wrong in ({"part": 1}, {"parts": "1"}, {"before": None}, {"about": {}}, {"digest": 5}):
+        with pytest.raises(BadMessage):
+            merge(header | wrong, arrays)
+    for wrong in ({"keys": np.array([9, 4], np.uint64)}, {"keys": np.array([0, 4], np.uint64)}, {"reach": np.zeros(1)},
+                  {"states": np.zeros((2, 3), np.uint64)}):
+        with pytest.raises(BadMessage):
+            merge(header, arrays | wrong)
+    for wrong in ({"feature_set": "base@1"}, {"definition": "user_none@1"}, {"before": 7}):
+        with pytest.raises(Refused):
+            merge(header | wrong, arrays | ({"states": np.zeros((2, 1), np.uint64)} if "definition" in wrong else {}))
+    assert one.backfills.told == {"user_all@1": {"since": 0}} and not one.failed
+    assert merge(header, arrays)[0] == {"sequence": 0, "next": 1} == merge(header, arrays)[0]
+    assert told({}, {})[0]["definitions"]["user_all@1"]["backfill"]["events"] == 3
+    read = one.assemble(np.array([4, 9, 5], np.uint64), np.zeros(3, np.uint64), np.zeros((3, 4), np.uint64), np.full(3, 10))
+    assert read.numbers[:, K].tolist() == [3.0, 1.0, 0.0]
+    one.close()
