@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+_COLLECTING, _HEAP = "Status.JVM.GarbageCollector.All.TimeMsPerSecond", "Status.JVM.Memory.Heap.Max"
 TERMINAL = {"FINISHED", "FAILED", "CANCELED"}
 
 
@@ -47,6 +48,19 @@ class FlinkRest:
         """The state of each name's newest job: of one that has not ended, where there is one."""
         jobs = sorted(self.jobs(), key=lambda job: (job["state"] not in TERMINAL, job["start-time"]))
         return {job["name"]: job["state"] for job in jobs}
+
+    def collecting(self) -> tuple[float, int]:
+        """(share of its time that the TaskManager of most garbage collection spent in it over the last minute, bytes of its heap); (0, 0)
+        when there is none, or it has not said."""
+        worst = 0.0, 0
+        for manager in self._call("GET", "/taskmanagers")["taskmanagers"]:
+            try:
+                said: Any = self._call("GET", f"/taskmanagers/{manager['id']}/metrics?get={_COLLECTING},{_HEAP}")
+            except FlinkRefused:  # it has just gone
+                continue
+            values = {one["id"]: float(one["value"]) for one in said}
+            worst = max(worst, (values.get(_COLLECTING, 0.0) / 1000, int(values.get(_HEAP, 0))))
+        return worst
 
     def ready(self, job: str) -> bool:
         """Every task of the job runs."""

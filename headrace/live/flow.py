@@ -18,6 +18,9 @@ from headrace.live.waiting import Quiet, Waiting
 
 TAIL, TAIL_TOUCHED = 5, 20  # records at the end of a partition that are read
 USERS_MAX = 30
+COLLECTING_MAX = 0.4  # of the last minute: a heap that is nearly full stands still without an error
+FULL = ("a TaskManager spends {share:.0%} of its time in garbage collection: the state of the jobs does not fit its heap of {heap:,.0f} MB."
+        " Raise flink.taskmanager_mb, or set flink.state_backend = \"rocksdb\" (docs/sizing.md)")
 REST_MS = 25_000  # beyond Flink's heartbeat timeout: a job that hangs is not called running for so long
 Marks = dict[int, tuple[int, int]]
 Record = dict[str, Any]
@@ -27,7 +30,8 @@ Cause = tuple[int, int, int]
 class Asked(NamedTuple):
     """What a FlowLook asks. marks(topic); tail(topic, places) -> decoded records of the places that are still there; states() -> Flink's
     word for each job by name; impressions() ever folded; applied(model) of the slowest shard; known(model, causes): all of them are applied
-    everywhere. What each raises of `away` is said and the rest is shown."""
+    everywhere. What each raises of `away` is said and the rest is shown. collecting(): the share of its time that a TaskManager spends
+    in garbage collection, and its heap's bytes."""
 
     marks: Callable[[str], Marks]
     tail: Callable[[str, list[tuple[int, int]]], list[Record]]
@@ -36,6 +40,7 @@ class Asked(NamedTuple):
     applied: Callable[[str], int]
     known: Callable[[str, list[Cause]], bool]
     away: tuple[type[Exception], ...]
+    collecting: Callable[[], tuple[float, int]] = lambda: (0.0, 0)
 
 
 class FlowLook:
@@ -55,6 +60,9 @@ class FlowLook:
         states = self._try(self._asked.states, problems)
         topics = {name: self._asked.marks(name) for name in ("interactions", "enriched", "samples", f"touched.{self._model}", "vectors")}
         impressions = self._try(self._asked.impressions, problems)
+        share, heap = self._try(self._asked.collecting, problems) or (0.0, 0)
+        if share > COLLECTING_MAX:
+            problems.append(FULL.format(share=share, heap=heap / 1e6))
         highs = {name: sum(high for _, high in marks.values()) for name, marks in topics.items()}
         samples = self._tail("samples", topics["samples"], TAIL)
         self._meet(samples)

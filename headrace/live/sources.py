@@ -69,7 +69,8 @@ def sources(config: Config, hop: Hop) -> tuple[Sources, Callable[[], None]]:
     flow = FlowLook(Asked(
         marks=lambda topic: kafka.watermarks(where, topic), tail=tail, states=flink.states,
         impressions=lambda: int(features.call("stats")[0]["impressions"]),
-        applied=lambda name: min(applied_of(shard.call("stats")[0], name) for shard in shards), known=known, away=AWAY),
+        applied=lambda name: min(applied_of(shard.call("stats")[0], name) for shard in shards), known=known, away=AWAY,
+        collecting=flink.collecting),
         job_names(config), model, window_ms + config.engine.heartbeat_lag_ms, targets=len(samples.targets))
     ps = zip([*config.ps.addresses, *config.ps.standbys], [*config.ps.http_ports, *config.ps.standby_http_ports], strict=False)
     pages = {"gradient": [health(*one, "metrics") for one in ps],

@@ -154,13 +154,14 @@ class Topics:
         self.last = {"enriched": {"partition": 0, "offset": 89}, "touched.fm": {"caused_ms": 5000}, "vectors": {"caused_ms": 4700},
                      "samples": {"user_id": "u7", "source": 1, "partition": 0, "offset": 80}}
         self.exposures, self.learnt, self.through, self.state, self.now_ms = 44, {"fm": 38, "lr": 40}, False, "RUNNING", 0
-        self.gone = ()
+        self.gone, self.collecting = (), (0.05, 1_000_000_000)
 
     def look(self, targets=1):
         return FlowLook(Asked(marks=lambda topic: {0: (0, self.high[topic])}, tail=self.tail, states=self.states,
                               impressions=lambda: self.of("features", self.exposures),
                               applied=lambda model: self.of("ps", self.learnt[model]),
-                              known=lambda model, causes: self.of("ps", self.through), away=(Unavailable,)),
+                              known=lambda model, causes: self.of("ps", self.through), away=(Unavailable,),
+                              collecting=lambda: self.of("flink", self.collecting)),
                         ("features", "samples", "train", "train-lr", "ingest-x", "vectors"), "fm", 1000, lambda: self.now_ms, targets)
 
     def of(self, who, value):
@@ -217,6 +218,14 @@ def test_exposures_that_were_late_do_not_wait_for_ever_unless_the_job_does_not_r
     assert jobs(look)[0]["samples"].waiting == 4
     topics.state = "RUNNING"
     assert jobs(look)[0]["samples"].waiting == 0
+
+
+def test_a_heap_that_is_full_is_told_with_what_to_do():
+    topics = Topics()
+    topics.collecting = (0.87, 1_180_000_000)
+    assert jobs(topics.look())[1].problems == [
+        "a TaskManager spends 87% of its time in garbage collection: the state of the jobs does not fit its heap of 1,180 MB."
+        ' Raise flink.taskmanager_mb, or set flink.state_backend = "rocksdb" (docs/sizing.md)']
 
 
 @pytest.mark.parametrize("who", ["features", "ps", "flink"])
