@@ -25,6 +25,9 @@ class Lake(Section):
     bytes_max: int = Field(128 << 20, ge=1, description="Memory of these.")
     ring_length: int = Field(1 << 22, ge=4096, multiple_of=4096, description="Offsets of interactions, a partition and target, within which"
                              " a sample's duplicate is known by a bit; beyond it the files are asked. A multiple of 4096.")
+    care_s: float = Field(86_400.0, ge=0, description="How often the writer's process makes one file of the small ones of each closed hour,"
+                          " as `headrace data compact` does; 0: never.")
+    keep_days: float = Field(0.0, ge=0, description="Samples of an event time so long before the newest one go then; 0: none.")
     http_port: int = 19195
 
     @field_validator("dir", mode="after")

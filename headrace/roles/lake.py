@@ -12,6 +12,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from headrace.config import Config
+from headrace.lake.care import keep_caring
 from headrace.lake.errors import LakeAhead, LakeAway, LakeDamaged, LakeHeld, LakeOvertaken
 from headrace.lake.figures import Figures
 from headrace.lake.follow import When, follow
@@ -75,11 +76,17 @@ def start(config: Config, index: int, source: Source) -> Callable[[], None]:
 
     thread = threading.Thread(target=write, name="lake", daemon=True)
     thread.start()
+    caring = config.lake.care_s > 0
+    tending = threading.Thread(target=keep_caring, args=(store, config.lake.care_s, config.lake.keep_days, stop), name="care", daemon=True)
+    if caring:
+        tending.start()
     health = Health(config.lake.http_port, lambda: trouble[0], registry)
 
     def close() -> None:
         stop.set()
         thread.join(STOP_S)
+        if caring:
+            tending.join(STOP_S)
         health.close()
         held.close()
 
