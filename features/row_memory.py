@@ -109,7 +109,8 @@ class RowMemory:
             self.tables[family].drop(keys)
 
     def commit(self, writes: Writes) -> None:
-        """Write the block: its changes and `writes` to the log, then `writes` to the store. If anything is raised nothing is written."""
+        """Write the block: its changes and `writes` to the log, then `writes` to the store. Once the log has it, it is done: `number` is
+        the next one's; when the store then does not take it, it raises, and opening the store again writes the rest."""
         writes.put("meta", BLOCK_KEY, self.number.to_bytes(8, "big"))
         self._commit(self._changes.words[: self._changes.at], writes)
 
@@ -128,11 +129,6 @@ class RowMemory:
 
     def _commit(self, words: np.ndarray, writes: Writes) -> None:
         size = self._store.log.append(self.number, words, writes)
-        try:
-            self._store.write(self._store.batch(writes))
-        except Exception:
-            self._store.log.take_back()
-            raise
         if self._tail is not None:
             self._tail.put(self.number, words, writes)
         self._log.append((self.number, size))
@@ -141,6 +137,7 @@ class RowMemory:
         self.number += 1
         for table in self.tables.values():
             table.keep()
+        self._store.write(self._store.batch(writes))
 
     @property
     def first(self) -> int:

@@ -174,8 +174,7 @@ class FeatureShard:
         counts = self.counts | {f"expired {family}": self.counts.get(f"expired {family}", 0) + len(keys),
                                 family: self.counts.get(family, 0) - len(keys)}
         writes.put("meta", b"counts", counts_bytes(counts))
-        self._written(lambda: self._memory.commit(writes))
-        self.counts = counts
+        self._commit(writes, counts)
         self._memory.drop(family, keys)
         if family == "items":
             self.popular.forget(*keys.tolist())
@@ -222,8 +221,7 @@ class FeatureShard:
             writes.all += self._memory.deleted(family, keys).all
         counts = self.counts | {name: self.counts[name] - rows for name, rows in found.items() if name in self.counts}
         writes.put("meta", b"counts", counts_bytes(counts))
-        self._written(lambda: self._memory.commit(writes))
-        self.counts = counts
+        self._commit(writes, counts)
         for family in found:
             self._memory.drop(family, keys)
         if of == "item":
@@ -287,7 +285,6 @@ class FeatureShard:
         counts = self.counts | {name: self.counts.get(name, 0) + count for name, count in moved.items()}
         counts |= {"impressions": int(totals[0]), "clicks": int(totals[1])}
         self._write(causes, answer, order, counts)
-        self.counts = counts
         self.popular.fold(self._items.keys[items], self._rows[1][items])
         self._written(self._memory.settle)
         return answer
@@ -309,7 +306,15 @@ class FeatureShard:
                 self._head_pages[key] = page
                 self._prune(writes, key, page)
         writes.put("meta", b"counts", counts_bytes(counts))
-        self._written(lambda: self._memory.commit(writes))
+        self._commit(writes, counts)
+
+    def _commit(self, writes: Writes, counts: dict[str, int]) -> None:
+        number = self._memory.number
+        try:
+            self._written(lambda: self._memory.commit(writes))
+        finally:
+            if self._memory.number > number:  # the log has it, whatever the store says
+                self.counts = counts
 
     def _written(self, write: Callable[[], None]) -> None:
         try:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.features import store
+from headrace.features import block_log, store
 from headrace.features.layout import ITEM_ROW, SLOTS, USER_ROW, F
 from headrace.features.row_memory import BLOCK
 from headrace.rpc.errors import TooOld, Unavailable
@@ -242,9 +242,12 @@ def test_frozen_samples_and_ring_pages_are_pruned(tmp_path):
     shard.store.close()
 
 
-def test_a_write_that_fails_applies_nothing_and_the_next_call_does(tmp_path, monkeypatch):
-    shard = shard_at(tmp_path)
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_write_that_fails_loses_nothing_and_the_next_call_ends_it(tmp_path, monkeypatch, logged):
+    """When the log takes no block, it was not folded; when the log has it and the store does not take it, it was."""
+    shard, whole = shard_at(tmp_path / "one"), shard_at(tmp_path / "whole")
     rows = random_rows(100, 2)
+    whole.freeze_and_fold(*columns(rows))
     shard.freeze_and_fold(*columns(rows[:50]))
 
     def full(*_):
@@ -255,23 +258,25 @@ def test_a_write_that_fails_applies_nothing_and_the_next_call_does(tmp_path, mon
         n = users.size
         return shard.assemble(users.ravel(), items.ravel(), np.zeros((n, 4), np.uint64), np.full(n, T0)).numbers
 
-    before = read(shard)
+    seen = read(whole if logged else shard)
     with monkeypatch.context() as patch:
-        patch.setattr(store.FeatureStore, "write", full)
+        patch.setattr(*((store.FeatureStore, "write") if logged else (block_log.BlockLog, "append")), full)
         patch.setattr(store.FeatureStore, "try_write", full)
         with pytest.raises(Unavailable, match="no space"):
             shard.freeze_and_fold(*columns(rows[50:]))
         assert shard.failed
-        # What is read goes on, as of before the block.
-        np.testing.assert_array_equal(read(shard), before)
+        assert shard.sequence == (100 if logged else 50)  # what is read goes on, as of that
+        np.testing.assert_array_equal(read(shard), seen)
         with pytest.raises(Unavailable, match="no space"):  # still full: nothing is closed
             shard.freeze_and_fold(*columns(rows[50:]))
-        np.testing.assert_array_equal(read(shard), before)
-    np.testing.assert_array_equal(read(shard), before)
+        np.testing.assert_array_equal(read(shard), seen)
+    np.testing.assert_array_equal(read(shard), seen)
     answer = shard.freeze_and_fold(*columns(rows))
-    assert answer.status.tolist() == [1] * 50 + [0] * 50 and not shard.failed
-    assert shard.counts["sequence"] == 100
+    assert answer.status.tolist() == [1] * 50 + [1 if logged else 0] * 50 and not shard.failed
+    assert shard.counts == whole.counts
+    np.testing.assert_array_equal(read(shard), read(whole))
     shard.store.close()
+    whole.store.close()
 
 
 def test_the_write_ahead_log_is_bounded_though_most_families_hardly_change(tmp_path, monkeypatch):

@@ -267,7 +267,8 @@ def test_a_disk_that_takes_no_more_loses_nothing(tmp_path):
         pair.replica.follow(data)
     assert read(pair.replica)[0].shape == before[0].shape and pair.replica.failed
     pair.replica.store.write = write
-    pair.replica.follow(data)
+    pair.shard.freeze_and_fold(*columns(random_rows(300, 3, first_offset=600)))
+    assert pair.catch_up() == 1, "the log has the other"
     assert_same(pair)
     pair.close()
 

@@ -49,9 +49,6 @@ class MemoryLog:
         self.held.append((number, words.copy(), writes.packed()))
         return words.nbytes
 
-    def take_back(self) -> None:
-        self.held.pop()
-
     def cut(self, number: int) -> None:
         self.held = [one for one in self.held if one[0] >= number]
 
@@ -68,6 +65,9 @@ class MemoryStore:
 
     def add_family(self, name: str) -> None:
         self.held.setdefault(name, {})
+
+    def families(self) -> list[str]:
+        return list(self.held)
 
     def note(self, key: bytes) -> bytes | None:
         return self.held["meta"].get(key)
