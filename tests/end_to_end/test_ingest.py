@@ -228,7 +228,7 @@ def test_samples_and_features_are_those_of_the_mapped_file(ingested):
         left = counts.read(taps)
         found = counts.checks(left, rows, taps, config.ps.reachable, config.features.address)
     events = {(row.partition, row.offset): row.record for row in sent(outside)}
-    found += frozen.compare(left.enriched, events, config.features.half_life_s, config.features.ring_length)
+    found += frozen.compare(left.enriched, events, config.features)
     assert [one for one in found if not one["agree"]] == []
     assert {one["check"]: one["found"] for one in found}["exposures compared"] == len(rows) >= ROWS_MIN
 
