@@ -37,13 +37,16 @@ def stats(as_json: Json = False, file: File = None, data: Data = None) -> None:
     settings = options.configured(file, data)
     with service(settings) as client:
         held, masks = client.stats(), client.masks()
-    figures = read(settings.watch.http_port)
+    figures, replicas = read(settings.watch.http_port), _replicas(settings)
     if as_json:
-        typer.echo(json.dumps({**held, "frozen": masks["frozen"], "features": figures}, indent=2))
+        typer.echo(json.dumps({**held, "replicas": replicas, "frozen": masks["frozen"], "features": figures}, indent=2))
         return
     families = held.pop("families", {})
     print_table(["what", "count"], [[name, value if isinstance(value, str) else f"{value:,}"] for name, value in held.items()])
     print_table(["family", "rows", "bytes"], [[name, f"{one['rows']:,}", f"{one['bytes']:,}"] for name, one in sorted(families.items())])
+    if replicas:
+        print_table(["replica", "sequence"],
+                    [[address, "does not answer" if at is None else f"{at:,}"] for address, at in replicas.items()])
     typer.echo()
     if figures is None:
         typer.echo("features are not watched: the watch does not answer (watch.enabled, quality.enabled)")
@@ -53,6 +56,23 @@ def stats(as_json: Json = False, file: File = None, data: Data = None) -> None:
             for name, one in figures.items()])
     for name, one in masks["frozen"].items():
         typer.echo(f"{name} is frozen to its default since {_time(one['at_ms'])} by {one['by']}: {one['why']}")
+
+
+def _replicas(settings: Config) -> dict[str, int | None]:
+    """How far each replica of the shard has come, by address; None: it does not answer, or copies."""
+    from headrace.features.client import FeatureClient
+    from headrace.rpc.errors import Unavailable
+
+    found: dict[str, int | None] = {}
+    for address in settings.features.replicas:
+        client = FeatureClient(address, deadline_s=0.0, timeout_s=CALL_S)
+        try:
+            found[address] = int(client.stats()["sequence"])
+        except Unavailable:
+            found[address] = None
+        finally:
+            client.close()
+    return found
 
 
 def freeze(name: Name, why: Why = "", file: File = None, data: Data = None) -> None:

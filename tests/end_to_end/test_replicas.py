@@ -172,6 +172,8 @@ def test_a_replica_of_features_answers_for_a_shard_that_is_away(stack):
         until(lambda: processes(stack)["features"]["pid"] != shard["pid"] and ready(stack), "the shard is back")
         folded(stack, range(50, 80))
         until(lambda: sequence(http) == before + 80, "the replica follows again")
+    told = json.loads(towards(stack)("features", "stats", "--json").stdout)
+    assert told["replicas"] == {stack.features.replicas[0]: before + 80} and told["sequence"] == before + 80
     page = httpx.get(f"http://127.0.0.1:{stack.features.replica_http_ports[0]}/metrics", trust_env=False).text
     assert value(page, "headrace_features_sequence") == before + 80
     assert value(page, "headrace_features_replica_silent_seconds") < 10
