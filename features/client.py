@@ -119,6 +119,11 @@ class FeatureClient:
         """Delete them; how many there were."""
         return dict(self._call("erase", {"of": of}, {"keys": np.array([key], np.uint64)})[0]["rows"])
 
+    def snapshot(self, name: str) -> tuple[str, int, str]:
+        """Have the service make a copy of its store under `name`: (its folder on the service's host, events folded, feature set)."""
+        said = self._call("snapshot", {"name": name}, {})[0]
+        return said["path"], said["sequence"], said["feature_set"]
+
     def known(self) -> KnownSets:
         """The feature sets that the service has had, to make samples of them samples of this client's."""
         sets = self._call("sets", {}, {})[0]["sets"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,7 +17,7 @@ from headrace.features.layout import CONTEXT_FIELDS
 from headrace.features.masks import MaskError, Masks
 from headrace.features.shard import FeatureShard
 from headrace.rpc.causes import Causes
-from headrace.rpc.errors import BadMessage, Refused
+from headrace.rpc.errors import BadMessage, Refused, Unavailable
 from headrace.rpc.message import Arrays, Header, column
 from headrace.rpc.server import Later, Verb
 from headrace.schemas.hashing import feature_key
@@ -62,7 +63,7 @@ class FeatureService:
         verbs = {"freeze_and_fold": self._freeze_and_fold, "names": self._names, "assemble": self._assemble, "user": self._user,
                  "popular": self._popular, "resolve": self._resolve, "totals": self._totals, "sets": self._sets, "stats": self._stats,
                  "masks": self._told_masks, "decide": self._decide, "held": self._held, "erase": self._erase,
-                 "backfills": self._backfills, "merge_states": self._merge_states}
+                 "snapshot": self._snapshot, "backfills": self._backfills, "merge_states": self._merge_states}
         return self._each_timed({**verbs, **self._followed})
 
     def _each_timed(self, verbs: Mapping[str, Verb]) -> Mapping[str, Verb]:
@@ -156,6 +157,18 @@ class FeatureService:
 
     def _erase(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {"rows": self.shard.erase(*_whose(header, arrays)), "sequence": self.shard.sequence}, {}
+
+    def _snapshot(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
+        name, shard = header.get("name"), self.shard
+        if not (isinstance(name, str) and re.fullmatch(r"[0-9A-Za-z-]{1,40}", name)):
+            raise BadMessage(f"name is {name!r}, expected letters, digits and hyphens, at most 40")
+        folder = shard.store.path.with_name(f"{shard.store.path.name}-snapshots") / name
+        shard.flush()
+        try:
+            shard.store.checkpoint(folder)
+        except Exception as error:
+            raise Unavailable(f"no snapshot can be made at {folder}: {error}") from None
+        return {"path": str(folder.resolve()), "sequence": shard.sequence, "feature_set": shard.set.name}, {}
 
     def _sets(self, header: Header, arrays: Arrays) -> tuple[Header, Arrays]:
         return {"sets": [list(layout) for layout in self.shard.layouts]}, {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import AccessType, BlockBasedOptions, Cache, Checkpoint, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
 from headrace.features.block_log import BlockLog, Writes
 
@@ -125,6 +125,11 @@ class FeatureStore:
         if writes:
             writes.into(made)
         return made
+
+    def checkpoint(self, folder: Path) -> None:
+        """A copy of all families, as they are now, in a new folder; by links, where it is on the same disk."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        Checkpoint(self._db).create_checkpoint(str(folder))
 
     def write(self, batch: Batch) -> None:
         """Write it, whole or not at all."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from headrace.commands import feature_backfill, feature_quality, options
+from headrace.commands import feature_backfill, feature_backup, feature_quality, options
 from headrace.commands.options import Data, File, Json
 from headrace.commands.tables import print_table
 
@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="Feature definitions: list them, tr
 Files = Annotated[list[Path], typer.Option("--definitions", help="A file of definitions, .toml or .py; may stand several times. By default"
                                            " those of [features] definitions.")]
 for command in (feature_quality.stats, feature_quality.freeze, feature_quality.unfreeze, feature_quality.reference, feature_quality.events,
-                feature_backfill.backfill):
+                feature_backfill.backfill, feature_backup.backup, feature_backup.backups, feature_backup.restore):
     app.command()(command)
 
 
