@@ -98,7 +98,8 @@ class Follower:
         """Copy all rows, and open the replica; False when it was `stopped`. What was there is deleted; the replica must be closed.
         Raises what `call` raises; then it is to be called again."""
         self.replica = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder.exists():
+            shutil.rmtree(self._folder)  # rows of before beside new ones would be neither
         began, _ = self._call("copy", {"feature_set": self._set.name}, {})
         self.name, self.start = began["name"], began["start"]
         log.info("the rows of shard %s are copied, from block %d on", self.name, began["next"])
