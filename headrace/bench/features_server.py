@@ -28,17 +28,17 @@ class Served(NamedTuple):
     address: str
 
 
-def opened(folder: str | Path) -> FeatureShard:
-    """A shard in `folder`, by the settings that the role has unless told."""
+def opened(folder: str | Path, tail: Tail | None = None) -> FeatureShard:
+    """A shard in `folder`, by the settings that the role has unless told; with a `tail` replicas may follow it."""
     return FeatureShard(FeatureStore(folder), half_life_s=Features().half_life_s, ring_length=Features().ring_length,
-                        feature_set=feature_set(), tail=Tail())
+                        feature_set=feature_set(), tail=tail)
 
 
 @contextmanager
 def served(folder: str | Path) -> Iterator[Served]:
     """Until the block ends."""
     compile_kernels(feature_set())
-    shard, owner = opened(folder), Owner("bench")
+    shard, owner = opened(folder, Tail()), Owner("bench")
     server = Server("127.0.0.1", 0, FeatureService(shard, owner.give_way).verbs(), owner)
     owner.start()
     try:

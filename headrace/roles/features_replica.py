@@ -25,7 +25,7 @@ from headrace.rpc.server import Server
 
 log = logging.getLogger(__name__)
 CALL_S, POLL_S, RETRY_S, LASTING_S = 10.0, 0.01, 0.5, 5.0
-TURN = 2  # blocks that are done before a reader comes in between
+TURN = 1  # blocks that are done before a reader comes in between
 STALE_S = 10.0  # without a word from the shard it is told; it goes on answering
 
 
