@@ -40,6 +40,7 @@ class Groups:
         *arrays, p = feature_set.arrays
         self._all = *arrays, p.copy()
         np.minimum(p[:, TTL], idle_ms, out=self._all[-1][:, TTL])
+        self._attributed = np.array(feature_set.attributes, np.int64)
         self._own = tuple(array[: len(feature_set.definitions)] for array in self._all)
         self.layouts = Layouts(store, feature_set)
 
@@ -67,7 +68,7 @@ class Groups:
              folded: np.ndarray) -> Extra:
         """n events in order: what those in frozen uint8[n] see, and those in folded uint8[n] put in. user, item uint64[n], moment
         uint64[n,P] of the set's moments. `changed` then says what to write."""
-        starts = self._rows(turn, user, item, moment, ts_ms, taken.tokens, folded, True)
+        starts = self._rows(turn, user, item, moment, ts_ms, taken.tokens[:, self._attributed], folded, True)
         extra = self._blank(len(ts_ms))
         own = slice(0, len(self.set.definitions))
         set_kernels.freeze_and_fold_groups(
@@ -83,7 +84,7 @@ class Groups:
 
     def read(self, turn: int, user: np.ndarray, item: np.ndarray, moment: np.ndarray, ts_ms: np.ndarray) -> Extra:
         """What m pairs see at ts_ms int64[m]; user or item 0: none."""
-        none = np.zeros((len(ts_ms), len(self.set.all), VALUES), np.uint64)
+        none = np.zeros((len(ts_ms), len(self._attributed), VALUES), np.uint64)
         starts = self._rows(turn, user, item, moment, ts_ms, none, np.zeros(len(ts_ms), np.uint8), False)
         extra = self._blank(len(ts_ms))
         own = slice(0, len(self.set.definitions))
@@ -126,10 +127,10 @@ class Groups:
 
     def _attributes(self, starts: np.ndarray, tokens: np.ndarray, ts_ms: np.ndarray, folded: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of users and items as they are at each event: uint64[n,VALUES] by part."""
-        feature_set, which = self.set, np.array(self.set.attributes)
+        feature_set, which = self.set, self._attributed
         found = np.zeros((len(ts_ms), len(which), VALUES), np.uint64)
         set_kernels.fold_attributes(*self._views[:2], starts, feature_set.group[which], feature_set.at[which], feature_set.width[which],
-                                    self._all[-1][which], np.ascontiguousarray(tokens[:, which]), ts_ms, folded, found)
+                                    self._all[-1][which], np.ascontiguousarray(tokens), ts_ms, folded, found)
         return {str(feature_set.all[d].value): found[:, a] for a, d in enumerate(which)}
 
     def _find(self, turn: int, place: int, parts: Mapping[str, np.ndarray], starts: np.ndarray, holds: bool) -> None:

@@ -126,12 +126,27 @@ def mix_pairs(a, b, out):
         out[i] = mix(a[i], b[i])
 
 
+@inner
+def _same(a, b):
+    for m in range(len(a)):  # noqa: SIM110 (Numba has no all)
+        if a[m] != b[m]:
+            return False
+    return True
+
+
 @kernel
 def read_groups(f, u, b, starts, group, at, words, width, code, p, default, column, scratch, ts_ms, numbers, ids,
                 kernels_number=KERNELS):
-    """What n pairs see at ts_ms int64[n]; as in `freeze_and_fold_groups`."""
+    """What n pairs see at ts_ms int64[n]; as in `freeze_and_fold_groups`. A pair of the same rows as the one before it, as of one user with
+    many items, sees the same."""
     for d in range(len(code)):
         for i in range(len(ts_ms)):
+            if i > 0 and ts_ms[i] == ts_ms[i - 1] and _same(starts[i, group[d]], starts[i - 1, group[d]]):
+                if width[d] == 0:
+                    numbers[i, column[d]] = numbers[i - 1, column[d]]
+                for n in range(column[d], column[d] + width[d]):
+                    ids[i, n] = ids[i - 1, n]
+                continue
             _read(f, u, b, starts[i, group[d]], at[d], words[d], width[d], code[d], p[d], default[d], column[d], float(ts_ms[i]), scratch,
                   numbers[i], ids[i])
 

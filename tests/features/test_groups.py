@@ -165,3 +165,24 @@ def test_a_set_travels_as_its_files():
     again = pickle.loads(pickle.dumps(SHOP))
     assert again.name == SHOP.name and again.slots == SHOP.slots and again.digest == SHOP.digest
     assert again.definitions[-1].function({"context": {"query": "some words of it"}}) == ["some", "words"]
+
+
+def test_one_user_with_many_items_sees_what_each_pair_sees_alone(tmp_path):
+    """Also where the same rows come again, at another time, and where there are none."""
+    shard = shard_at(tmp_path, feature_set=SHOP)
+    fold(shard, interactions(400, 6))
+    chance, n = np.random.default_rng(1), 60
+    users = np.repeat([feature_key("user_id", user) for user in ("u1", "u2", "nobody")], 20).astype(np.uint64)
+    items = np.array([feature_key("item_id", f"i{chance.integers(14)}") for _ in range(n)], np.uint64)
+    items[:3] = items[0]
+    devices = chance.choice(["phone", "tv"], n).tolist()
+    moment = np.array([[feature_key("device", device), feature_key("scene", "feed")] for device in devices], np.uint64)
+    times = T0 + 8_000_000 + 1000 * (np.arange(n) // 7)
+    together = shard.assemble(users, items, np.zeros((n, 4), np.uint64), times, moment)
+    for i in range(n):
+        at = slice(i, i + 1)
+        alone = shard.assemble(users[at], items[at], np.zeros((1, 4), np.uint64), times[at], moment[at])
+        for mine, theirs in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(mine[0], theirs[i])
+    assert len(np.unique(together.numbers, axis=0)) > 20
+    shard.store.close()
