@@ -93,10 +93,10 @@ def high(config: Config, topic: str) -> int:
     return sum(high for _, high in watermarks(config.kafka.cluster, topic).values())
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Wait. Raises TimeoutError."""
-    ends = time.monotonic() + DEADLINE_S
+    ends = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > ends:
-            raise TimeoutError(f"{what} did not come within {DEADLINE_S:.0f} s")
+            raise TimeoutError(f"{what} did not come within {deadline_s:.0f} s")
         time.sleep(0.1)
