@@ -16,6 +16,7 @@ from headrace.features.frozen import Frozen
 from headrace.features.known_sets import KnownSets, Layout
 from headrace.features.layout import FEATURE_SET
 from headrace.features.readers import Readers
+from headrace.features.seen import User
 from headrace.rpc.causes import Causes
 from headrace.rpc.client import Client
 
@@ -35,16 +36,6 @@ class Assembled(NamedTuple):
     sequence: int
     feature_set: str = FEATURE_SET
     masked: tuple[str, ...] = ()
-
-
-class User(NamedTuple):
-    """Lifetime counts; items uint64[64], newest first, 0 where there are fewer."""
-
-    found: bool
-    impressions: int
-    clicks: int
-    recent: np.ndarray
-    recent_clicked: np.ndarray
 
 
 class FeatureClient:

@@ -197,6 +197,17 @@ def keys_changed(words, families, keys):
     return count
 
 
+@inner
+def _change(words, at, changed, values, row):
+    """Do the change at a word, of `changed` words whose values begin at `values`, to its row."""
+    if changed == 0:
+        for n in range(len(row)):
+            row[n] = _NONE
+    for n in range(changed):
+        word = (words[at + 2 + n // 4] >> _U(16 * (n % 4))) & _U(WORDS_MAX - 1)
+        row[np.int64(word)] = words[values + n]
+
+
 @kernel
 def redo(words, family, keys, rows):
     """Put a family's changes in words uint64[] into rows uint64[n,w], those of keys uint64[n], ascending; others are left out."""
@@ -206,13 +217,7 @@ def redo(words, family, keys, rows):
         values = at + 2 + (changed + 3) // 4
         place = np.searchsorted(keys, words[at + 1])
         if words[at] >> _U(COUNT_BITS) == _U(family) and place < len(keys) and keys[place] == words[at + 1]:
-            row = rows[place]
-            if changed == 0:
-                for n in range(len(row)):
-                    row[n] = _NONE
-            for n in range(changed):
-                word = (words[at + 2 + n // 4] >> _U(16 * (n % 4))) & _U(WORDS_MAX - 1)
-                row[np.int64(word)] = words[values + n]
+            _change(words, at, changed, values, rows[place])
         at = values + changed
 
 
@@ -224,13 +229,7 @@ def put(words, family, seats, keys, rows):
         changed = np.int64(words[at] & _U((1 << COUNT_BITS) - 1))
         values = at + 2 + (changed + 3) // 4
         if words[at] >> _U(COUNT_BITS) == _U(family):
-            row = rows[seats[_find(seats, keys, words[at + 1])]]
-            if changed == 0:
-                for n in range(len(row)):
-                    row[n] = _NONE
-            for n in range(changed):
-                word = (words[at + 2 + n // 4] >> _U(16 * (n % 4))) & _U(WORDS_MAX - 1)
-                row[np.int64(word)] = words[values + n]
+            _change(words, at, changed, values, rows[seats[_find(seats, keys, words[at + 1])]])
         at = values + changed
 
 

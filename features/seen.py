@@ -8,6 +8,8 @@ import numpy as np
 
 
 class User(NamedTuple):
+    """Lifetime counts; items uint64[64], newest first, 0 where there are fewer."""
+
     found: bool
     impressions: int
     clicks: int

@@ -394,19 +394,3 @@ def test_a_store_of_a_version_before_says_that_it_does_not_know(tmp_path):
     assert told["user_all@1"] == {"since": None} and told["user_count_0@1"] == {"since": 0}
     assert feature_backfill.state_of(told["user_all@1"]) == "lost" and feature_backfill.state_of(told["user_count_0@1"]) == "whole"
     one.close()
-
-
-def test_idle_rows_begin_anew_as_they_would_have(tmp_path):
-    """`idle_s` ends every state of a row, as a time to live of all."""
-    records = logged(400, 13)
-    for record in records:
-        record["context"]["item.genre"] = GENRES[int(record["item_id"][1:]) % 3]
-    one, full = begun(tmp_path / "one", records, 250, FEW, idle_s=2400.0), shard_at(tmp_path / "full", feature_set=FEW, idle_s=2400.0)
-    fold(full, records)
-    fold(one, records[250:320], 250)
-    stream = Stream(one, records, 320, step=1)
-    run(stream, FEW, idle_s=2400.0)
-    fold(one, records[stream.at :], stream.at)
-    assert_same(one, full)
-    one.close()
-    full.close()
